@@ -1,0 +1,72 @@
+"""Copying a value as if it had been sent: into expressions and back, with the hooks handed across as they are.
+
+So a call that stays on this side behaves like one that crosses the wire, and there is one set of rules for both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .delivery import Deliveries
+from .deserialize import Deserializer
+from .hooks import Hook
+from .local import TargetHook
+from .options import Limits
+from .payload import Payload
+from .serialize import Serializer
+
+__all__ = ["copied"]
+
+_LIMITS = Limits()
+
+
+def copied(payload: Payload) -> Payload:
+    """A payload with a copy of the value, in which targets and functions are stubs. The original holds its targets.
+
+    Raises:
+        TypeError: if the value holds something that cannot be sent.
+    """
+    loopback = _Loopback()
+    expression = Serializer(loopback, _LIMITS, payload).write(payload.value)
+    return Deserializer(loopback, _LIMITS).read(expression)
+
+
+class _Loopback:
+    """Exporter and importer in one: the id of an export is where its hook waits to be imported."""
+
+    deliveries: Deliveries | None = None
+
+    def __init__(self) -> None:
+        self._hooks: list[Hook] = []
+
+    def import_id(self, hook: Hook) -> int | None:
+        return None
+
+    def export_target(self, target: Any) -> int:
+        return self.export_stub(TargetHook(target))
+
+    def export_stub(self, hook: Hook) -> int:
+        self._hooks.append(hook)
+        return len(self._hooks) - 1
+
+    def export_promise(self, hook: Hook) -> int:
+        return self.export_stub(hook)
+
+    def unexport(self, ids: list[int]) -> None:
+        for export_id in ids:
+            self._hooks[export_id].dispose()
+
+    def on_send_error(self, error: BaseException) -> BaseException | None:
+        return None
+
+    def import_stub(self, import_id: int) -> Hook:
+        return self._hooks[import_id]
+
+    def import_promise(self, import_id: int) -> Hook:
+        return self._hooks[import_id]
+
+    def exported(self, export_id: int) -> Hook:
+        raise AssertionError("a loopback imports nothing of its own")
+
+    def local(self, hook: Hook) -> Hook:
+        return hook

@@ -1,0 +1,143 @@
+"""Delivery: from a call's function and arguments to its running, and to the hook of its result.
+
+The rule (E-order): calls begin in the order in which they were delivered, plain and asynchronous ones alike, on both event loops.
+A plain function runs at once. The first step of an asynchronous one needs a task, and tasks start later (on trio in
+any order): so calls wait in one queue, each with one task that was spawned for it, and whichever task runs first begins
+the first call. While any call waits there, plain functions line up behind it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
+from types import CoroutineType
+from typing import Any
+
+import attrs
+
+from .errors import LimitExceeded, SessionClosed, release_frames
+from .hooks import ErrorHook, Handle, Hook, PromiseHook
+from .loops import Spawn
+from .payload import Payload, settle
+from .target import invoke
+
+__all__ = ["Deliveries"]
+
+
+@attrs.define
+class _Call:
+    """A call that has not begun: a function with its arguments, or what a plain function returned to be awaited."""
+
+    promise: PromiseHook
+    function: Any = None
+    arguments: list[Any] = attrs.field(factory=list)
+    awaitable: Awaitable[Any] | None = None
+
+
+class Deliveries:
+    """Begins calls, in order, in the tasks that `spawn` makes.
+
+    Args:
+        spawn: runs a coroutine function in a task of its own.
+        hook_of: makes the hook of what a function returned.
+        max_calls: how many calls may be in progress; one more fails with LimitExceeded. None for no limit.
+    """
+
+    def __init__(self, spawn: Spawn, hook_of: Callable[[Any], Hook], max_calls: int | None = None) -> None:
+        self._spawn = spawn
+        self._hook_of = hook_of
+        self._max_calls = max_calls
+        # Calls that wait for the first step of their task, in order.
+        self._line: deque[_Call] = deque()
+        # Calls that wait for an argument, wait in line, or run.
+        self.in_progress = 0
+        self._closed = False
+
+    def deliver(self, function: Any, arguments: Payload) -> Hook:
+        """Call a function. Returns the hook of the result."""
+        try:
+            arguments.own()
+        except TypeError as error:
+            return ErrorHook(error)
+        if not arguments.promises:
+            return self._begin(function, arguments.value)
+        promise = self._promise()
+        if isinstance(promise, ErrorHook):
+            return promise
+        settling = settle(arguments)
+        assert settling is not None, "there were promises"
+        settling.subscribe(lambda: self._begin_settled(promise, function, arguments, settling.error))
+        return promise
+
+    def close(self) -> None:
+        """Begin no call any more. Those that wait fail; those that run are their task group's to cancel."""
+        self._closed = True
+        while self._line:
+            call = self._line.popleft()
+            if isinstance(call.awaitable, Coroutine):
+                call.awaitable.close()
+            self._finish(call.promise, ErrorHook(SessionClosed("the session ended before the call began")))
+
+    def _begin_settled(
+        self, promise: PromiseHook, function: Any, arguments: Payload, error: BaseException | None
+    ) -> None:
+        if error is None and self._closed:
+            error = SessionClosed("the session ended before the call began")
+        self._finish(promise, self._begin(function, arguments.value) if error is None else ErrorHook(error))
+
+    def _begin(self, function: Any, arguments: list[Any]) -> Hook:
+        if self._line:
+            return self._queue(function=function, arguments=arguments)
+        try:
+            result = invoke(function, arguments)
+        except Exception as error:
+            release_frames(error)
+            return ErrorHook(error)
+        if _is_awaitable(result):
+            return self._queue(awaitable=result)
+        return self._hook_of(result)
+
+    def _promise(self) -> PromiseHook | ErrorHook:
+        """The promise of one more call in progress."""
+        if self._max_calls is not None and self.in_progress >= self._max_calls:
+            return ErrorHook(LimitExceeded(f"more than max_calls = {self._max_calls} calls are in progress"))
+        self.in_progress += 1
+        return PromiseHook()
+
+    def _queue(self, **begin: Any) -> Hook:
+        promise = self._promise()
+        if isinstance(promise, ErrorHook):
+            if isinstance(begin.get("awaitable"), Coroutine):
+                begin["awaitable"].close()
+            return promise
+        self._line.append(_Call(promise, **begin))
+        self._spawn(self._run_next)
+        return promise
+
+    async def _run_next(self) -> None:
+        """Run the first call in line. As many tasks run this as there are calls in line."""
+        if not self._line:
+            return  # close() has emptied it
+        call = self._line.popleft()
+        try:
+            result = call.awaitable if call.awaitable is not None else invoke(call.function, call.arguments)
+            if _is_awaitable(result):
+                result = await result
+        except Exception as error:
+            release_frames(error)
+            self._finish(call.promise, ErrorHook(error))
+        except BaseException:
+            self._finish(call.promise, ErrorHook(SessionClosed("the call was cancelled: the session ended")))
+            raise
+        else:
+            self._finish(call.promise, self._hook_of(result))
+
+    def _finish(self, promise: PromiseHook, hook: Hook) -> None:
+        self.in_progress -= 1
+        promise.settle(hook)
+
+
+def _is_awaitable(result: Any) -> bool:
+    # A promise is not awaited: it is passed on, and what comes of it is sent when it is there.
+    return type(result) is CoroutineType or (inspect.isawaitable(result) and not isinstance(result, Handle))

@@ -1,0 +1,243 @@
+"""From expressions to Python values (protocol, section "Expressions"), in one pass, in place: the tree becomes the value.
+
+What passes by reference comes from an `Importer`, in practice a session. Whatever a peer sends, reading it gives a payload or
+raises: `ProtocolError` or `LimitExceeded` where the peer broke a rule, `UnreadableValue` where it sent an honest value that
+Python has no room for, which is that one value's failure.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from .bigints import parse_decimal
+from .delivery import Deliveries
+from .errors import LimitExceeded, ProtocolError, RpcError, remote_error
+from .hooks import Hook, Path
+from .options import Limits
+from .payload import Located, Payload
+from .serialize import MAX_SAFE_INTEGER
+from .stub import make_promise, make_stub
+from .values import INVALID_DATE, UNDEFINED, TypedArray
+
+__all__ = ["Deserializer", "Importer", "UnreadableValue", "read_path"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class UnreadableValue(RpcError, ValueError):
+    """A peer sent a value that the protocol allows and Python cannot hold, such as a date after the year 9999."""
+
+
+class Importer(Protocol):
+    """What the deserializer needs of a session."""
+
+    @property
+    def deliveries(self) -> Deliveries | None:
+        """What begins the calls that an expression makes."""
+
+    def import_stub(self, import_id: int) -> Hook:
+        """A hook on what the peer exports under the id."""
+
+    def import_promise(self, import_id: int) -> Hook:
+        """A hook on the promise that the peer exports under the id, which must be new."""
+
+    def exported(self, export_id: int) -> Hook:
+        """The hook of this side's own export, still owned by the table. Raises ProtocolError if there is none."""
+
+    def local(self, hook: Hook) -> Hook:
+        """What to hand to the application for a hook that leads back to this side."""
+
+
+class Deserializer:
+    """Reads one message's expression."""
+
+    __slots__ = ("_importer", "_limits", "_promises")
+
+    def __init__(self, importer: Importer, limits: Limits) -> None:
+        self._importer = importer
+        self._limits = limits
+        # The promises found so far in the value that is being read.
+        self._promises: list[Located] = []
+
+    def read(self, expression: Any, depth: int = 0) -> Payload:
+        """The payload of an expression, which is consumed.
+
+        Raises:
+            ProtocolError: if it is none.
+            LimitExceeded: if it nests deeper, or holds a longer bigint, than the limits allow.
+            UnreadableValue: if a value in it has no counterpart in Python.
+        """
+        promises: list[Located] = []
+        self._promises = promises
+        payload = Payload(None, promises)
+        payload.value = self._read(expression, payload, None, depth)
+        return payload
+
+    def read_call(self, arguments: list[Any], depth: int) -> Payload:
+        """The payload of a call's arguments, from the bare list of their expressions."""
+        payload = Deserializer(self._importer, self._limits).read([arguments], depth)
+        payload.deliveries = self._importer.deliveries
+        return payload
+
+    def _read(self, expression: Any, container: Any, key: Any, depth: int) -> Any:
+        kind = type(expression)
+        if kind is str or kind is bool or expression is None:
+            return expression
+        if depth >= self._limits.max_depth:
+            raise LimitExceeded(f"the message nests deeper than max_depth = {self._limits.max_depth}")
+        if kind is int:
+            return expression if -MAX_SAFE_INTEGER <= expression <= MAX_SAFE_INTEGER else _as_double(expression)
+        if kind is float:
+            return expression
+        if kind is list:
+            if len(expression) == 1 and type(expression[0]) is list:
+                return self._items(expression[0], depth)
+            read = _FORMS.get(expression[0]) if expression and type(expression[0]) is str else None
+            if read is None:
+                raise ProtocolError(f"unknown special value: {_excerpt(expression)}")
+            return read(self, expression, container, key, depth)
+        if kind is dict:
+            return self._entries(expression, depth)
+        raise ProtocolError(f"a message holds a value that is no expression: {_excerpt(expression)}")
+
+    def _items(self, items: list[Any], depth: int) -> list[Any]:
+        for index, item in enumerate(items):
+            if type(item) is not str:
+                items[index] = self._read(item, items, index, depth + 1)
+        return items
+
+    def _entries(self, entries: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        for key, item in entries.items():
+            if type(key) is not str:
+                raise ProtocolError(f"the keys of an object are strings: {_excerpt(key)}")
+            if type(item) is not str:
+                entries[key] = self._read(item, entries, key, depth + 1)
+        return entries
+
+    # The special forms. Each is called with its whole expression, and where its value will sit.
+
+    def _undefined(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return UNDEFINED
+
+    def _infinity(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return float(form[0])
+
+    def _bigint(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        digits = _field(form, 1, str)
+        if len(digits) - digits.startswith("-") > self._limits.max_bigint_digits:
+            raise LimitExceeded(f"a bigint has more than max_bigint_digits = {self._limits.max_bigint_digits} digits")
+        try:
+            return parse_decimal(digits)
+        except ValueError:
+            raise ProtocolError(f"a bigint is written in decimal digits: {_excerpt(form)}") from None
+
+    def _date(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        if len(form) == 2 and form[1] is None:
+            return INVALID_DATE
+        milliseconds = _field(form, 1, int, float)
+        try:
+            return _EPOCH + timedelta(microseconds=round(milliseconds * 1000))
+        except (OverflowError, ValueError):
+            raise UnreadableValue(f"{milliseconds} ms since 1970 is beyond the dates that Python has") from None
+
+    def _bytes(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        data = _field(form, 1, str, bytes)
+        if type(data) is str:
+            try:
+                data = binascii.a2b_base64(data + "=" * (-len(data) % 4), strict_mode=True)
+            except ValueError as error:
+                raise ProtocolError(f"bytes are written in base64: {error}") from None
+        if len(form) == 2:
+            return data
+        try:
+            return TypedArray(_field(form, 2, str), data)
+        except ValueError as error:
+            raise ProtocolError(str(error)) from None
+
+    def _error(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        name, message = _field(form, 1, str), _field(form, 2, str)
+        stack = form[3] if len(form) > 3 and type(form[3]) is str else None
+        props = self._entries(_field(form, 4, dict), depth) if len(form) > 4 else {}
+        return remote_error(name, message, stack, props)
+
+    def _import(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return make_stub(self._importer.local(self._referenced(form, depth)))
+
+    def _pipeline(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return self._promise(self._importer.local(self._referenced(form, depth)), container, key)
+
+    def _referenced(self, form: list[Any], depth: int) -> Hook:
+        """What an "import" or "pipeline" leads to: this side's own export, a member of it, or the result of a call."""
+        if len(form) > 4:
+            raise ProtocolError(f"a reference has too many parts: {_excerpt(form)}")
+        hook = self._importer.exported(_field(form, 1, int))
+        if len(form) == 2:
+            return hook.get(()) if form[0] == "pipeline" else hook.dup()
+        path = read_path(form[2])
+        if len(form) == 3:
+            return hook.get(path)
+        return hook.call(path, self.read_call(_field(form, 3, list), depth))
+
+    def _export(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return make_stub(self._importer.import_stub(_field(form, 1, int)))
+
+    def _exported_promise(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return self._promise(self._importer.import_promise(_field(form, 1, int)), container, key)
+
+    def _promise(self, hook: Hook, container: Any, key: Any) -> Any:
+        self._promises.append((container, key, hook))
+        return make_promise(hook)
+
+
+_FORMS: Final[dict[str, Callable[[Deserializer, list[Any], Any, Any, int], Any]]] = {
+    "undefined": Deserializer._undefined,
+    "inf": Deserializer._infinity,
+    "-inf": Deserializer._infinity,
+    "nan": Deserializer._infinity,
+    "bigint": Deserializer._bigint,
+    "date": Deserializer._date,
+    "bytes": Deserializer._bytes,
+    "error": Deserializer._error,
+    "import": Deserializer._import,
+    "pipeline": Deserializer._pipeline,
+    "export": Deserializer._export,
+    "promise": Deserializer._exported_promise,
+}
+
+
+def read_path(path: Any) -> Path:
+    """A property path: a list of names and indices. Raises ProtocolError if it is none."""
+    if type(path) is not list or not all(type(name) is str or type(name) is int for name in path):
+        raise ProtocolError(f"a property path is a list of names and indices: {_excerpt(path)}")
+    return tuple(path)
+
+
+def _field(form: list[Any], index: int, *types: type) -> Any:
+    """One part of a special form, of one of the types."""
+    if index < len(form) and type(form[index]) in types:
+        return form[index]
+    raise ProtocolError(f"malformed {form[0]!r}: {_excerpt(form)}")
+
+
+def _as_double(number: int) -> float:
+    """What JavaScript reads for an integer that is not exact there: the nearest double."""
+    try:
+        return float(number)
+    except OverflowError:
+        return float("inf") if number > 0 else float("-inf")
+
+
+# How much of a broken message its error quotes.
+_EXCERPT_CHARACTERS: Final = 100
+
+
+def _excerpt(expression: Any) -> str:
+    """The beginning of what a peer sent, to be quoted in an error."""
+    try:
+        text = ascii(expression)
+    except (RecursionError, ValueError):
+        return f"a {type(expression).__name__} that cannot be shown"
+    return text if len(text) <= _EXCERPT_CHARACTERS else text[:_EXCERPT_CHARACTERS] + "..."

@@ -1,0 +1,200 @@
+"""The exception family, and what of an exception travels: exceptions <-> the parts of ["error", ...].
+
+Nothing here serializes; serialize.py turns the parts into expressions (protocol, section "error").
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import keyword
+import traceback
+from typing import Any, Final
+
+import attrs
+
+__all__ = [
+    "ErrorParts",
+    "LimitExceeded",
+    "ProtocolError",
+    "RemoteError",
+    "RpcError",
+    "SessionClosed",
+    "describe_error",
+    "fresh",
+    "release_frames",
+    "remote_error",
+]
+
+
+class RpcError(Exception):
+    """The base of every error that this package raises by itself."""
+
+
+class SessionClosed(RpcError):
+    """The session has ended: closed here, by the peer, or by the network. `__cause__` says why, where it is known."""
+
+
+class ProtocolError(RpcError):
+    """A peer broke the protocol. The session is aborted and the peer receives the reason."""
+
+
+class LimitExceeded(RpcError):
+    """One of the session's `Limits` was passed. The message names the limit and its value."""
+
+
+class RemoteError(RpcError):
+    """An exception that the peer threw.
+
+    It is also an instance of Python's own exception of that name where there is one, so that
+    `except TypeError` and `except RemoteError` both catch a TypeError thrown by the peer.
+
+    Attributes:
+        name: the class of the error as the peer named it, for example "TypeError" or "RangeError".
+        message: the text.
+        stack: the peer's stack trace, or None; peers keep it to themselves by default.
+        props: what else the error carried, by name. Each is an attribute too where the name is free.
+    """
+
+    name: str
+    message: str
+    stack: str | None
+    props: dict[str, Any]
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __repr__(self) -> str:
+        return f"RemoteError({self.name}: {self.message})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return remote_error, (self.name, self.message, self.stack, self.props)
+
+
+@attrs.frozen
+class ErrorParts:
+    """What travels of an exception: values, not expressions yet."""
+
+    name: str
+    message: str
+    stack: str | None
+    props: dict[str, Any]
+
+
+# Exceptions that steer Python itself. A peer's error of such a name must not end a loop, a generator or the program.
+_STEERING: Final = (StopIteration, StopAsyncIteration)
+
+# Names on an exception that a peer's properties must not replace.
+_TAKEN: Final = frozenset({"name", "message", "stack", "props", "args", "add_note", "with_traceback"})
+
+# The name under which both languages know an error of several errors.
+_AGGREGATE: Final = "AggregateError"
+
+
+def describe_error(error: BaseException) -> ErrorParts:
+    """The parts of an exception that travel. The traceback is no part of them."""
+    if isinstance(error, RemoteError):
+        # A relay passes on what it received, by its own name and with all its properties.
+        props = dict(error.props)
+        if error.__cause__ is not None:
+            props.setdefault("cause", error.__cause__)
+        return ErrorParts(error.name, error.message, error.stack, props)
+    props = {key: value for key, value in vars(error).items() if not key.startswith("_")}
+    props.pop("stack", None)
+    if error.__cause__ is not None:
+        props["cause"] = error.__cause__
+    if isinstance(error, BaseExceptionGroup):
+        props["errors"] = list(error.exceptions)
+        return ErrorParts(_AGGREGATE, error.message, None, props)
+    return ErrorParts(type(error).__name__, _message(error), None, props)
+
+
+def _message(error: BaseException) -> str:
+    # str(KeyError("x")) is "'x'": the quotes are for a traceback, not for a peer.
+    if isinstance(error, KeyError) and len(error.args) == 1 and isinstance(error.args[0], str):
+        return error.args[0]
+    return str(error)
+
+
+def remote_error(name: str, message: str, stack: str | None = None, props: dict[str, Any] | None = None) -> RemoteError:
+    """Build the exception that stands for what a peer threw (the reverse of `describe_error`)."""
+    props = props or {}
+    cls = _remote_class(name)
+    nested = props.get("errors")
+    if name == _AGGREGATE and isinstance(nested, list) and nested and all(isinstance(e, Exception) for e in nested):
+        error: RemoteError = _RemoteGroup(message, nested)
+    else:
+        # Not cls(message): UnicodeDecodeError and its like ask for arguments that a peer does not send.
+        error = cls.__new__(cls, message)
+        error.args = (message,)
+    error.name, error.message, error.stack, error.props = name, message, stack, props
+    if isinstance(props.get("cause"), BaseException):
+        error.__cause__ = props["cause"]
+    for key, value in props.items():
+        if _is_free(error, key):
+            setattr(error, key, value)
+    return error
+
+
+def _is_free(error: RemoteError, key: str) -> bool:
+    usable = key.isidentifier() and not keyword.iskeyword(key) and not key.startswith("_")
+    return usable and key not in _TAKEN and not hasattr(type(error), key)
+
+
+@functools.lru_cache(maxsize=256)
+def _remote_class(name: str) -> type[RemoteError]:
+    """The class for a peer's error: RemoteError, and the built-in exception of that name where there is one."""
+    builtin = getattr(builtins, name, None)
+    if not (isinstance(builtin, type) and issubclass(builtin, Exception)) or builtin is Exception:
+        return RemoteError
+    if issubclass(builtin, _STEERING) or issubclass(builtin, BaseExceptionGroup):
+        return RemoteError
+    return type(name, (RemoteError, builtin), {"__module__": RemoteError.__module__})
+
+
+class _RemoteGroup(RemoteError, ExceptionGroup[Exception]):
+    """A peer's AggregateError: an ExceptionGroup of the errors inside it."""
+
+    def derive(self, excs: Any) -> ExceptionGroup[Exception]:
+        return ExceptionGroup(self.message, excs)
+
+    __str__ = RemoteError.__str__
+
+
+_RemoteGroup.__name__ = _RemoteGroup.__qualname__ = _AGGREGATE
+
+
+def fresh(error: BaseException) -> BaseException:
+    """The error, to be raised once more.
+
+    What a promise failed with is raised wherever the promise is awaited. A raised exception refers to the frames that it
+    passed, and they to the promise: raising a copy keeps what they hold from living until the next garbage collection.
+    """
+    if isinstance(error, RemoteError):
+        copy: RpcError = remote_error(error.name, error.message, error.stack, error.props)
+    elif type(error).__init__ is Exception.__init__ and isinstance(error, RpcError):
+        copy = type(error)(*error.args)
+    else:
+        return error
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+def release_frames(error: BaseException) -> None:
+    """Let go of what the frames of an exception's traceback hold: the arguments of a failed call, stubs among them.
+
+    To be called by the function that caught it, whose own frame leaves the traceback. The lines stay readable.
+    """
+    if error.__traceback__ is not None:
+        error.__traceback__ = error.__traceback__.tb_next
+    pending: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while pending:
+        one = pending.pop()
+        if one is None or id(one) in seen:
+            continue
+        seen.add(id(one))
+        traceback.clear_frames(one.__traceback__)
+        pending += [one.__cause__, one.__context__]
+        if isinstance(one, BaseExceptionGroup):
+            pending += one.exceptions

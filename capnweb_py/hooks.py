@@ -1,0 +1,206 @@
+"""What stands behind a stub: a hook. Here are the interface and the hooks that hold no value.
+
+Ownership: whoever holds a hook object owns it. A hook that nobody refers to any more lets go of what it stands for when
+Python collects it; `dispose` does the same early. `dup` makes a second owner. Hooks never share a caller's values:
+`call` either writes the arguments to the wire or copies them before it returns.
+
+Order: calls on one hook reach the target in the order in which they were made, whatever the hook waits for.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from .errors import RpcError, fresh
+
+if TYPE_CHECKING:
+    from .payload import Payload
+
+__all__ = ["DISPOSED", "ErrorHook", "Handle", "Hook", "Path", "Pending", "PromiseHook"]
+
+# The names and indices that lead from a value to a member of it.
+Path = tuple[str | int, ...]
+
+
+class Pending:
+    """Something that settles later, once."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def subscribe(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when it settles, after those that were here before."""
+
+
+class Hook:
+    """What a stub or a promise is connected to. Every method may be used until `dispose`."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        """Call the member at the path. Returns the hook of the result's promise.
+
+        Raises:
+            TypeError: if the arguments cannot be sent. Nothing was sent then, and nothing stays exported.
+        """
+
+    @abstractmethod
+    def get(self, path: Path) -> Hook:
+        """The hook of a promise for the member at the path; with an empty path, for the value itself."""
+
+    @abstractmethod
+    def dup(self) -> Hook:
+        """A second hook on the same thing, with an owner of its own."""
+
+    @abstractmethod
+    def pull(self) -> Payload | Pending:
+        """The value, or what to wait for before asking again. Raises the error that the promise failed with.
+
+        A remote promise that is never pulled never sends its value.
+        """
+
+    def settled(self) -> Hook:
+        """The hook that this one has come to stand for: itself, until it resolves to another."""
+        return self
+
+    def identity(self) -> object:
+        """The object that two hooks have in common if they stand for the same thing."""
+        return self
+
+    @abstractmethod
+    def dispose(self) -> None:
+        """Let go. Safe to do twice."""
+
+    @abstractmethod
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        """Have `callback` called with the error when this hook can no longer work."""
+
+
+class Handle:
+    """What user code holds of a hook: the part of RpcStub and RpcPromise that the rest of the core may read."""
+
+    __slots__ = ("_hook", "_path")
+
+    # The hook, shared by the promises of its members.
+    _hook: Hook
+    # The path from it to what this stands for; None for a stub, which stands for the hook itself.
+    _path: Path | None
+
+
+class ErrorHook(Hook):
+    """What failed: whatever is asked of it fails with the same error."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        return self
+
+    def get(self, path: Path) -> Hook:
+        return self
+
+    def dup(self) -> Hook:
+        return self
+
+    def pull(self) -> Payload | Pending:
+        raise fresh(self.error)
+
+    def dispose(self) -> None:
+        pass
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        callback(self.error)
+
+
+# What a disposed stub holds.
+DISPOSED = ErrorHook(RpcError("this stub was disposed, and can no longer be used"))
+
+
+class PromiseHook(Hook, Pending):
+    """The promise of a hook: what is asked of it waits in line until `settle`, then goes to that hook in order."""
+
+    __slots__ = ("__weakref__", "_disposed", "_queue", "_resolution")
+
+    def __init__(self) -> None:
+        # What this promise settled to.
+        self._resolution: Hook | None = None
+        # What waits, in order. None once all of it has run: only then may a new call overtake it and go straight on.
+        self._queue: deque[Callable[[], object]] | None = deque()
+        # Whether the owner has let go before there was anything to let go of.
+        self._disposed = False
+
+    def settle(self, resolution: Hook) -> None:
+        """Resolve to a hook, which this promise owns from now on."""
+        self._resolution = resolution
+        queue = self._queue
+        assert queue is not None, "a promise settles once"
+        while queue:
+            queue.popleft()()
+        self._queue = None
+        if self._disposed:
+            resolution.dispose()
+
+    def subscribe(self, callback: Callable[[], object]) -> None:
+        if self._queue is None:
+            callback()
+        else:
+            self._queue.append(callback)
+
+    def settled(self) -> Hook:
+        if self._queue is not None or self._resolution is None:
+            return self
+        return self._resolution.settled()
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        if self._queue is None:
+            return self._hook().call(path, arguments)
+        arguments.own()
+        return self._when_settled(lambda hook: hook.call(path, arguments))
+
+    def get(self, path: Path) -> Hook:
+        if self._queue is None:
+            return self._hook().get(path)
+        return self._when_settled(lambda hook: hook.get(path))
+
+    def dup(self) -> Hook:
+        if self._queue is None:
+            return self._hook().dup()
+        return self._when_settled(lambda hook: hook.dup())
+
+    def pull(self) -> Payload | Pending:
+        return self if self._resolution is None else self._resolution.pull()
+
+    def dispose(self) -> None:
+        self._disposed = True
+        if self._queue is None:
+            self._hook().dispose()
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        if self._queue is None:
+            self._hook().on_broken(callback)
+        else:
+            self._queue.append(lambda: self._hook().on_broken(callback))
+
+    def _hook(self) -> Hook:
+        assert self._resolution is not None, "only a settled promise stands for another hook"
+        return self._resolution
+
+    def _when_settled(self, ask: Callable[[Hook], Hook]) -> PromiseHook:
+        assert self._queue is not None, "a settled promise is asked directly"
+        answer = PromiseHook()
+        self._queue.append(partial(self._answer, answer, ask))
+        return answer
+
+    def _answer(self, answer: PromiseHook, ask: Callable[[Hook], Hook]) -> None:
+        try:
+            hook = ask(self._hook())
+        except Exception as error:
+            hook = ErrorHook(error)
+        answer.settle(hook)

@@ -1,0 +1,153 @@
+"""The import side of a session: entries of its table, and the hooks that stubs hold on them.
+
+An entry is what the peer exported, or the promise of a call's result. The table holds entries; hooks hold their entry, and
+count on it: when the last hook is gone the session releases the entry. Python may collect a hook at any time and on
+any thread, so a collected hook only tells the session, which acts in its own time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .hooks import DISPOSED, Hook, Path, Pending, PromiseHook
+from .payload import Payload
+
+if TYPE_CHECKING:
+    from .session import RpcSession
+
+__all__ = ["Import", "ImportHook"]
+
+
+class Import(Pending):
+    """One entry of the import table."""
+
+    __slots__ = (
+        "_callbacks", "brittle", "expression", "hooks", "id", "line", "pipelined", "pulled", "remote_count", "resolution",
+        "session", "streaming",
+    )  # fmt: skip
+
+    def __init__(self, session: RpcSession, import_id: int, expression: Any = None) -> None:
+        self.session = session
+        self.id = import_id
+        # The call that this is the result of, until it is written. None for what the peer exported.
+        self.expression = expression
+        # How many hooks there are on this entry.
+        self.hooks = 0
+        # How many times the peer has introduced the id: what the release must say.
+        self.remote_count = 1
+        # Whether the peer has been asked for the value, or sends it unasked.
+        self.pulled = False
+        # Whether the peer has been told of the id in another expression: then it must be sent as a push.
+        self.pipelined = False
+        # Whether the call went as a stream message: the peer forgets the id by itself, and knows it in no expression.
+        self.streaming = False
+        # What waits for the resolution of a streaming entry, in order: the peer cannot be asked.
+        self.line: PromiseHook | None = None
+        # What the peer resolved it to.
+        self.resolution: Hook | None = None
+        # Called when it resolves, in order.
+        self._callbacks: list[Callable[[], object]] = []
+        # The registrations of `on_broken` in the session that belong to this entry.
+        self.brittle: list[int] = []
+
+    def subscribe(self, callback: Callable[[], object]) -> None:
+        if self.resolution is not None:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def resolve(self, resolution: Hook) -> None:
+        """Settle to what the peer resolved it to, or to the error that ended the session."""
+        self.resolution = resolution
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+class ImportHook(Hook):
+    """On an entry of the import table."""
+
+    __slots__ = ("__weakref__", "_entry")
+
+    def __init__(self, entry: Import) -> None:
+        entry.hooks += 1
+        # None once disposed.
+        self._entry: Import | None = entry
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        return self._ask(path, arguments)
+
+    def get(self, path: Path) -> Hook:
+        entry = self._entry
+        if not path and entry is not None and (entry.id > 0 or entry.pulled):
+            return self.dup()  # it is a promise already
+        return self._ask(path, None)
+
+    def _ask(self, path: Path, arguments: Payload | None) -> Hook:
+        entry = self._entry
+        if entry is None:
+            return DISPOSED
+        if entry.resolution is None and not entry.streaming:
+            return entry.session.send_call(entry, path, arguments)
+        hook = self._line(entry) if entry.streaming else entry.resolution
+        assert hook is not None, "an entry that is not streaming was asked above until it resolved"
+        return hook.get(path) if arguments is None else hook.call(path, arguments)
+
+    def _line(self, entry: Import) -> Hook:
+        """Where calls on a streaming entry line up, and behind which later ones follow."""
+        if entry.line is None:
+            line = entry.line = PromiseHook()
+
+            def settle() -> None:
+                assert entry.resolution is not None, "subscribers are called on resolution"
+                line.settle(entry.resolution.dup())
+
+            entry.subscribe(settle)
+        return entry.line
+
+    def dup(self) -> Hook:
+        return DISPOSED if self._entry is None else ImportHook(self._entry)
+
+    def pull(self) -> Payload | Pending:
+        entry = self._entry
+        if entry is None:
+            return DISPOSED.pull()
+        if entry.resolution is not None:
+            return entry.resolution.pull()
+        entry.session.send_pull(entry)
+        return entry
+
+    def settled(self) -> Hook:
+        entry = self._entry
+        return self if entry is None or entry.resolution is None else entry.resolution.settled()
+
+    def identity(self) -> object:
+        return self if self._entry is None else self._entry
+
+    @property
+    def entry(self) -> Import | None:
+        """The entry, or None once disposed."""
+        return self._entry
+
+    def dispose(self) -> None:
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            entry.session.unhook(entry)
+
+    def __del__(self) -> None:
+        entry = self._entry
+        if entry is not None and entry.resolution is None:
+            entry.session.unhook_later(entry)
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        entry = self._entry
+        if entry is None:
+            DISPOSED.on_broken(callback)
+        elif entry.resolution is not None:
+            entry.resolution.on_broken(callback)
+        else:
+            entry.session.watch(entry, callback)
+
+    def __repr__(self) -> str:
+        return "disposed" if self._entry is None else f"import {self._entry.id} of {self._entry.session!r}"

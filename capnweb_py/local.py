@@ -1,0 +1,179 @@
+"""The hooks that end on this side: on a target or function, and on a value.
+
+Both follow a call's path through the rules of target.py, and go on to another hook where the path leads into a stub.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .delivery import Deliveries
+from .errors import fresh
+from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending
+from .loops import running_loop
+from .payload import Payload
+from .target import CALLABLE_TYPES, RpcTarget, member, release, retain
+from .values import UNDEFINED
+
+__all__ = ["PayloadHook", "TargetHook", "hook_of", "result_hook"]
+
+# Values that need no copy.
+_ATOMS = (str, int, float, bytes, type(None), type(UNDEFINED))
+
+
+def hook_of(value: Any) -> Hook:
+    """A hook on a value of this side: a target or function by reference, anything else by value."""
+    if isinstance(value, RpcTarget) or type(value) in CALLABLE_TYPES:
+        return TargetHook(value)
+    return PayloadHook(Payload.of_application(value))
+
+
+def result_hook(result: Any) -> PayloadHook:
+    """The hook of what a function returned. The payload keeps its targets alive for pipelined calls."""
+    return PayloadHook(Payload.of_application(result))
+
+
+def _deliveries_of(arguments: Payload) -> Deliveries:
+    """Who begins a call: the session that it came over, or this side's own for a call made on this side."""
+    return _own.deliveries if arguments.deliveries is None else arguments.deliveries
+
+
+def _spawn_detached(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    running_loop().spawn(run)
+
+
+class _OwnDeliveries(threading.local):
+    """The deliveries of calls made on this side: a line for each thread, as each has its own event loop."""
+
+    def __init__(self) -> None:
+        self.deliveries = Deliveries(_spawn_detached, result_hook)
+
+
+_own = _OwnDeliveries()
+
+
+def follow(value: Any, path: Path) -> tuple[Hook, Path] | tuple[None, Any]:
+    """Where a path leads from a value: into another hook, with the rest of the path, or to a value of this side.
+
+    Raises:
+        TypeError: if the path leads through something that has no members, or to an instance attribute.
+    """
+    for position, name in enumerate(path):
+        if isinstance(value, Handle):
+            return value._hook, (value._path or ()) + path[position:]
+        value = member(value, name)
+    if isinstance(value, Handle) and value._path is not None:
+        return value._hook, value._path
+    return None, value
+
+
+class _LocalHook(Hook):
+    """What the two hooks share: a value, and what a path finds in it."""
+
+    __slots__ = ("__weakref__",)
+
+    def _value(self) -> Any:
+        raise NotImplementedError
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        try:
+            hook, rest = follow(self._value(), path)
+        except Exception as error:
+            return ErrorHook(error)
+        if hook is not None:
+            return hook.call(rest, arguments)
+        if type(rest) in CALLABLE_TYPES:
+            return _deliveries_of(arguments).deliver(rest, arguments)
+        if isinstance(rest, Handle):
+            return rest._hook.call((), arguments)
+        return ErrorHook(TypeError(f"{'.'.join(map(str, path)) or 'the value'} is not a function"))
+
+    def get(self, path: Path) -> Hook:
+        try:
+            hook, value = follow(self._value(), path)
+            if hook is not None:
+                return hook.get(value)
+            payload = Payload.of_application(value)
+            if not isinstance(value, _ATOMS):
+                payload.own()
+        except Exception as error:
+            return ErrorHook(error)
+        return PayloadHook(payload)
+
+
+class PayloadHook(_LocalHook):
+    """On a value: what a promise resolved to, or what a stub holds by value."""
+
+    __slots__ = ("_payload",)
+
+    def __init__(self, payload: Payload) -> None:
+        # None once disposed. Several hooks may share one payload.
+        self._payload: Payload | None = payload
+        payload.owners += 1
+
+    def _value(self) -> Any:
+        return self.pull().value
+
+    def pull(self) -> Payload:
+        if self._payload is None:
+            raise fresh(DISPOSED.error)
+        return self._payload
+
+    def dup(self) -> Hook:
+        return DISPOSED if self._payload is None else PayloadHook(self._payload)
+
+    def settled(self) -> Hook:
+        value = None if self._payload is None else self._payload.value
+        return value._hook.settled() if isinstance(value, Handle) and not value._path else self
+
+    def dispose(self) -> None:
+        payload, self._payload = self._payload, None
+        if payload is not None:
+            payload.owners -= 1
+            if not payload.owners:
+                payload.dispose()
+
+    __del__ = dispose
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        settled = self.settled()
+        if settled is not self:
+            settled.on_broken(callback)
+
+
+class TargetHook(_LocalHook):
+    """On a target or a function, which it counts a reference to."""
+
+    __slots__ = ("_target",)
+
+    def __init__(self, target: Any) -> None:
+        # None once disposed.
+        self._target = target
+        retain(target)
+
+    def identity(self) -> object:
+        return self if self._target is None else self._target
+
+    def _value(self) -> Any:
+        if self._target is None:
+            raise fresh(DISPOSED.error)
+        return self._target
+
+    def pull(self) -> Payload | Pending:
+        # A stub is no promise: its value is itself.
+        return self.get(()).pull()
+
+    def dup(self) -> Hook:
+        return DISPOSED if self._target is None else TargetHook(self._target)
+
+    def dispose(self) -> None:
+        target, self._target = self._target, None
+        if target is not None:
+            release(target)
+
+    __del__ = dispose
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        """What is on this side does not break."""

@@ -1,0 +1,181 @@
+"""The little that the two event loops do differently and anyio has no name for: waiting for a callback, calling a function
+soon, from any thread too, and starting tasks where no task is running, as a callback of the loop must."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, final
+from weakref import WeakKeyDictionary
+
+import anyio
+
+from .hooks import Pending
+
+__all__ = ["Loop", "Spawn", "beside", "on_asyncio", "running_loop", "task_set", "wait_settled"]
+
+# Runs a coroutine function in a task of its own.
+Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
+
+
+class Loop:
+    """The running event loop, of either kind."""
+
+    @abstractmethod
+    def soon(self, callback: Callable[[], object]) -> None:
+        """Call a function in the loop's next turn. Only in the loop's own thread."""
+
+    @abstractmethod
+    def soon_from_anywhere(self, callback: Callable[[], object]) -> None:
+        """The same from any thread, and from inside the garbage collector. Nothing happens if the loop has ended."""
+
+    @abstractmethod
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine function, which must raise nothing, in a task that belongs to the loop itself."""
+
+
+def on_asyncio() -> bool:
+    """Whether asyncio runs here; otherwise it is trio, or nothing."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def running_loop() -> Loop:
+    """The loop that runs in this thread. Raises RuntimeError if none does."""
+    if not on_asyncio():
+        return _TrioLoop()
+    running = asyncio.get_running_loop()
+    loop = _asyncio_loops.get(running)
+    if loop is None:
+        loop = _asyncio_loops[running] = _AsyncioLoop(running)
+    return loop
+
+
+@final
+class _AsyncioLoop(Loop):
+    def __init__(self, running: asyncio.AbstractEventLoop) -> None:
+        self._soon = running.call_soon
+        self._soon_threadsafe = running.call_soon_threadsafe
+        self._thread = threading.get_ident()
+        # asyncio keeps only weak references to its tasks.
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        self._soon(callback)
+
+    def soon_from_anywhere(self, callback: Callable[[], object]) -> None:
+        try:
+            if threading.get_ident() == self._thread:
+                self._soon(callback)
+            else:
+                self._soon_threadsafe(callback)
+        except RuntimeError:
+            pass  # the loop is closed: what was to be told has ended with it
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.get_running_loop().create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_asyncio_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _AsyncioLoop] = WeakKeyDictionary()
+
+
+@final
+class _TrioLoop(Loop):
+    def __init__(self) -> None:
+        if "trio" not in sys.modules:
+            raise RuntimeError("no event loop is running here")
+        import trio
+
+        self._trio = trio
+        self._token = trio.lowlevel.current_trio_token()
+
+    def soon(self, callback: Callable[[], object]) -> None:
+        self._token.run_sync_soon(callback)
+
+    def soon_from_anywhere(self, callback: Callable[[], object]) -> None:
+        try:
+            self._token.run_sync_soon(callback)
+        except self._trio.RunFinishedError:
+            pass  # what was to be told has ended with the loop
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._trio.lowlevel.spawn_system_task(run)
+
+
+@asynccontextmanager
+async def task_set() -> AsyncIterator[Spawn]:
+    """A context that tasks can be started in from callbacks, too. Those that still run at its end are cancelled.
+
+    (anyio's task groups start tasks from tasks only.)
+    """
+    if not on_asyncio():
+        import trio
+
+        async with trio.open_nursery() as nursery:
+            try:
+                yield nursery.start_soon
+            finally:
+                nursery.cancel_scope.cancel()
+        return
+    running = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = running.create_task(run())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    try:
+        yield spawn
+    finally:
+        for task in tasks:
+            task.cancel()
+        with anyio.CancelScope(shield=True):
+            while tasks:
+                await asyncio.wait(tasks)
+
+
+@asynccontextmanager
+async def beside(run: Callable[..., Awaitable[Any]]) -> AsyncIterator[Any]:
+    """Run a function in a task beside the body of the context, which waits for it at its end.
+
+    What the function reports through its `task_status` is what the context yields. An exception of the body comes out as it
+    is, not wrapped into a group as a task group's would be.
+    """
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        started = await tasks.start(run)
+        try:
+            yield started
+        except Exception as error:
+            failure = error
+    if failure is not None:
+        try:
+            raise failure
+        finally:
+            failure = None  # or the exception would refer to itself by way of this frame
+
+
+def wait_settled(pending: Pending) -> Awaitable[Any]:
+    """Wait until something settles. To be awaited at once."""
+    if not on_asyncio():
+        event = anyio.Event()
+        pending.subscribe(event.set)
+        return event.wait()
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    pending.subscribe(wake)
+    return future

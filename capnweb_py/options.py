@@ -1,0 +1,61 @@
+"""What a session can be told: its limits and its options. Values only, checked where they are built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+from attrs.validators import ge, instance_of, le
+
+__all__ = ["Limits", "SessionOptions"]
+
+# A level of nesting costs two levels of Python's stack, which holds 1,000.
+_DEEPEST: Final = 400
+
+
+def _count(default: int, *, at_least: int = 1, at_most: int | None = None) -> int:
+    checks = [instance_of(int), ge(at_least)] + ([le(at_most)] if at_most is not None else [])
+    number: int = attrs.field(default=default, validator=checks)
+    return number
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much one peer may ask of one session. Every default is far above honest use.
+
+    They are the receiver's own decision, and the peer never learns them. The first three defaults are those of npm
+    capnweb; the others it does not have. Passing one aborts the session with `LimitExceeded` as the reason, except
+    `max_calls`, which fails the one call, and what this side itself sends, which fails with `LimitExceeded` here.
+
+    Attributes:
+        max_message_size: bytes of one incoming message.
+        max_depth: nested arrays and objects in one message, at most 400.
+        max_bigint_digits: decimal digits of one bigint: reading them takes time that grows with their square.
+        max_exports: live entries of the export table: what the peer holds of this side, results included.
+        max_imports: live entries of the import table: what this side holds of the peer.
+        max_calls: calls of the peer in progress: asynchronous methods that run, and calls that wait for an argument.
+        max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
+    """
+
+    max_message_size: int = _count(32 * 1024 * 1024)
+    max_depth: int = _count(256, at_most=_DEEPEST)
+    max_bigint_digits: int = _count(16_384)
+    max_exports: int = _count(262_144)
+    max_imports: int = _count(262_144)
+    max_calls: int = _count(16_384)
+    max_unsent: int = _count(8 * 1024 * 1024)
+
+
+@attrs.frozen(kw_only=True)
+class SessionOptions:
+    """The options of a session.
+
+    Attributes:
+        on_send_error: called with every exception that is about to be sent, thrown or passed as a value. Return None to
+            send it without its traceback, or another exception (or the same one) to send that, traceback included.
+        limits: how much the peer may ask.
+    """
+
+    on_send_error: Callable[[BaseException], BaseException | None] | None = None
+    limits: Limits = attrs.field(factory=Limits, validator=instance_of(Limits))

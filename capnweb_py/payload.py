@@ -1,0 +1,175 @@
+"""A payload: the arguments of a call, or what a promise resolved to, on its way through the core.
+
+Its value is either the application's own object, which is neither kept from changing nor handed to anybody else, or a copy
+that belongs to the payload: what came from the wire, or what `own` made. Only a copy is delivered to an application.
+
+Stubs inside a payload are owned as everywhere, by reference. Targets in what a method returned are held from the time
+that they are sent until the payload is disposed, so that a pipelined call finds them however early the peer releases
+its stubs; whatever happened, each is released at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .hooks import Hook, Pending
+from .target import RpcTarget, release, retain
+
+if TYPE_CHECKING:
+    from .delivery import Deliveries
+
+__all__ = ["Payload", "Settling", "settle"]
+
+# Where a promise sits in a payload's value: the container and the key in it, and the promise's hook. The container is
+# the payload itself where the promise is the whole value.
+Located = tuple[Any, Any, Hook]
+
+
+class Payload:
+    """A value, with the promises inside it that must be replaced by what they resolve to before it is delivered."""
+
+    __slots__ = ("_held", "_of_application", "_targets_known", "deliveries", "owners", "promises", "settling", "value")
+
+    def __init__(self, value: Any, promises: list[Located] | None = None) -> None:
+        self.value = value
+        self.promises = [] if promises is None else promises
+        # Who begins the call that these are the arguments of; None for a call made on this side.
+        self.deliveries: Deliveries | None = None
+        # The replacing of the promises, once it has begun.
+        self.settling: Settling | None = None
+        # How many hooks share the payload; the last one disposes it.
+        self.owners = 0
+        # Whether the value is the application's own.
+        self._of_application = False
+        # Targets in the value, one reference held to each, and whether all of them have been found.
+        self._held: list[Any] = []
+        self._targets_known = True
+
+    @classmethod
+    def of_application(cls, value: Any) -> Payload:
+        """A payload around the application's own object."""
+        payload = cls(value)
+        payload._of_application = True
+        payload._targets_known = False
+        return payload
+
+    def own(self) -> None:
+        """Have the payload own its value: a copy, of which targets and functions are stubs, as if it had been sent.
+
+        Raises:
+            TypeError: if the value holds something that cannot be sent.
+        """
+        if not self._of_application:
+            return
+        # The one circle of the core, closed here: copying makes stubs, whose calls make payloads.
+        from .copying import copied
+
+        copy = copied(self)
+        self._release_targets()
+        self._of_application, self._targets_known = False, True
+        self.value, self.promises = copy.value, copy.promises
+        if copy.promises and copy.promises[0][0] is copy:
+            self.promises[0] = (self, *copy.promises[0][1:])
+
+    def hold(self, target: Any) -> None:
+        """Keep a target, found in the value while it was written, until the payload is disposed."""
+        if not any(target is held for held in self._held):
+            retain(target)
+            self._held.append(target)
+
+    def targets_known(self) -> None:
+        """All targets in the value are held."""
+        self._targets_known = True
+
+    def dispose(self) -> None:
+        """Let go of the value. Safe to do twice."""
+        if not self._targets_known:
+            self._hold_targets(self.value, 0)
+            self._targets_known = True
+        self._release_targets()
+        self.value, self.promises = None, []
+
+    def _release_targets(self) -> None:
+        held, self._held = self._held, []
+        for target in held:
+            release(target)
+
+    def _hold_targets(self, value: Any, depth: int) -> None:
+        """Hold the targets in a value that was never written: nobody will ask for them any more."""
+        if isinstance(value, RpcTarget):
+            self.hold(value)
+        elif isinstance(value, (dict, list, tuple)) and depth < _DEEPEST:
+            for item in value.values() if isinstance(value, dict) else value:
+                self._hold_targets(item, depth + 1)
+
+
+# Nothing deeper could have been sent.
+_DEEPEST = 400
+
+
+class Settling(Pending):
+    """The replacing of the promises in one payload: under way, done, or failed with `error`."""
+
+    __slots__ = ("_callbacks", "_left", "error")
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        # None once it has settled.
+        self._callbacks: list[Callable[[], object]] | None = []
+        self.error: BaseException | None = None
+
+    def subscribe(self, callback: Callable[[], object]) -> None:
+        if self._callbacks is None:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def placed(self, error: BaseException | None) -> None:
+        """One promise is in place, or has failed. The first error settles it."""
+        self._left -= 1
+        if self._callbacks is not None and (error is not None or not self._left):
+            self.error = error
+            callbacks, self._callbacks = self._callbacks, None
+            for callback in callbacks:
+                callback()
+
+
+def settle(payload: Payload) -> Settling | None:
+    """Replace the promises in a payload that owns its value by what they resolve to.
+
+    Returns what to wait for, and whose error to raise then; None where nothing had to be replaced.
+    """
+    if payload.promises:
+        promises, payload.promises = payload.promises, []
+        payload.settling = Settling(len(promises))
+        for located in promises:
+            _place(located, payload.settling)
+    return payload.settling
+
+
+def _place(located: Located, outer: Settling) -> None:
+    """Put what one promise resolves to where the promise is."""
+    container, key, hook = located
+    try:
+        resolution = hook.pull()
+        if not isinstance(resolution, Payload):
+            resolution.subscribe(lambda: _place(located, outer))
+            return
+        resolution.own()
+        inner = settle(resolution)
+    except Exception as error:
+        outer.placed(error)
+        return
+
+    def place() -> None:
+        if container.__class__ is Payload:
+            container.value = resolution.value
+        else:
+            container[key] = resolution.value
+        outer.placed(inner.error if inner is not None else None)
+
+    if inner is None:
+        place()
+    else:
+        inner.subscribe(place)

@@ -1,0 +1,328 @@
+"""From Python values to expressions (protocol, section "Expressions"), in one pass.
+
+An expression is a tree of dict, list, str, int, float, bool, None and bytes; a codec writes it. What passes by reference
+goes through an `Exporter`, in practice a session: this file knows nothing of tables and messages.
+"""
+
+from __future__ import annotations
+
+import array
+import math
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Protocol
+
+from .bigints import decimal_digits, fits_digits
+from .errors import ErrorParts, describe_error
+from .hooks import Handle, Hook
+from .options import Limits
+from .payload import Payload
+from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
+from .values import BigInt, InvalidDate, TypedArray, Undefined
+
+__all__ = ["MAX_SAFE_INTEGER", "Exporter", "Serializer"]
+
+# Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class Exporter(Protocol):
+    """What the serializer needs of a session."""
+
+    def import_id(self, hook: Hook) -> int | None:
+        """The id of the peer's own object that the hook stands for, or None if it stands for something else."""
+
+    def export_target(self, target: Any) -> int:
+        """Export a target or function, and return its id."""
+
+    def export_stub(self, hook: Hook) -> int:
+        """Export what a hook stands for, taking the hook over."""
+
+    def export_promise(self, hook: Hook) -> int:
+        """Export a promise, taking its hook over; its resolution follows when it is there."""
+
+    def unexport(self, ids: list[int]) -> None:
+        """Take back exports: the expression that they were made for is not sent."""
+
+    def on_send_error(self, error: BaseException) -> BaseException | None:
+        """The exception to send instead, with its traceback, or None for the same without."""
+
+
+class _Unsendable(TypeError):
+    """A value that cannot be sent. On its way up it collects the path to the value, the last step first."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        self.steps: list[str | int] = []
+
+
+class Serializer:
+    """Writes one message's value.
+
+    Args:
+        exporter: where stubs, targets and functions go.
+        limits: `max_depth` and `max_bigint_digits` hold for what is sent, too: a peer would refuse it.
+        holder: the payload that the value belongs to, which holds the targets found in it; None if nobody needs to.
+    """
+
+    __slots__ = ("_exported", "_exporter", "_holder", "_limits")
+
+    def __init__(self, exporter: Exporter, limits: Limits, holder: Payload | None = None) -> None:
+        self._exporter = exporter
+        self._limits = limits
+        self._holder = holder
+        # What this expression exported, to be taken back if it comes to nothing.
+        self._exported: list[int] = []
+
+    def write(self, value: Any, root: str = "the value") -> Any:
+        """The expression of a value.
+
+        Args:
+            value: the value.
+            root: what an error calls it.
+
+        Raises:
+            TypeError: if something in it cannot be sent; the message names its type and where it sits. Nothing that
+                was exported for it stays exported.
+        """
+        try:
+            expression = self._write(value, 0)
+        except BaseException as error:
+            self._exporter.unexport(self._exported)
+            if not isinstance(error, _Unsendable):
+                raise
+            raise TypeError(f"{error.problem} ({_place(root, error.steps)})") from None
+        if self._holder is not None:
+            self._holder.targets_known()
+        return expression
+
+    def write_arguments(self, arguments: list[Any]) -> list[Any]:
+        """The expressions of a call's arguments, in a bare list. Raises as `write` does."""
+        expression: list[list[Any]] = self.write(arguments, "arguments")
+        return expression[0]
+
+    def _write(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is str or kind is bool or value is None:
+            return value
+        write = _WRITERS.get(kind)
+        if write is None:
+            write = _writer_of(value)
+        return write(self, value, depth)
+
+    def _number(self, value: int, depth: int) -> Any:
+        if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            return int(value)
+        return self._bigint(value, depth)
+
+    def _bigint(self, value: int, depth: int) -> Any:
+        if not fits_digits(value, self._limits.max_bigint_digits):
+            raise _Unsendable(f"the int has more digits than max_bigint_digits = {self._limits.max_bigint_digits}")
+        return ["bigint", decimal_digits(value)]
+
+    def _float(self, value: float, depth: int) -> Any:
+        if math.isfinite(value):
+            return float(value)
+        return ["nan"] if value != value else ["inf"] if value > 0 else ["-inf"]
+
+    def _text(self, value: str, depth: int) -> Any:
+        return str.__str__(value)
+
+    def _list(self, value: Any, depth: int) -> Any:
+        if value and depth + 1 >= self._limits.max_depth:
+            raise self._too_deep()
+        items: list[Any] = []
+        try:
+            for item in value:
+                items.append(self._write(item, depth + 1))
+        except _Unsendable as error:
+            error.steps.append(len(items))
+            raise
+        # A bare list would be read as a special form: an array is a list in a list.
+        return [items]
+
+    def _dict(self, value: Any, depth: int) -> Any:
+        if value and depth + 1 >= self._limits.max_depth:
+            raise self._too_deep()
+        entries: dict[str, Any] = {}
+        key: Any = None
+        try:
+            for key, item in value.items():
+                if type(key) is not str:
+                    key = self._key(key)
+                entries[key] = self._write(item, depth + 1)
+        except _Unsendable as error:
+            error.steps.append(key)
+            raise
+        return entries
+
+    def _key(self, key: Any) -> str:
+        if isinstance(key, str):
+            return str.__str__(key)
+        raise _Unsendable(f"a dict's keys must be str to be sent, and {key!r} is {_type_name(key)}")
+
+    def _record(self, value: Any, depth: int) -> Any:
+        return self._dict(field_values(value), depth)
+
+    def _undefined(self, value: Undefined, depth: int) -> Any:
+        return ["undefined"]
+
+    def _date(self, value: datetime, depth: int) -> Any:
+        if value.utcoffset() is None:
+            raise _Unsendable("a naive datetime cannot be sent: give it a time zone, such as datetime.UTC")
+        microseconds = (value - _EPOCH) // _MICROSECOND
+        milliseconds, rest = divmod(microseconds, 1000)
+        return ["date", microseconds / 1000 if rest else milliseconds]
+
+    def _invalid_date(self, value: InvalidDate, depth: int) -> Any:
+        return ["date", None]
+
+    def _bytes(self, value: Any, depth: int) -> Any:
+        return ["bytes", bytes(value)]
+
+    def _typed_array(self, value: TypedArray, depth: int) -> Any:
+        return ["bytes", bytes(value.data), value.kind]
+
+    def _buffer(self, value: Any, depth: int) -> Any:
+        if type(value) is memoryview and value.format in ("B", "c"):
+            return ["bytes", value.tobytes()]
+        try:
+            return self._typed_array(TypedArray.of(value), depth)
+        except (TypeError, ValueError, BufferError) as error:
+            raise _Unsendable(f"{_type_name(value)} cannot be sent: {error}") from None
+
+    def _error(self, value: BaseException, depth: int) -> Any:
+        if depth + 1 >= self._limits.max_depth:
+            raise self._too_deep()
+        rewritten = self._exporter.on_send_error(value)
+        parts = describe_error(value if rewritten is None else rewritten)
+        props: dict[str, Any] = {}
+        for name, prop in parts.props.items():
+            self._error_prop(props, name, prop, depth)
+        expression: list[Any] = ["error", parts.name, parts.message]
+        stack = None if rewritten is None else _stack(rewritten, parts)
+        if stack or props:
+            expression.append(stack)
+        if props:
+            expression.append(props)
+        return expression
+
+    def _error_prop(self, props: dict[str, Any], name: str, prop: Any, depth: int) -> None:
+        """Add a property of an error, unless it cannot be sent: the error itself must always make it through."""
+        before = len(self._exported)
+        try:
+            props[name] = self._write(prop, depth + 1)
+        except (_Unsendable, RecursionError):
+            self._exporter.unexport(self._exported[before:])
+            del self._exported[before:]
+
+    def _target(self, value: Any, depth: int) -> Any:
+        if self._holder is not None:
+            self._holder.hold(value)
+        return ["export", self._export(self._exporter.export_target(value))]
+
+    def _handle(self, value: Handle, depth: int) -> Any:
+        hook, path = value._hook.settled(), value._path
+        import_id = self._exporter.import_id(hook)
+        if import_id is not None:
+            if path is None:
+                return ["import", import_id]
+            return ["pipeline", import_id, list(path)] if path else ["pipeline", import_id]
+        if path is None:
+            return ["export", self._export(self._exporter.export_stub(hook.dup()))]
+        return ["promise", self._export(self._exporter.export_promise(hook.get(path)))]
+
+    def _export(self, export_id: int) -> int:
+        self._exported.append(export_id)
+        return export_id
+
+    def _too_deep(self) -> _Unsendable:
+        return _Unsendable(f"the value nests deeper than max_depth = {self._limits.max_depth}: does it contain itself?")
+
+
+_Writer = Callable[[Serializer, Any, int], Any]
+
+# By exact type, for speed. What is not here is looked at by `_writer_of`.
+_WRITERS: dict[type, _Writer] = {
+    int: Serializer._number,
+    float: Serializer._float,
+    list: Serializer._list,
+    tuple: Serializer._list,
+    dict: Serializer._dict,
+    BigInt: Serializer._bigint,
+    Undefined: Serializer._undefined,
+    InvalidDate: Serializer._invalid_date,
+    datetime: Serializer._date,
+    bytes: Serializer._bytes,
+    bytearray: Serializer._bytes,
+    memoryview: Serializer._buffer,
+    array.array: Serializer._buffer,
+    TypedArray: Serializer._typed_array,
+    **dict.fromkeys(CALLABLE_TYPES, Serializer._target),
+}
+
+# What is sent as its base type is.
+_BY_BASE: Final[tuple[tuple[type, _Writer], ...]] = (
+    (Handle, Serializer._handle),
+    (RpcTarget, Serializer._target),
+    (BaseException, Serializer._error),
+    (BigInt, Serializer._bigint),
+    (int, Serializer._number),
+    (float, Serializer._float),
+    (str, Serializer._text),
+    (bytes, Serializer._bytes),
+    (bytearray, Serializer._bytes),
+    (datetime, Serializer._date),
+    (dict, Serializer._dict),
+    (list, Serializer._list),
+    (tuple, Serializer._list),
+)
+
+
+def _writer_of(value: Any) -> _Writer:
+    """How a value of no listed type is written. Raises _Unsendable if it cannot be."""
+    for base, writer in _BY_BASE:
+        if isinstance(value, base):
+            return writer
+    if isinstance(value, type):
+        raise _Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
+    if is_record(value):
+        return Serializer._record
+    if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0):
+        return Serializer._buffer
+    raise _Unsendable(f"a value of the type {_type_name(value)} cannot be sent{_advice(value)}")
+
+
+def _advice(value: Any) -> str:
+    if isinstance(value, (set, frozenset)):
+        return ": send a list"
+    if hasattr(value, "isoformat"):
+        return ": send an aware datetime, or its text"
+    if hasattr(value, "item") and hasattr(value, "dtype"):
+        return ": send value.item()"
+    if callable(value):
+        return ": only functions and methods pass by reference, and instances of RpcTarget"
+    return (
+        ": make it a dict, an attrs class or a dataclass to pass it by value, or an RpcTarget to pass it by reference"
+    )
+
+
+def _type_name(value: object) -> str:
+    cls = type(value)
+    return cls.__qualname__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _place(root: str, steps: list[str | int]) -> str:
+    """Where a value sits, as Python would reach it: arguments[0]['items'][3]."""
+    return "at " + root + "".join(f"[{step!r}]" for step in reversed(steps))
+
+
+def _stack(error: BaseException, parts: ErrorParts) -> str | None:
+    """The stack that a rewritten error is sent with: its own text, or its traceback."""
+    if parts.stack:
+        return parts.stack
+    return "".join(traceback.format_exception(error)) if error.__traceback__ is not None else None

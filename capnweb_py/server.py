@@ -1,0 +1,96 @@
+"""Serving an object to peers over WebSocket."""
+
+from __future__ import annotations
+
+import inspect
+import ssl as ssl_module
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import attrs
+
+from .options import SessionOptions
+from .target import release, retain
+from .transports.websocket import listen
+
+__all__ = ["Server", "main_factory", "serve"]
+
+
+@attrs.frozen
+class Server:
+    """A server that accepts connections.
+
+    Attributes:
+        url: where clients connect.
+        port: the port that it listens on.
+    """
+
+    url: str
+    port: int
+
+    async def serve_forever(self) -> None:
+        """Serve until cancelled."""
+        await anyio.sleep_forever()
+
+
+def main_factory(main: Any) -> Callable[[], Any]:
+    """What makes the main object of one session: a class or function does when called, anything else is shared by all."""
+    if inspect.isclass(main) or inspect.isroutine(main):
+        factory: Callable[[], Any] = main
+        return factory
+    return lambda: main
+
+
+@asynccontextmanager
+async def serve(
+    main: Any,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    options: SessionOptions | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    origins: Sequence[str | None] | None = None,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+) -> AsyncIterator[Server]:
+    """Serve an object over WebSocket for as long as the context lasts. At its end every connection is closed.
+
+        async with serve(Api, "127.0.0.1", 8000) as server:
+            await server.serve_forever()
+
+    Args:
+        main: what a client gets as its main object. A class or function is called for each session; an instance is shared by
+            all of them, and its `dispose` is called when the server ends.
+        host: the address to listen on; "127.0.0.1" is reachable from this machine only.
+        port: the port, or 0 for a free one: see `server.port`.
+        options: limits, and what is told of errors.
+        ssl: the TLS settings and certificate; None for no TLS.
+        origins: the origins of web pages that may connect, None among them for clients that name none; by default all may.
+        open_timeout: seconds that a client may take to open a connection.
+        ping_interval: seconds between the pings that keep an idle connection alive and notice a dead one; None for none.
+        ping_timeout: seconds that the answer to a ping may take.
+
+    Raises:
+        OSError: if it cannot listen there.
+    """
+    make_main = main_factory(main)
+    retain(main)
+    try:
+        async with listen(
+            host,
+            port,
+            make_main,
+            options,
+            ssl=ssl,
+            origins=origins,
+            open_timeout=open_timeout,
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+        ) as listening:
+            address = f"[{listening.host}]" if ":" in listening.host else listening.host
+            yield Server(f"{'ws' if ssl is None else 'wss'}://{address}:{listening.port}/", listening.port)
+    finally:
+        release(main)

@@ -1,0 +1,708 @@
+"""The session: the import and export tables, and the messages of the protocol. Sans-I/O.
+
+Everything that changes a table lives here. A session is fed messages (`receive`), yields messages (`messages_to_send`), and is told
+when the connection is gone (`connection_lost`). It awaits nothing, owns no loop and reads no clock: what it needs from outside
+its `Host` hands in. Whatever a peer sends, `receive` returns: a broken rule aborts the session, with a reason for the peer.
+
+Ids (protocol, section "Imports and exports"): the side that imports counts up from 1 for the results of its calls, the side that
+exports counts down from -1 for what it passes by reference; 0 is the main object. No id is ever used again.
+
+What a call travels as is decided when its message is written: a call that was awaited by then and that no other expression
+refers to goes as a "stream" message, which the peer answers and forgets by itself: two messages. Any other goes as a
+"push", followed by "pull" and "release" as needed. Messages are written once per turn of the host's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, Final, Protocol
+
+import attrs
+
+from .codec import JSON, Codec, CodecError
+from .delivery import Deliveries
+from .deserialize import Deserializer, UnreadableValue
+from .errors import LimitExceeded, ProtocolError, RpcError, SessionClosed
+from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, PromiseHook
+from .imports import Import, ImportHook
+from .local import PayloadHook, TargetHook, hook_of, result_hook
+from .loops import wait_settled
+from .options import SessionOptions
+from .payload import Payload
+from .serialize import Serializer
+from .stub import RpcStub, make_stub
+
+__all__ = ["Host", "Message", "RpcSession", "SessionStats"]
+
+_log = logging.getLogger("capnweb_py")
+
+# The data of a message, and whether it is binary (else it is UTF-8 text).
+Message = tuple[bytes, bool]
+
+# The close code of a WebSocket whose session was aborted, as npm capnweb gives it.
+ABORTED: Final = 3000
+
+
+class Host(Protocol):
+    """What a session needs of whatever runs it."""
+
+    def wake(self) -> None:
+        """Messages wait, or the session has ended: look soon. Called in the session's own thread."""
+
+    def wake_from_anywhere(self) -> None:
+        """The same, called from any thread, and from inside the garbage collector."""
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> object:
+        """Run a coroutine function in a task that is cancelled when the session ends."""
+
+
+@attrs.frozen
+class SessionStats:
+    """How many entries the tables of a session have, the main object included: 1 and 1 when nothing is referred to."""
+
+    imports: int
+    exports: int
+
+
+class _Export:
+    """One entry of the export table."""
+
+    __slots__ = ("count", "hook", "released_when_answered", "resolving")
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+        # How many times the peer has been told of the id, less what it has released.
+        self.count = 1
+        # Whether the peer gets the resolution as soon as it is there.
+        self.resolving = False
+        # Whether the entry goes with its answer: the result of a "stream" message.
+        self.released_when_answered = False
+
+
+class RpcSession:
+    """One side of a connection.
+
+    Args:
+        host: what runs it.
+        local_main: the object that the peer's main stub stands for: a target or function, or any value that can be sent.
+        options: see `SessionOptions`.
+        codec: how messages are written.
+        name: what the session calls its peer in a repr, usually a URL.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        local_main: Any = None,
+        options: SessionOptions | None = None,
+        codec: Codec = JSON,
+        name: str = "peer",
+    ) -> None:
+        self._host = host
+        self._options = options or SessionOptions()
+        self._limits = self._options.limits
+        self._codec = codec
+        self._name = name
+        # Why the session ended; None while it lasts.
+        self._end: BaseException | None = None
+        # Whether it ended in a way that the peer was or is to be told of by the close code ABORTED.
+        self._aborted = False
+        main = ErrorHook(RpcError("this connection has no main object")) if local_main is None else hook_of(local_main)
+        self._exports: dict[int, _Export] = {0: _Export(main)}
+        self._next_pushed = 1  # the id of the peer's next call
+        self._next_export = -1
+        self._imports: dict[int, Import] = {0: Import(self, 0)}
+        self._next_import = 1
+        # Messages to be written: trees, and the entries of calls, whose kind is decided on writing.
+        self._outbox: list[Any] = []
+        # Promises exported by the expression that is being written. Their resolutions follow its message.
+        self._to_resolve: list[int] = []
+        # Entries whose hooks Python has collected, on whatever thread.
+        self._collected: deque[Import] = deque()
+        # Callbacks of `on_broken` in the order of their registration, by a number of their own.
+        self._watchers: dict[int, Callable[[BaseException], object]] = {}
+        self._next_watcher = 0
+        # While the resolution of a promise is read through which calls have gone: what holds back calls on the hooks that
+        # lead back here, until the calls that the peer forwards have arrived. See `local`.
+        self._embargo: list[tuple[PromiseHook, Hook]] | None = None
+        # How many answers the peer waits for, and who waits for that to become none.
+        self._unanswered = 0
+        self._drained: list[PromiseHook] = []
+        # Bytes of answers written so far.
+        self.answered_bytes = 0
+        self.deliveries = Deliveries(host.spawn, result_hook, self._limits.max_calls)
+        self._main = make_stub(_MainHook(self._imports[0]))
+
+    # What applications use.
+
+    @property
+    def remote_main(self) -> RpcStub:
+        """The stub of the peer's main object. Disposing it closes the session."""
+        return self._main
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session has ended."""
+        return self._end is not None
+
+    @property
+    def end(self) -> BaseException | None:
+        """Why the session ended, or None while it lasts."""
+        return self._end
+
+    def stats(self) -> SessionStats:
+        """How many entries the tables have."""
+        self._release_collected()
+        return SessionStats(imports=len(self._imports), exports=len(self._exports))
+
+    async def drain(self) -> None:
+        """Wait until the peer has the answers to all calls that it made and waits for.
+
+        Raises:
+            SessionClosed: if the session ends before.
+        """
+        while self._unanswered and self._end is None:
+            promise = PromiseHook()
+            self._drained.append(promise)
+            await wait_settled(promise)
+        if self._end is not None:
+            raise SessionClosed(f"the session ended: {self._end}") from self._end
+
+    def close(self) -> None:
+        """End the session without a complaint. Pending calls fail with SessionClosed, exports are disposed."""
+        self._finish(SessionClosed("the session was closed on this side"))
+
+    def abort(self, error: BaseException) -> None:
+        """End the session because of an error, which the peer receives as the reason."""
+        if self._end is not None:
+            return
+        try:
+            expression = Serializer(self, self._limits).write(error)
+        except Exception:
+            _log.exception("the reason of an abort could not be sent")
+            expression = ["error", "Error", "the session was aborted"]
+        self._aborted = True
+        self._outbox.append(["abort", expression])
+        self._finish(error)
+
+    def __repr__(self) -> str:
+        return f"<RpcSession {self._name}{' (closed)' if self._end is not None else ''}>"
+
+    # What the host uses.
+
+    @property
+    def aborted(self) -> bool:
+        """Whether the connection is to be closed as aborted, with `end` as the reason."""
+        return self._aborted
+
+    def receive(self, data: bytes | str, binary: bool = False) -> None:
+        """Take one message of the peer's. Never raises: what breaks the protocol aborts the session."""
+        if self._end is not None:
+            return
+        try:
+            if len(data) > self._limits.max_message_size:
+                raise LimitExceeded(
+                    f"a message of {len(data)} bytes is larger than max_message_size = {self._limits.max_message_size}"
+                )
+            self._handle(self._codec.decode(data, binary))
+        except (ProtocolError, LimitExceeded) as error:
+            self.abort(error)
+        except CodecError as error:
+            self.abort(ProtocolError(str(error)))
+        except RecursionError:
+            self.abort(LimitExceeded("the message nests deeper than can be read"))
+        except Exception as error:
+            _log.exception("%r failed on a message of its peer", self)
+            self.abort(RpcError(f"internal error: {type(error).__name__}"))
+
+    def messages_to_send(self) -> list[Message]:
+        """The messages that have come together since the last time. To be sent in order."""
+        self._release_collected()
+        messages: list[Message] = []
+        outbox, self._outbox = self._outbox, []
+        for item in outbox:
+            if item.__class__ is Import:
+                for tree in self._write_call(item):
+                    messages.append(self._codec.encode(tree))
+            else:
+                message = self._codec.encode(item)
+                if item[0] == "resolve":
+                    self.answered_bytes += len(message[0])
+                messages.append(message)
+        return messages
+
+    def connection_lost(self, cause: BaseException | None, reason: str = "the connection was lost") -> None:
+        """The connection is gone. Fails what is pending, and disposes what was exported."""
+        self._outbox.clear()
+        error = SessionClosed(reason)
+        error.__cause__ = cause
+        self._finish(error)
+
+    # Ending.
+
+    def _finish(self, error: BaseException) -> None:
+        if self._end is not None:
+            return
+        self._end = error
+        failure = ErrorHook(_closed(error))
+        imports, self._imports = self._imports, {}
+        exports, self._exports = self._exports, {}
+        watchers, self._watchers = self._watchers, {}
+        self._collected.clear()
+        self.deliveries.close()
+        for callback in watchers.values():
+            self._call_watcher(callback, failure.error)
+        for entry in imports.values():
+            if entry.resolution is None:
+                entry.resolve(failure)
+        for export in exports.values():
+            export.hook.dispose()
+        self._answered_all()
+        self._host.wake()
+
+    def _call_watcher(self, callback: Callable[[BaseException], object], error: BaseException) -> None:
+        try:
+            callback(error)
+        except Exception:
+            # It has nobody to tell, and the others must still be called.
+            _log.exception("a callback of on_broken() failed")
+
+    # Messages from the peer (protocol, section "Top-level messages").
+
+    def _handle(self, message: Any) -> None:
+        handle = _HANDLERS.get(message[0]) if type(message) is list and message and type(message[0]) is str else None
+        if handle is None or not handle(self, message):
+            raise ProtocolError(f"bad RPC message: {ascii(message)[:200]}")
+
+    def _on_push(self, message: list[Any]) -> bool:
+        if len(message) != 2:
+            return False
+        self._push(message[1])
+        return True
+
+    def _on_stream(self, message: list[Any]) -> bool:
+        if len(message) != 2:
+            return False
+        export_id = self._push(message[1])
+        if export_id is not None:
+            self._exports[export_id].released_when_answered = True
+            self._answer(export_id)
+        return True
+
+    def _push(self, expression: Any) -> int | None:
+        """Evaluate what the peer pushed, under the next id of its count; None if that has ended the session."""
+        export_id = self._next_pushed
+        self._next_pushed += 1
+        self._check_exports()
+        hook = self._evaluate(expression)
+        if self._end is not None:
+            hook.dispose()
+            return None
+        self._exports[export_id] = _Export(hook)
+        return export_id
+
+    def _evaluate(self, expression: Any) -> Hook:
+        """The hook of an expression's value."""
+        try:
+            payload = Deserializer(self, self._limits).read(expression)
+        except UnreadableValue as error:
+            return ErrorHook(error)
+        value = payload.value
+        if isinstance(value, Handle) and value._path == ():
+            # The usual case: the promise of a call's result. Its hook will do.
+            return value._hook
+        return PayloadHook(payload)
+
+    def _on_pull(self, message: list[Any]) -> bool:
+        if len(message) != 2 or type(message[1]) is not int:
+            return False
+        self._export(message[1])
+        self._answer(message[1])
+        return True
+
+    def _on_resolve(self, message: list[Any]) -> bool:
+        if len(message) != 3 or type(message[1]) is not int:
+            return False
+        entry = self._resolvable(message[1])
+        if entry is None:
+            # Released already. What the peer exported for it is released with it.
+            self._evaluate(message[2]).dispose()
+        else:
+            self._resolve_import(entry, self._evaluate_resolution(entry, message[2]))
+        return True
+
+    def _on_reject(self, message: list[Any]) -> bool:
+        if len(message) != 3 or type(message[1]) is not int:
+            return False
+        entry = self._resolvable(message[1])
+        error = self._read_error(message[2])
+        if entry is not None:
+            self._resolve_import(entry, ErrorHook(error))
+        return True
+
+    def _read_error(self, expression: Any) -> BaseException:
+        payload = Deserializer(self, self._limits).read(expression)
+        if isinstance(payload.value, BaseException):
+            return payload.value
+        # JavaScript can throw anything.
+        return RpcError(f"the peer threw something that is no error: {payload.value!r}"[:1000])
+
+    def _on_release(self, message: list[Any]) -> bool:
+        if len(message) != 3 or type(message[1]) is not int or type(message[2]) is not int or message[2] < 0:
+            return False
+        self._release_export(message[1], message[2])
+        return True
+
+    def _on_abort(self, message: list[Any]) -> bool:
+        if len(message) != 2:
+            return False
+        reason = self._read_error(message[1])
+        error = SessionClosed(f"the peer aborted the session: {reason}")
+        error.__cause__ = reason
+        self._outbox.clear()
+        self._finish(error)
+        return True
+
+    def _resolvable(self, import_id: int) -> Import | None:
+        """The entry that a resolution is for, or None if it has been released. It is for nothing else."""
+        entry = self._imports.get(import_id)
+        if import_id == 0 or import_id >= self._next_import or (entry is not None and entry.expression is not None):
+            raise ProtocolError(f"no such import id: {import_id}")
+        return entry
+
+    # The export table.
+
+    def _export(self, export_id: int) -> _Export:
+        export = self._exports.get(export_id)
+        if export is None:
+            raise ProtocolError(f"no such entry on exports table: {export_id}")
+        return export
+
+    def _check_exports(self) -> None:
+        if len(self._exports) >= self._limits.max_exports:
+            raise LimitExceeded(
+                f"more than max_exports = {self._limits.max_exports} entries of the export table are in use"
+            )
+
+    def _release_export(self, export_id: int, count: int) -> None:
+        export = self._export(export_id)
+        if count > export.count:
+            raise ProtocolError(f"refcount of {export_id} would go negative: {export.count} < {count}")
+        export.count -= count
+        if export.count == 0:
+            del self._exports[export_id]
+            export.hook.dispose()
+
+    def _answer(self, export_id: int) -> None:
+        """Send the resolution of an export, once, when it is there."""
+        export = self._exports[export_id]
+        if not export.resolving:
+            export.resolving = True
+            self._unanswered += 1
+            self._try_answer(export_id, export, export.hook)
+
+    def _try_answer(self, export_id: int, export: _Export, hook: Hook) -> None:
+        if self._end is not None:
+            return
+        if self._exports.get(export_id) is not export:
+            self._count_answered()  # the peer has released it meanwhile
+            return
+        settled = hook.settled()
+        if isinstance(settled, ErrorHook):
+            self._send_answer(export_id, export, "reject", settled.error, None)
+            return
+        try:
+            resolution = hook.pull()
+        except Exception as error:
+            self._send_answer(export_id, export, "reject", error, None)
+            return
+        if not isinstance(resolution, Payload):
+            resolution.subscribe(partial(self._try_answer, export_id, export, hook))
+            return
+        inner = self._inner_promise(resolution)
+        if inner is not None:
+            # The value is just another promise: the peer learns nothing from being told so.
+            self._try_answer(export_id, export, inner)
+            return
+        self._send_answer(export_id, export, "resolve", resolution.value, resolution)
+
+    def _inner_promise(self, resolution: Payload) -> Hook | None:
+        """The promise that a resolution is, unless it is the peer's own."""
+        value = resolution.value
+        if not isinstance(value, Handle) or value._path is None:
+            return None
+        hook = value._hook.settled()
+        if self._own_import(hook) is not None:
+            return None
+        return hook.get(value._path) if value._path else hook
+
+    def _send_answer(self, export_id: int, export: _Export, kind: str, value: Any, holder: Payload | None) -> None:
+        try:
+            expression = Serializer(self, self._limits, holder).write(value, "the result")
+        except Exception as error:
+            kind = "reject"
+            expression = Serializer(self, self._limits).write(error)
+        self._send([kind, export_id, expression])
+        if export.released_when_answered:
+            self._release_export(export_id, 1)
+        self._count_answered()
+
+    def _count_answered(self) -> None:
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._answered_all()
+
+    def _answered_all(self) -> None:
+        waiting, self._drained = self._drained, []
+        for promise in waiting:
+            promise.settle(DISPOSED)
+
+    # Exporter: what the serializer needs.
+
+    def import_id(self, hook: Hook) -> int | None:
+        entry = self._own_import(hook)
+        if entry is None:
+            return None
+        entry.pipelined = True
+        return entry.id
+
+    def _own_import(self, hook: Hook) -> Import | None:
+        """The entry of a hook, if the peer knows it by its id."""
+        entry = hook.entry if isinstance(hook, ImportHook) else None
+        if entry is None or entry.session is not self or entry.streaming or entry.resolution is not None:
+            return None
+        return entry
+
+    def export_target(self, target: Any) -> int:
+        return self.export_stub(TargetHook(target))
+
+    def export_stub(self, hook: Hook) -> int:
+        if self._end is not None:
+            hook.dispose()
+            raise _closed(self._end)
+        try:
+            self._check_exports()
+        except LimitExceeded:
+            hook.dispose()
+            raise
+        export_id = self._next_export
+        self._next_export -= 1
+        self._exports[export_id] = _Export(hook)
+        return export_id
+
+    def export_promise(self, hook: Hook) -> int:
+        export_id = self.export_stub(hook)
+        self._to_resolve.append(export_id)
+        return export_id
+
+    def unexport(self, ids: list[int]) -> None:
+        for export_id in ids:
+            if export_id in self._to_resolve:
+                self._to_resolve.remove(export_id)
+            if export_id in self._exports:
+                self._release_export(export_id, 1)
+
+    def on_send_error(self, error: BaseException) -> BaseException | None:
+        hook = self._options.on_send_error
+        if hook is None:
+            return None
+        try:
+            return hook(error)
+        except Exception:
+            # What it was to hide must not be sent because it failed.
+            _log.exception("on_send_error failed")
+            return RpcError("an error occurred")
+
+    # Importer: what the deserializer needs. `deliveries` is an attribute.
+
+    def import_stub(self, import_id: int) -> Hook:
+        entry = self._imports.get(import_id)
+        if entry is None:
+            return ImportHook(self._new_import(import_id))
+        entry.remote_count += 1
+        return ImportHook(entry)
+
+    def import_promise(self, import_id: int) -> Hook:
+        if import_id in self._imports:
+            raise ProtocolError(f"a promise was exported under the id {import_id}, which is in use")
+        entry = self._new_import(import_id)
+        entry.pulled = True
+        return ImportHook(entry)
+
+    def _new_import(self, import_id: int) -> Import:
+        if import_id >= 0:
+            raise ProtocolError(f"what a peer exports has a negative id, not {import_id}")
+        self._check_imports()
+        entry = self._imports[import_id] = Import(self, import_id)
+        return entry
+
+    def _check_imports(self) -> None:
+        if len(self._imports) >= self._limits.max_imports:
+            raise LimitExceeded(
+                f"more than max_imports = {self._limits.max_imports} entries of the import table are in use"
+            )
+
+    def exported(self, export_id: int) -> Hook:
+        return self._export(export_id).hook
+
+    def local(self, hook: Hook) -> Hook:
+        """What to hand out for a hook that leads back to this side.
+
+        Calls that were pipelined on a promise travel by way of the peer. When the promise turns out to be an object of this
+        side, a call made then must not overtake them: it waits until the peer has answered a message sent after
+        its resolution, by which time all that it forwarded has arrived.
+        """
+        if self._embargo is None:
+            return hook
+        promise = PromiseHook()
+        self._embargo.append((promise, hook))
+        return promise
+
+    # The import table.
+
+    def _evaluate_resolution(self, entry: Import, expression: Any) -> Hook:
+        if not entry.pipelined:
+            return self._evaluate(expression)
+        embargo: list[tuple[PromiseHook, Hook]] = []
+        self._embargo = embargo
+        try:
+            hook = self._evaluate(expression)
+        finally:
+            self._embargo = None
+        if embargo:
+            marker = self._call(None)
+            # Pulled, and counted as held: its answer means nothing, but it must arrive.
+            marker.pulled, marker.hooks = True, 1
+            marker.subscribe(lambda: [promise.settle(held) for promise, held in embargo])
+        return hook
+
+    def _resolve_import(self, entry: Import, resolution: Hook) -> None:
+        self._imports.pop(entry.id, None)
+        if not entry.streaming:
+            self._send(["release", entry.id, entry.remote_count])
+        if entry.resolution is not None:
+            resolution.dispose()  # it was let go of while the answer was under way
+            return
+        for number in entry.brittle:
+            callback = self._watchers.pop(number, None)
+            if callback is not None:
+                resolution.on_broken(partial(self._call_watcher, callback))
+        entry.resolve(resolution)
+
+    def send_call(self, target: Import, path: Path, arguments: Payload | None) -> Hook:
+        """Call a member of what the peer holds under an entry, or get it where there are no arguments.
+
+        Raises:
+            TypeError: if the arguments cannot be sent.
+            LimitExceeded: if there are too many imports or exports already.
+        """
+        expression: list[Any] = ["pipeline", target.id, list(path)]
+        self._check_imports()
+        if arguments is not None:
+            expression.append(Serializer(self, self._limits).write_arguments(arguments.value))
+        target.pipelined = True
+        return ImportHook(self._call(expression))
+
+    def _call(self, expression: Any) -> Import:
+        """Send an expression to be evaluated, under the next id of this side's count."""
+        entry = Import(self, self._next_import, [expression])
+        self._next_import += 1
+        self._imports[entry.id] = entry
+        self._send(entry)
+        return entry
+
+    def _write_call(self, entry: Import) -> list[Any]:
+        """The messages of a call, by what has become of it until now."""
+        (expression,), entry.expression = entry.expression, None
+        if entry.pulled and not entry.pipelined and entry.hooks:
+            entry.streaming = True
+            return [["stream", expression]]
+        if entry.pulled and entry.hooks:
+            return [["push", expression], ["pull", entry.id]]
+        return [["push", expression]]
+
+    def send_pull(self, entry: Import) -> None:
+        """Ask the peer for the value of a promise, once."""
+        if not entry.pulled:
+            entry.pulled = True
+            if entry.expression is None:
+                self._send(["pull", entry.id])
+
+    def unhook(self, entry: Import) -> None:
+        """A hook on an entry is gone."""
+        entry.hooks -= 1
+        if entry.hooks:
+            return
+        if entry.resolution is not None:
+            entry.resolution.dispose()
+            return
+        if not entry.streaming:
+            self._imports.pop(entry.id, None)
+            self._send(["release", entry.id, entry.remote_count])
+        entry.resolve(ErrorHook(RpcError("the promise was disposed before its value arrived")))
+
+    def unhook_later(self, entry: Import) -> None:
+        """A hook on an entry was collected, on any thread: act when the session's own turn comes."""
+        if self._end is None:
+            self._collected.append(entry)
+            self._host.wake_from_anywhere()
+
+    def _release_collected(self) -> None:
+        while self._collected:
+            self.unhook(self._collected.popleft())
+
+    def watch(self, entry: Import, callback: Callable[[BaseException], object]) -> None:
+        """Have `callback` called when the session ends, or what the entry resolves to breaks."""
+        number = self._next_watcher
+        self._next_watcher += 1
+        self._watchers[number] = callback
+        entry.brittle.append(number)
+
+    # The outbox.
+
+    def _send(self, item: Any) -> None:
+        """Queue a message, and the resolutions of the promises that it exports."""
+        if self._end is not None:
+            return
+        if not self._outbox:
+            self._host.wake()
+        self._outbox.append(item)
+        while self._to_resolve:
+            self._answer(self._to_resolve.pop(0))
+
+
+class _MainHook(ImportHook):
+    """On the peer's main object. Letting go of it explicitly closes the session; losing sight of it does not."""
+
+    __slots__ = ()
+
+    def dispose(self) -> None:
+        if self.entry is not None:
+            self.entry.session.close()
+        super().dispose()
+
+    def __del__(self) -> None:
+        """The session holds its main object for as long as it lasts."""
+
+
+def _closed(end: BaseException) -> SessionClosed:
+    """What calls fail with after a session's end."""
+    if isinstance(end, SessionClosed):
+        return end
+    error = SessionClosed(f"the session was aborted: {end}")
+    error.__cause__ = end
+    return error
+
+
+_HANDLERS: Final[dict[str, Callable[[RpcSession, list[Any]], bool]]] = {
+    "push": RpcSession._on_push,
+    "stream": RpcSession._on_stream,
+    "pull": RpcSession._on_pull,
+    "resolve": RpcSession._on_resolve,
+    "reject": RpcSession._on_reject,
+    "release": RpcSession._on_release,
+    "abort": RpcSession._on_abort,
+}

@@ -1,0 +1,153 @@
+"""RpcStub and RpcPromise: what user code touches. A stub is a hook; a promise is a hook, and a path from it.
+
+Nothing here decides anything about calls: reading a member makes a promise with a longer path, calling passes the
+arguments to the hook, awaiting pulls it. The names that a stub keeps for itself are those of its public methods;
+`stub["dup"]` reaches a remote member of such a name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, NoReturn, Self
+
+from .errors import fresh
+from .hooks import DISPOSED, Handle, Hook, Path
+from .local import hook_of
+from .loops import wait_settled
+from .payload import Payload, settle
+from .target import identity_hash, same
+
+__all__ = ["RpcPromise", "RpcStub", "make_promise", "make_stub"]
+
+
+class RpcStub(Handle):
+    """A reference to an object or function, usually of the peer's: calls on it are calls there.
+
+    `stub.name` is a promise for a member, `stub.name(...)` a promise for the result of a call; neither waits for anything.
+    A stub lives as long as something refers to it; `dispose()`, or the end of `with stub:`, lets go of it early.
+
+    Args:
+        value: a value of this side to make a stub of: a target or function, or anything that can be sent.
+    """
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, value: Any) -> None:
+        object.__setattr__(self, "_hook", hook_of(value))
+        object.__setattr__(self, "_path", None)
+
+    def __getattr__(self, name: str) -> RpcPromise:
+        if name.startswith("_"):
+            raise AttributeError(f"{name!r} is no member of a stub; a remote member of that name is stub[{name!r}]")
+        return make_promise(self._hook, (*(self._path or ()), name))
+
+    def __getitem__(self, name: str | int) -> RpcPromise:
+        if not isinstance(name, (str, int)) or isinstance(name, bool):
+            raise TypeError(f"a member is named by a str or an index, not {type(name).__name__}")
+        return make_promise(self._hook, (*(self._path or ()), name))
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> RpcPromise:
+        values = [*arguments, keywords] if keywords else list(arguments)
+        return make_promise(self._hook.call(self._path or (), Payload.of_application(values)))
+
+    def dup(self) -> RpcStub:
+        """A second stub of the same object, to be given away or disposed by itself."""
+        return make_stub(self._hook.dup() if self._path is None else self._hook.get(self._path))
+
+    def dispose(self) -> None:
+        """Let go of the object now. Safe to do twice; every other use of the stub is an error from now on."""
+        if not self._path:
+            hook: Hook = self._hook
+            object.__setattr__(self, "_hook", DISPOSED)
+            hook.dispose()
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        """Have `callback(error)` called when the stub can no longer work: its session ended, or its promise failed."""
+        self._hook.on_broken(callback)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.dispose()
+
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        raise AttributeError("the members of a remote object cannot be assigned to")
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Handle):
+            return other._path is None and same(_identity(self), _identity(other))
+        # A stub of a target or function of this side equals the target or function itself.
+        return same(_identity(self), other)
+
+    def __hash__(self) -> int:
+        return identity_hash(_identity(self))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._hook!r}{''.join(f'[{name!r}]' for name in self._path or ())}>"
+
+    # `stub[0]` is a member, so Python would take a stub for an endless sequence.
+    __iter__ = None
+    __contains__ = None
+
+
+class RpcPromise(RpcStub):
+    """The promise of a value, in the end the result of a call. Await it for the value, or use it without waiting.
+
+    Members of it, calls on it, and passing it as an argument need no waiting: they travel along with the call.
+    The value is only sent if the promise is awaited. Awaiting it again gives the same value.
+    """
+
+    __slots__ = ("_pulled",)
+
+    # The hook that was pulled for a promise of a member: asking again would be another round trip.
+    _pulled: Hook | None
+
+    def __init__(self, *_: Any) -> None:
+        raise TypeError("a promise comes from a call on a stub; it is not made by hand")
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        hook = self._pulled
+        if hook is None:
+            hook = self._hook.get(self._path) if self._path else self._hook
+            object.__setattr__(self, "_pulled", hook)
+        while True:
+            payload = hook.pull()
+            if payload.__class__ is Payload:
+                break
+            yield from wait_settled(payload).__await__()  # type: ignore[arg-type]
+        payload.own()
+        settling = settle(payload)
+        if settling is not None:
+            yield from wait_settled(settling).__await__()
+            if settling.error is not None:
+                raise fresh(settling.error)
+        return payload.value
+
+
+def make_stub(hook: Hook) -> RpcStub:
+    """A stub of a hook, which it owns."""
+    stub = object.__new__(RpcStub)
+    object.__setattr__(stub, "_hook", hook)
+    object.__setattr__(stub, "_path", None)
+    return stub
+
+
+def make_promise(hook: Hook, path: Path = ()) -> RpcPromise:
+    """A promise of a hook, or of what the path leads to from it."""
+    promise = object.__new__(RpcPromise)
+    object.__setattr__(promise, "_hook", hook)
+    object.__setattr__(promise, "_path", path)
+    object.__setattr__(promise, "_pulled", None)
+    return promise
+
+
+def _identity(stub: Handle) -> object:
+    """What a stub is a stub of: the same object for two stubs of the same thing."""
+    return stub._hook.settled().identity()

@@ -1,0 +1,209 @@
+"""RpcTarget, and the rules of what a peer can reach. Knows nothing of stubs, sessions or the wire.
+
+A peer names a member by a path of names. Each step goes through `member`, which answers with what the peer may have:
+methods and properties of a target's class, keys of a dict, items of a list, public fields of attrs and dataclass
+instances. Everything else reads as UNDEFINED, and what has no members at all cannot be descended into.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import logging
+import types
+from typing import Any, Final, Literal
+
+import attrs
+
+from .values import UNDEFINED
+
+__all__ = [
+    "CALLABLE_TYPES",
+    "RpcTarget",
+    "field_values",
+    "identity_hash",
+    "invoke",
+    "is_record",
+    "member",
+    "release",
+    "retain",
+    "same",
+]
+
+_log = logging.getLogger("capnweb_py")
+
+# What passes by reference and can be called, besides targets. Classes are not here: passing one would let the peer
+# construct objects, which nobody means by handing over a class.
+CALLABLE_TYPES: Final = frozenset(
+    {
+        types.FunctionType,
+        types.MethodType,
+        types.BuiltinFunctionType,
+        types.MethodWrapperType,
+        functools.partial,
+    }
+)
+
+
+class RpcTarget:
+    """A class whose instances pass by reference: the peer receives a stub, and calls come back to the instance.
+
+    The peer reaches the methods and properties that the class defines, or a base class below RpcTarget, and whose
+    names do not begin with an underscore. Instance attributes are never reachable.
+
+    A class may define `dispose(self)`: it is called once, when the last reference that peers hold is released.
+    It is never reachable itself, and it is a plain method: nobody is there to await it.
+    """
+
+    # How many references peers hold to this instance, and whether `dispose` has been called.
+    __references = 0
+    __disposed = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if inspect.iscoroutinefunction(getattr(cls, "dispose", None)):
+            raise TypeError(
+                f"{cls.__qualname__}.dispose must be a plain method: it is called where nothing can be awaited"
+            )
+
+    def _retain(self) -> None:
+        # Through object: a frozen attrs class refuses ordinary assignment.
+        object.__setattr__(self, "_RpcTarget__references", self.__references + 1)
+
+    def _release(self) -> None:
+        object.__setattr__(self, "_RpcTarget__references", self.__references - 1)
+        if self.__references or self.__disposed:
+            return
+        object.__setattr__(self, "_RpcTarget__disposed", True)
+        dispose = getattr(self, "dispose", None)
+        if dispose is None:
+            return
+        try:
+            dispose()
+        except Exception:
+            # There is no caller to tell: the peer has let go, and the session must go on.
+            _log.exception("%s.dispose() failed", type(self).__qualname__)
+
+
+def retain(target: object) -> None:
+    """Count one more reference of a peer to a target. Functions have no lifecycle: they are not counted."""
+    if isinstance(target, RpcTarget):
+        target._retain()
+
+
+def release(target: object) -> None:
+    """Count one reference less; the last one calls the target's `dispose`."""
+    if isinstance(target, RpcTarget):
+        target._release()
+
+
+def member(value: Any, name: str | int) -> Any:
+    """What a peer gets for `value.name`: the member, or UNDEFINED where there is none that it may reach.
+
+    Raises:
+        TypeError: if the value is None or UNDEFINED, which have no members, or the name is a target's instance attribute.
+    """
+    kind = type(value)
+    if kind is dict:
+        # JavaScript has no integer keys: `stub[0]` and `stub["0"]` are the same member there.
+        return value.get(name if type(name) is str else str(name), UNDEFINED)
+    if kind is list or kind is tuple:
+        return value[name] if type(name) is int and 0 <= name < len(value) else UNDEFINED
+    if isinstance(value, RpcTarget):
+        return _target_member(value, str(name))
+    if value is None or value is UNDEFINED:
+        raise TypeError(f"cannot read the property {name!r} of {value!r}")
+    if isinstance(value, dict):
+        return value.get(str(name), UNDEFINED)
+    if isinstance(value, (list, tuple)):
+        return value[name] if type(name) is int and 0 <= name < len(value) else UNDEFINED
+    if is_record(value):
+        return field_values(value).get(str(name), UNDEFINED)
+    return UNDEFINED
+
+
+def _target_member(target: RpcTarget, name: str) -> Any:
+    kind = _members_of(type(target)).get(name)
+    in_instance = name in vars(target)
+    if kind == "property" or (kind == "method" and not in_instance):
+        return getattr(target, name)
+    if name.startswith("_") or (kind is None and not in_instance):
+        return UNDEFINED
+    raise TypeError(
+        f"{name!r} is an instance attribute of {type(target).__name__}, and those stay private. "
+        "To let peers reach it, define it as a method or a property of the class."
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _members_of(cls: type) -> dict[str, Literal["method", "property", "slot"]]:
+    """The names that the class, or a base below RpcTarget, defines for peers, and what each is.
+
+    Methods and properties are descriptors; plain class attributes and nested classes are not, and are left out.
+    A property wins over an instance attribute of its name, a method does not: the instance has replaced it.
+    """
+    members: dict[str, Literal["method", "property", "slot"]] = {}
+    for base in reversed(cls.__mro__):
+        if base is RpcTarget or not issubclass(base, RpcTarget):
+            continue
+        for name, attribute in vars(base).items():
+            members.pop(name, None)
+            if name.startswith("_") or name == "dispose" or not hasattr(type(attribute), "__get__"):
+                continue
+            if isinstance(attribute, types.MemberDescriptorType):
+                members[name] = "slot"
+            elif isinstance(attribute, (property, functools.cached_property)):
+                members[name] = "property"
+            else:
+                members[name] = "method"
+    return members
+
+
+def is_record(value: object) -> bool:
+    """Whether the value is an instance of an attrs class or a dataclass: those pass by value."""
+    cls = type(value)
+    return attrs.has(cls) or dataclasses.is_dataclass(cls)
+
+
+def field_values(record: Any) -> dict[str, Any]:
+    """The public fields of an attrs or dataclass instance, by name."""
+    cls = type(record)
+    fields: Any = attrs.fields(cls) if attrs.has(cls) else dataclasses.fields(record)
+    return {field.name: getattr(record, field.name) for field in fields if not field.name.startswith("_")}
+
+
+def invoke(function: Any, arguments: list[Any]) -> Any:
+    """Call a function with the arguments of a peer's call.
+
+    Keyword arguments travel as JavaScript's options object: where there is one argument more than the function has
+    positional parameters, and it is a dict, its entries are the keyword arguments.
+
+    Raises:
+        TypeError: if the arguments do not fit the function; an unknown keyword is named.
+    """
+    if arguments and type(arguments[-1]) is dict:
+        count = _positional_count(getattr(function, "__func__", function))
+        if count is not None and len(arguments) == count + 1 - isinstance(function, types.MethodType):
+            return function(*arguments[:-1], **arguments[-1])
+    return function(*arguments)
+
+
+def _positional_count(function: Any) -> int | None:
+    """How many positional parameters a function has; None where it takes any number, or nobody can tell."""
+    # Not inspect.signature, which is slow, and not cached by function, which would keep callbacks alive.
+    code = getattr(inspect.unwrap(function) if hasattr(function, "__wrapped__") else function, "__code__", None)
+    if code is None or code.co_flags & inspect.CO_VARARGS:
+        return None
+    count: int = code.co_argcount
+    return count
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two targets or functions are the same. Python makes a new bound method each time one is read."""
+    return one is other or (isinstance(one, types.MethodType) and one == other)
+
+
+def identity_hash(value: object) -> int:
+    """A hash that agrees with `same`."""
+    return hash(value) if isinstance(value, types.MethodType) else object.__hash__(value)

@@ -1,0 +1,178 @@
+"""What every transport does with a session: run it for as long as its connection lasts, and no longer.
+
+A driver is the session's host. It is one of two kinds: the one here moves messages between the session and a `MessageStream` in
+two tasks, which works with anything that sends and receives; `websocket_asyncio.py` has one that is called by its connection.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final, Protocol
+
+import anyio
+from anyio.abc import TaskStatus
+
+from ..codec import Codec
+from ..loops import Loop, Spawn, beside, running_loop, task_set
+from ..options import SessionOptions
+from ..session import ABORTED, Message, RpcSession
+
+__all__ = ["Driver", "MessageStream", "StreamDriver", "StreamEnded", "close_reason", "run_session"]
+
+# A WebSocket close reason is at most 125 bytes with its code of two (RFC 6455, section 5.5).
+MAX_REASON_BYTES: Final = 123
+
+# How long, in seconds, a closing connection may take before it is dropped.
+CLOSE_TIMEOUT: Final = 10
+
+# The close code of a connection that ends without a complaint (RFC 6455, section 7.4.1).
+NORMAL: Final = 1000
+
+
+class StreamEnded(Exception):
+    """A message stream has come to its end. The text says how; the cause is the error that ended it, if one did."""
+
+
+class MessageStream(Protocol):
+    """A connection that carries messages."""
+
+    async def receive(self) -> Message:
+        """The next message. Raises StreamEnded when there will be none."""
+
+    async def send(self, messages: list[Message]) -> None:
+        """Send messages in order, waiting while the peer does not take them. Raises StreamEnded if it is gone."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection, if it is open."""
+
+
+class Driver:
+    """The host of one session, and what both kinds of driver share."""
+
+    session: RpcSession
+
+    def __init__(self) -> None:
+        self._loop: Loop = running_loop()
+        self._spawn: Spawn | None = None
+        # Set when the session has ended and its connection is closed.
+        self.finished = anyio.Event()
+
+    @abstractmethod
+    def wake(self) -> None:
+        """As of `Host`."""
+
+    def wake_from_anywhere(self) -> None:
+        self._loop.soon_from_anywhere(self.wake)
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        assert self._spawn is not None, "calls arrive after run() has begun"
+        self._spawn(run)
+
+    @abstractmethod
+    async def carry(self) -> None:
+        """Carry messages both ways until the session has ended, and what it had to say is sent."""
+
+    @abstractmethod
+    async def close(self, code: int, reason: str) -> None:
+        """Close the connection."""
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Run the session to its end: its calls are cancelled, and its connection is closed."""
+        try:
+            async with task_set() as self._spawn:
+                task_status.started()
+                await self.carry()
+        finally:
+            self.session.close()
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+                await self.close(*close_reason(self.session))
+            self.finished.set()
+
+
+@asynccontextmanager
+async def run_session(
+    driver: Driver, local_main: Any, options: SessionOptions | None, codec: Codec, name: str
+) -> AsyncIterator[RpcSession]:
+    """Run a session for as long as the context lasts, at most."""
+    session = driver.session = RpcSession(driver, local_main, options, codec, name)
+    async with beside(driver.run):
+        try:
+            yield session
+        finally:
+            # Its end ends the driver, after what was called and not awaited has been sent.
+            session.close()
+
+
+def close_reason(session: RpcSession) -> tuple[int, str]:
+    """The close code and reason that tell a peer of a session's end."""
+    if not session.aborted:
+        return NORMAL, ""
+    reason = str(session.end).encode("utf-8", "replace")[:MAX_REASON_BYTES]
+    return ABORTED, reason.decode("utf-8", "ignore")
+
+
+class StreamDriver(Driver):
+    """Runs a session over a message stream."""
+
+    def __init__(self, stream: MessageStream, options: SessionOptions | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._max_unsent = (options or SessionOptions()).limits.max_unsent
+        # Set when the session has something to send, or has ended.
+        self._awake = anyio.Event()
+        # Set when the stream has taken everything.
+        self._idle = anyio.Event()
+        # Messages that the stream has not been given yet, and the answers among all that it has not taken, in bytes.
+        self._unsent: list[Message] = []
+        self._answers_sent = 0
+
+    def wake(self) -> None:
+        self._awake.set()
+
+    async def carry(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._read)
+            try:
+                await self._write()
+            except StreamEnded as error:
+                self.session.connection_lost(error.__cause__, str(error))
+            tasks.cancel_scope.cancel()
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._stream.close(code, reason)
+
+    def _collect(self) -> None:
+        self._unsent += self.session.messages_to_send()
+
+    async def _read(self) -> None:
+        while not self.session.closed:
+            try:
+                data, binary = await self._stream.receive()
+            except StreamEnded as error:
+                self.session.connection_lost(error.__cause__, str(error))
+                return
+            self.session.receive(data, binary)
+            self._collect()
+            # A peer that calls and does not read its answers must not fill this side's memory.
+            while self.session.answered_bytes - self._answers_sent > self._max_unsent and not self.session.closed:
+                self._awake.set()
+                await self._idle.wait()
+
+    async def _write(self) -> None:
+        """Send what there is, whenever there is something, until the session has ended."""
+        while True:
+            self._collect()
+            if self._unsent:
+                messages, self._unsent = self._unsent, []
+                answered = self.session.answered_bytes
+                await self._stream.send(messages)
+                self._answers_sent = answered
+            elif self.session.closed:
+                return
+            else:
+                self._idle.set()
+                self._idle = anyio.Event()
+                await self._awake.wait()
+                self._awake = anyio.Event()

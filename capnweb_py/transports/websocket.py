@@ -1,0 +1,212 @@
+"""WebSocket, client and server, on `websockets`, which has a driver of the same shape for each event loop.
+
+A session over asyncio is driven by its connection's own callbacks (websocket_asyncio.py), one over trio by two tasks. Compression
+is off: it costs more time than it saves on any link that carries calls, and memory for every connection.
+"""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import websockets.asyncio.client
+import websockets.asyncio.server
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.typing import Origin, Subprotocol
+
+from ..codec import CODECS, JSON, Codec
+from ..errors import RpcError
+from ..loops import beside, on_asyncio
+from ..options import SessionOptions
+from ..session import Message, RpcSession
+from .driver import CLOSE_TIMEOUT, Driver, StreamDriver, StreamEnded, run_session
+from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, closed_text
+
+__all__ = ["Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
+
+
+def subprotocols_for(codec: str | None) -> list[Subprotocol]:
+    """What a client offers for a choice of codec: nothing means JSON, and None leaves the choice to the server."""
+    if codec is None:
+        # JSON first: a server that does not look takes the first, as `ws` for Node does.
+        return [Subprotocol(choice.subprotocol) for choice in reversed(CODECS)]
+    for choice in CODECS:
+        if choice.name == codec:
+            return [] if choice is JSON else [Subprotocol(choice.subprotocol)]
+    raise ValueError(f"unknown codec {codec!r}; one of {', '.join(choice.name for choice in CODECS)}")
+
+
+def select_subprotocol(offered: Sequence[str]) -> Subprotocol | None:
+    """What a server chooses of a client's offers: the best codec, or None, which means JSON."""
+    for choice in CODECS:
+        if choice.subprotocol in offered:
+            return Subprotocol(choice.subprotocol)
+    return None
+
+
+def codec_of(subprotocol: str | None) -> Codec:
+    """The codec of a connection."""
+    return next((codec for codec in CODECS if codec.subprotocol == subprotocol), JSON)
+
+
+@asynccontextmanager
+async def open_websocket(
+    url: str,
+    local_main: Any,
+    options: SessionOptions | None,
+    *,
+    headers: Mapping[str, str] | None,
+    codec: str | None,
+    ssl: ssl_module.SSLContext | None,
+    open_timeout: float | None,
+    ping_interval: float | None,
+    ping_timeout: float | None,
+) -> AsyncIterator[RpcSession]:
+    """Connect to a server and run a session. The arguments are those of `connect`."""
+    limits = (options or SessionOptions()).limits
+    settings: dict[str, Any] = {
+        "additional_headers": headers,
+        "subprotocols": subprotocols_for(codec) or None,
+        "compression": None,
+        "max_size": limits.max_message_size,
+        "open_timeout": open_timeout,
+        "ping_interval": ping_interval,
+        "ping_timeout": ping_timeout,
+        "close_timeout": CLOSE_TIMEOUT,
+    }
+    if ssl is not None:
+        settings["ssl"] = ssl
+    if on_asyncio():
+        connecting: Any = websockets.asyncio.client.connect(
+            url, create_connection=SessionClientConnection, write_limit=limits.max_unsent, **settings
+        )
+    else:
+        from websockets.trio.client import connect as connect_on_trio
+
+        connecting = connect_on_trio(url, **settings)
+    connection = await _entered(connecting, url)
+    try:
+        if codec is not None and codec_of(connection.subprotocol).name != codec:
+            raise RpcError(f"{url} does not speak the codec {codec!r}; leave the choice open with codec=None")
+        driver = _driver(connection, options)
+        async with run_session(driver, local_main, options, codec_of(connection.subprotocol), url) as session:
+            yield session
+    finally:
+        await connecting.__aexit__(None, None, None)
+
+
+async def _entered(connecting: Any, url: str) -> Any:
+    """The connection, opened. Raises RpcError, with the reason, if the server refuses it."""
+    try:
+        return await connecting.__aenter__()
+    except InvalidURI as error:
+        raise ValueError(f"{url!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
+    except InvalidHandshake as error:
+        raise RpcError(f"{url} refused the connection: {error}") from error
+
+
+def _driver(connection: Any, options: SessionOptions | None) -> Driver:
+    if on_asyncio():
+        return WebSocketDriver(connection, options)
+    return StreamDriver(_TrioStream(connection), options)
+
+
+class _TrioStream:
+    """A connection over trio as a message stream."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    async def receive(self) -> Message:
+        try:
+            message = await self._connection.recv()
+        except ConnectionClosed as error:
+            raise self._ended() from error
+        return (message.encode(), False) if isinstance(message, str) else (message, True)
+
+    async def send(self, messages: list[Message]) -> None:
+        try:
+            for data, binary in messages:
+                await self._connection.send(data, text=not binary)
+        except ConnectionClosed as error:
+            raise self._ended() from error
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._connection.aclose(code, reason)
+
+    def _ended(self) -> StreamEnded:
+        return StreamEnded(closed_text(self._connection.close_code, self._connection.close_reason))
+
+
+@attrs.frozen
+class Listening:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+
+@asynccontextmanager
+async def listen(
+    host: str,
+    port: int,
+    main: Callable[[], Any],
+    options: SessionOptions | None,
+    *,
+    ssl: ssl_module.SSLContext | None,
+    origins: Sequence[str | None] | None,
+    open_timeout: float | None,
+    ping_interval: float | None,
+    ping_timeout: float | None,
+) -> AsyncIterator[Listening]:
+    """Listen, and run a session with a main object of its own for each client. The arguments are those of `serve`."""
+    limits = (options or SessionOptions()).limits
+
+    async def handle(connection: Any) -> None:
+        name = f"from {connection.remote_address}"
+        driver = _driver(connection, options)
+        async with run_session(driver, main(), options, codec_of(connection.subprotocol), name):
+            await driver.finished.wait()
+
+    settings: dict[str, Any] = {
+        "host": host,
+        "ssl": ssl,
+        "origins": None if origins is None else [None if origin is None else Origin(origin) for origin in origins],
+        "select_subprotocol": lambda _connection, offered: select_subprotocol(offered),
+        "compression": None,
+        "max_size": limits.max_message_size,
+        "open_timeout": open_timeout,
+        "ping_interval": ping_interval,
+        "ping_timeout": ping_timeout,
+        "close_timeout": CLOSE_TIMEOUT,
+    }
+    listen_on = _listen_on_asyncio if on_asyncio() else _listen_on_trio
+    async with listen_on(handle, port, limits.max_unsent, settings) as listening:
+        yield listening
+
+
+_Handle = Callable[[Any], Awaitable[None]]
+
+
+@asynccontextmanager
+async def _listen_on_asyncio(
+    handle: _Handle, port: int, write_limit: int, settings: dict[str, Any]
+) -> AsyncIterator[Listening]:
+    async with websockets.asyncio.server.serve(
+        handle, port=port, create_connection=SessionServerConnection, write_limit=write_limit, **settings
+    ) as server:
+        yield Listening(*next(iter(server.sockets)).getsockname()[:2])
+
+
+@asynccontextmanager
+async def _listen_on_trio(
+    handle: _Handle, port: int, write_limit: int, settings: dict[str, Any]
+) -> AsyncIterator[Listening]:
+    from websockets.trio.server import serve as serve_on_trio
+
+    async with beside(partial(serve_on_trio, handle, port, **settings)) as server, server:
+        yield Listening(*server.listeners[0].socket.getsockname()[:2])
