@@ -34,18 +34,20 @@ async def open_session(
             await session.remote_main.hello("World")
             session.stats()
 
-    What was called by then is sent before the connection closes. If the connection breaks earlier, everything pending on it fails
-    with SessionClosed.
+    What was called by then is sent before the connection closes. If the connection breaks earlier, everything pending
+    on it fails with SessionClosed.
 
     Args:
         url: ws:// or wss://, with the host and path of the peer.
-        local_main: the object that the peer gets as its `remote_main`; a target, a function, or any value that can be sent.
+        local_main: the object that the peer gets as its `remote_main`; a target, a function, or any value that can be
+            sent.
         options: limits, and what is told of errors.
         headers: more headers for the opening request, such as "Authorization".
         codec: "json", "cbor", or None for the best that both sides speak.
         ssl: the TLS settings of a wss:// connection; None for the system's.
         open_timeout: seconds that connecting may take; None for no limit.
-        ping_interval: seconds between the pings that keep an idle connection alive and notice a dead one; None for none.
+        ping_interval: seconds between the pings that keep an idle connection alive and notice a dead one; None for
+            none.
         ping_timeout: seconds that the answer to a ping may take.
 
     Raises:

@@ -1,9 +1,9 @@
 """Delivery: from a call's function and arguments to its running, and to the hook of its result.
 
-The rule (E-order): calls begin in the order in which they were delivered, plain and asynchronous ones alike, on both event loops.
-A plain function runs at once. The first step of an asynchronous one needs a task, and tasks start later (on trio in
-any order): so calls wait in one queue, each with one task that was spawned for it, and whichever task runs first begins
-the first call. While any call waits there, plain functions line up behind it.
+The rule (E-order): calls begin in the order in which they were delivered, plain and asynchronous ones alike, on both
+event loops. A plain function runs at once. The first step of an asynchronous one needs a task, and tasks start later
+(on trio in any order): so calls wait in one queue, each with one task that was spawned for it, and whichever task
+runs first begins the first call. While any call waits there, plain functions line up behind it.
 """
 
 from __future__ import annotations

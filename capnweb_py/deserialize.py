@@ -1,8 +1,9 @@
-"""From expressions to Python values (protocol, section "Expressions"), in one pass, in place: the tree becomes the value.
+"""From expressions to Python values (protocol, section "Expressions"), in one pass, in place: the tree becomes the
+value.
 
-What passes by reference comes from an `Importer`, in practice a session. Whatever a peer sends, reading it gives a payload or
-raises: `ProtocolError` or `LimitExceeded` where the peer broke a rule, `UnreadableValue` where it sent an honest value that
-Python has no room for, which is that one value's failure.
+What passes by reference comes from an `Importer`, in practice a session. Whatever a peer sends, reading it gives a
+payload or raises: `ProtocolError` or `LimitExceeded` where the peer broke a rule, `UnreadableValue` where it sent an
+honest value that Python has no room for, which is that one value's failure.
 """
 
 from __future__ import annotations

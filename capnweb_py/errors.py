@@ -127,7 +127,9 @@ def remote_error(name: str, message: str, stack: str | None = None, props: dict[
         # Not cls(message): UnicodeDecodeError and its like ask for arguments that a peer does not send.
         error = cls.__new__(cls, message)
         error.args = (message,)
-    error.name, error.message, error.stack, error.props = name, message, stack, props
+    error.name, error.stack, error.props = name, stack, props
+    if not isinstance(error, _RemoteGroup):  # a group has its message already
+        error.message = message
     if isinstance(props.get("cause"), BaseException):
         error.__cause__ = props["cause"]
     for key, value in props.items():
@@ -155,9 +157,6 @@ def _remote_class(name: str) -> type[RemoteError]:
 class _RemoteGroup(RemoteError, ExceptionGroup[Exception]):
     """A peer's AggregateError: an ExceptionGroup of the errors inside it."""
 
-    def derive(self, excs: Any) -> ExceptionGroup[Exception]:
-        return ExceptionGroup(self.message, excs)
-
     __str__ = RemoteError.__str__
 
 
@@ -167,8 +166,9 @@ _RemoteGroup.__name__ = _RemoteGroup.__qualname__ = _AGGREGATE
 def fresh(error: BaseException) -> BaseException:
     """The error, to be raised once more.
 
-    What a promise failed with is raised wherever the promise is awaited. A raised exception refers to the frames that it
-    passed, and they to the promise: raising a copy keeps what they hold from living until the next garbage collection.
+    What a promise failed with is raised wherever the promise is awaited. A raised exception refers to the frames that
+    it passed, and they to the promise: raising a copy keeps what they hold from living until the next garbage
+    collection.
     """
     if isinstance(error, RemoteError):
         copy: RpcError = remote_error(error.name, error.message, error.stack, error.props)

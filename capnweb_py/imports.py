@@ -1,8 +1,8 @@
 """The import side of a session: entries of its table, and the hooks that stubs hold on them.
 
-An entry is what the peer exported, or the promise of a call's result. The table holds entries; hooks hold their entry, and
-count on it: when the last hook is gone the session releases the entry. Python may collect a hook at any time and on
-any thread, so a collected hook only tells the session, which acts in its own time.
+An entry is what the peer exported, or the promise of a call's result. The table holds entries; hooks hold their
+entry, and count on it: when the last hook is gone the session releases the entry. Python may collect a hook at any
+time and on any thread, so a collected hook only tells the session, which acts in its own time.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Import(Pending):
     """One entry of the import table."""
 
     __slots__ = (
-        "_callbacks", "brittle", "expression", "hooks", "id", "line", "pipelined", "pulled", "remote_count", "resolution",
-        "session", "streaming",
+        "_callbacks", "brittle", "expression", "hooks", "id", "line", "pipelined", "pulled", "remote_count",
+        "resolution", "session", "streaming",
     )  # fmt: skip
 
     def __init__(self, session: RpcSession, import_id: int, expression: Any = None) -> None:

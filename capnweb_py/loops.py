@@ -1,5 +1,5 @@
-"""The little that the two event loops do differently and anyio has no name for: waiting for a callback, calling a function
-soon, from any thread too, and starting tasks where no task is running, as a callback of the loop must."""
+"""The little that the two event loops do differently and anyio has no name for: waiting for a callback, calling a
+function soon, from any thread too, and starting tasks where no task is running, as a callback of the loop must."""
 
 from __future__ import annotations
 
@@ -145,11 +145,11 @@ async def task_set() -> AsyncIterator[Spawn]:
 
 
 @asynccontextmanager
-async def beside(run: Callable[..., Awaitable[Any]]) -> AsyncIterator[Any]:
+async def beside(run: Callable[..., Coroutine[Any, Any, Any]]) -> AsyncIterator[Any]:
     """Run a function in a task beside the body of the context, which waits for it at its end.
 
-    What the function reports through its `task_status` is what the context yields. An exception of the body comes out as it
-    is, not wrapped into a group as a task group's would be.
+    What the function reports through its `task_status` is what the context yields. An exception of the body comes out
+    as it is, not wrapped into a group as a task group's would be.
     """
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:

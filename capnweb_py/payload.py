@@ -1,7 +1,8 @@
 """A payload: the arguments of a call, or what a promise resolved to, on its way through the core.
 
-Its value is either the application's own object, which is neither kept from changing nor handed to anybody else, or a copy
-that belongs to the payload: what came from the wire, or what `own` made. Only a copy is delivered to an application.
+Its value is either the application's own object, which is neither kept from changing nor handed to anybody else, or a
+copy that belongs to the payload: what came from the wire, or what `own` made. Only a copy is delivered to an
+application.
 
 Stubs inside a payload are owned as everywhere, by reference. Targets in what a method returned are held from the time
 that they are sent until the payload is disposed, so that a pipelined call finds them however early the peer releases

@@ -1,7 +1,7 @@
 """From Python values to expressions (protocol, section "Expressions"), in one pass.
 
-An expression is a tree of dict, list, str, int, float, bool, None and bytes; a codec writes it. What passes by reference
-goes through an `Exporter`, in practice a session: this file knows nothing of tables and messages.
+An expression is a tree of dict, list, str, int, float, bool, None and bytes; a codec writes it. What passes by
+reference goes through an `Exporter`, in practice a session: this file knows nothing of tables and messages.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def _writer_of(value: Any) -> _Writer:
         raise _Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
     if is_record(value):
         return Serializer._record
-    if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0):
+    if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0) > 0:
         return Serializer._buffer
     raise _Unsendable(f"a value of the type {_type_name(value)} cannot be sent{_advice(value)}")
 

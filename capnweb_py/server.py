@@ -36,7 +36,8 @@ class Server:
 
 
 def main_factory(main: Any) -> Callable[[], Any]:
-    """What makes the main object of one session: a class or function does when called, anything else is shared by all."""
+    """What makes the main object of one session: a class or function does when called, anything else is shared by
+    all."""
     if inspect.isclass(main) or inspect.isroutine(main):
         factory: Callable[[], Any] = main
         return factory
@@ -62,15 +63,17 @@ async def serve(
             await server.serve_forever()
 
     Args:
-        main: what a client gets as its main object. A class or function is called for each session; an instance is shared by
-            all of them, and its `dispose` is called when the server ends.
+        main: what a client gets as its main object. A class or function is called for each session; an instance is
+            shared by all of them, and its `dispose` is called when the server ends.
         host: the address to listen on; "127.0.0.1" is reachable from this machine only.
         port: the port, or 0 for a free one: see `server.port`.
         options: limits, and what is told of errors.
         ssl: the TLS settings and certificate; None for no TLS.
-        origins: the origins of web pages that may connect, None among them for clients that name none; by default all may.
+        origins: the origins of web pages that may connect, None among them for clients that name none; by default all
+            may.
         open_timeout: seconds that a client may take to open a connection.
-        ping_interval: seconds between the pings that keep an idle connection alive and notice a dead one; None for none.
+        ping_interval: seconds between the pings that keep an idle connection alive and notice a dead one; None for
+            none.
         ping_timeout: seconds that the answer to a ping may take.
 
     Raises:

@@ -1,15 +1,17 @@
 """The session: the import and export tables, and the messages of the protocol. Sans-I/O.
 
-Everything that changes a table lives here. A session is fed messages (`receive`), yields messages (`messages_to_send`), and is told
-when the connection is gone (`connection_lost`). It awaits nothing, owns no loop and reads no clock: what it needs from outside
-its `Host` hands in. Whatever a peer sends, `receive` returns: a broken rule aborts the session, with a reason for the peer.
+Everything that changes a table lives here. A session is fed messages (`receive`), yields messages
+(`messages_to_send`), and is told when the connection is gone (`connection_lost`). It awaits nothing, owns no loop and
+reads no clock: what it needs from outside its `Host` hands in. Whatever a peer sends, `receive` returns: a broken
+rule aborts the session, with a reason for the peer.
 
-Ids (protocol, section "Imports and exports"): the side that imports counts up from 1 for the results of its calls, the side that
-exports counts down from -1 for what it passes by reference; 0 is the main object. No id is ever used again.
+Ids (protocol, section "Imports and exports"): the side that imports counts up from 1 for the results of its calls,
+the side that exports counts down from -1 for what it passes by reference; 0 is the main object. No id is ever used
+again.
 
-What a call travels as is decided when its message is written: a call that was awaited by then and that no other expression
-refers to goes as a "stream" message, which the peer answers and forgets by itself: two messages. Any other goes as a
-"push", followed by "pull" and "release" as needed. Messages are written once per turn of the host's loop.
+What a call travels as is decided when its message is written: a call that was awaited by then and that no other
+expression refers to goes as a "stream" message, which the peer answers and forgets by itself: two messages. Any other
+goes as a "push", followed by "pull" and "release" as needed. Messages are written once per turn of the host's loop.
 """
 
 from __future__ import annotations
@@ -87,7 +89,8 @@ class RpcSession:
 
     Args:
         host: what runs it.
-        local_main: the object that the peer's main stub stands for: a target or function, or any value that can be sent.
+        local_main: the object that the peer's main stub stands for: a target or function, or any value that can be
+            sent.
         options: see `SessionOptions`.
         codec: how messages are written.
         name: what the session calls its peer in a repr, usually a URL.
@@ -125,8 +128,8 @@ class RpcSession:
         # Callbacks of `on_broken` in the order of their registration, by a number of their own.
         self._watchers: dict[int, Callable[[BaseException], object]] = {}
         self._next_watcher = 0
-        # While the resolution of a promise is read through which calls have gone: what holds back calls on the hooks that
-        # lead back here, until the calls that the peer forwards have arrived. See `local`.
+        # While the resolution of a promise is read through which calls have gone: what holds back calls on the hooks
+        # that lead back here, until the calls that the peer forwards have arrived. See `local`.
         self._embargo: list[tuple[PromiseHook, Hook]] | None = None
         # How many answers the peer waits for, and who waits for that to become none.
         self._unanswered = 0
@@ -551,9 +554,9 @@ class RpcSession:
     def local(self, hook: Hook) -> Hook:
         """What to hand out for a hook that leads back to this side.
 
-        Calls that were pipelined on a promise travel by way of the peer. When the promise turns out to be an object of this
-        side, a call made then must not overtake them: it waits until the peer has answered a message sent after
-        its resolution, by which time all that it forwarded has arrived.
+        Calls that were pipelined on a promise travel by way of the peer. When the promise turns out to be an object
+        of this side, a call made then must not overtake them: it waits until the peer has answered a message sent
+        after its resolution, by which time all that it forwarded has arrived.
         """
         if self._embargo is None:
             return hook
@@ -576,7 +579,7 @@ class RpcSession:
             marker = self._call(None)
             # Pulled, and counted as held: its answer means nothing, but it must arrive.
             marker.pulled, marker.hooks = True, 1
-            marker.subscribe(lambda: [promise.settle(held) for promise, held in embargo])
+            marker.subscribe(partial(_lift, embargo))
         return hook
 
     def _resolve_import(self, entry: Import, resolution: Hook) -> None:
@@ -686,6 +689,12 @@ class _MainHook(ImportHook):
 
     def __del__(self) -> None:
         """The session holds its main object for as long as it lasts."""
+
+
+def _lift(embargo: list[tuple[PromiseHook, Hook]]) -> None:
+    """Let calls through to the hooks that an embargo held back."""
+    for promise, hook in embargo:
+        promise.settle(hook)
 
 
 def _closed(end: BaseException) -> SessionClosed:

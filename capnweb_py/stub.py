@@ -23,8 +23,9 @@ __all__ = ["RpcPromise", "RpcStub", "make_promise", "make_stub"]
 class RpcStub(Handle):
     """A reference to an object or function, usually of the peer's: calls on it are calls there.
 
-    `stub.name` is a promise for a member, `stub.name(...)` a promise for the result of a call; neither waits for anything.
-    A stub lives as long as something refers to it; `dispose()`, or the end of `with stub:`, lets go of it early.
+    `stub.name` is a promise for a member, `stub.name(...)` a promise for the result of a call; neither waits for
+    anything. A stub lives as long as something refers to it; `dispose()`, or the end of `with stub:`, lets go of it
+    early.
 
     Args:
         value: a value of this side to make a stub of: a target or function, or anything that can be sent.

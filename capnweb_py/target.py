@@ -102,7 +102,8 @@ def member(value: Any, name: str | int) -> Any:
     """What a peer gets for `value.name`: the member, or UNDEFINED where there is none that it may reach.
 
     Raises:
-        TypeError: if the value is None or UNDEFINED, which have no members, or the name is a target's instance attribute.
+        TypeError: if the value is None or UNDEFINED, which have no members, or the name is a target's instance
+            attribute.
     """
     kind = type(value)
     if kind is dict:
@@ -124,7 +125,8 @@ def member(value: Any, name: str | int) -> Any:
 
 
 def _target_member(target: RpcTarget, name: str) -> Any:
-    kind = _members_of(type(target)).get(name)
+    members = _members_of(type(target))  # type: ignore[arg-type]  # mypy takes the class for an instance
+    kind = members.get(name)
     in_instance = name in vars(target)
     if kind == "property" or (kind == "method" and not in_instance):
         return getattr(target, name)

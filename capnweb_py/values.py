@@ -49,7 +49,7 @@ INVALID_DATE: Final[Literal[InvalidDate.INVALID_DATE]] = InvalidDate.INVALID_DAT
 class BigInt(int):
     """An `int` that travels as a JavaScript `bigint`, whatever its size.
 
-    A plain `int` beyond ±(2^53 − 1) travels as a bigint by itself; `BigInt(5)` is for a peer that asks for `5n`.
+    A plain `int` beyond ±(2^53 - 1) travels as a bigint by itself; `BigInt(5)` is for a peer that asks for `5n`.
     Every received bigint is a `BigInt`, so that it goes back as one.
     """
 
@@ -177,7 +177,7 @@ class TypedArray:
         code = _NUMPY_KINDS[_ELEMENT_FORMATS[self.kind]]
         return {"version": 3, "shape": (len(self),), "typestr": f"<{code}{self.itemsize}", "data": self.data}
 
-    def tolist(self) -> list[int | float]:
+    def tolist(self) -> list[int] | list[float]:
         """The elements as a list of Python numbers."""
         return self.view.tolist()
 

@@ -1,7 +1,7 @@
 """CBOR (RFC 8949): the same trees, in which bytes travel raw. Chosen by WebSocket subprotocol.
 
-A connection that speaks CBOR carries text messages of JSON as well as binary messages of CBOR, and each side takes both:
-a tree without bytes is written faster as JSON, one with bytes as CBOR. No tags are used, and none is taken: the
+A connection that speaks CBOR carries text messages of JSON as well as binary messages of CBOR, and each side takes
+both: a tree without bytes is written faster as JSON, one with bytes as CBOR. No tags are used, and none is taken: the
 standard ones build big numbers, regular expressions and cycles, which a hostile peer would use.
 """
 

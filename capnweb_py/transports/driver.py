@@ -1,7 +1,8 @@
 """What every transport does with a session: run it for as long as its connection lasts, and no longer.
 
-A driver is the session's host. It is one of two kinds: the one here moves messages between the session and a `MessageStream` in
-two tasks, which works with anything that sends and receives; `websocket_asyncio.py` has one that is called by its connection.
+A driver is the session's host. It is one of two kinds: the one here moves messages between the session and a
+`MessageStream` in two tasks, which works with anything that sends and receives; `websocket_asyncio.py` has one that
+is called by its connection.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ def memory_pair(
         async with memory_pair(None, Api()) as (client, server):
             await client.remote_main.hello("World")
 
-    Without `async with`, `client, server = memory_pair(None, Api())` works too: then their calls run in tasks that belong
-    to the event loop, and the sessions last until one of them is closed.
+    Without `async with`, `client, server = memory_pair(None, Api())` works too: then their calls run in tasks that
+    belong to the event loop, and the sessions last until one of them is closed.
 
     Args:
         main_a: the main object of the first session, which the second one's `remote_main` stands for.

@@ -1,7 +1,7 @@
 """WebSocket, client and server, on `websockets`, which has a driver of the same shape for each event loop.
 
-A session over asyncio is driven by its connection's own callbacks (websocket_asyncio.py), one over trio by two tasks. Compression
-is off: it costs more time than it saves on any link that carries calls, and memory for every connection.
+A session over asyncio is driven by its connection's own callbacks (websocket_asyncio.py), one over trio by two tasks.
+Compression is off: it costs more time than it saves on any link that carries calls, and memory for every connection.
 """
 
 from __future__ import annotations

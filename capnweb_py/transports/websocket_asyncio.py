@@ -1,6 +1,8 @@
-"""WebSocket over asyncio, driven by the connection's own callbacks: no queue, no task and no wake-up between frame and session.
+"""WebSocket over asyncio, driven by the connection's own callbacks: no queue, no task and no wake-up between frame
+and session.
 
-A frame goes to the session while the loop delivers it, and whatever the session has to send by then goes out in one write.
+A frame goes to the session while the loop delivers it, and whatever the session has to send by then goes out in one
+write.
 """
 
 from __future__ import annotations
