@@ -70,6 +70,10 @@ class Deliveries:
         settling.subscribe(lambda: self._begin_settled(promise, function, arguments, settling.error))
         return promise
 
+    def follow(self, awaitable: Awaitable[Any]) -> Hook:
+        """Await something. Returns the hook of its result."""
+        return self._queue(awaitable=awaitable)
+
     def close(self) -> None:
         """Begin no call any more. Those that wait fail; those that run are their task group's to cancel."""
         self._closed = True

@@ -6,7 +6,7 @@ Both follow a call's path through the rules of target.py, and go on to another h
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from .delivery import Deliveries
@@ -17,7 +17,7 @@ from .payload import Payload
 from .target import CALLABLE_TYPES, RpcTarget, member, release, retain
 from .values import UNDEFINED
 
-__all__ = ["PayloadHook", "TargetHook", "hook_of", "result_hook"]
+__all__ = ["PayloadHook", "TargetHook", "hook_of", "hook_of_awaitable", "result_hook"]
 
 # Values that need no copy.
 _ATOMS = (str, int, float, bytes, type(None), type(UNDEFINED))
@@ -42,6 +42,11 @@ def _deliveries_of(arguments: Payload) -> Deliveries:
 
 def _spawn_detached(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
     running_loop().spawn(run)
+
+
+def hook_of_awaitable(awaitable: Awaitable[Any]) -> Hook:
+    """A hook on what an awaitable will give. It is awaited at once, in a task of the running event loop."""
+    return _own.deliveries.follow(awaitable)
 
 
 class _OwnDeliveries(threading.local):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,6 +12,7 @@ import anyio
 import attrs
 
 from .options import SessionOptions
+from .session import RpcSession
 from .target import release, retain
 from .transports.websocket import listen
 
@@ -25,10 +26,12 @@ class Server:
     Attributes:
         url: where clients connect.
         port: the port that it listens on.
+        sessions: the sessions that are open now.
     """
 
     url: str
     port: int
+    sessions: Collection[RpcSession]
 
     async def serve_forever(self) -> None:
         """Serve until cancelled."""
@@ -94,6 +97,8 @@ async def serve(
             ping_timeout=ping_timeout,
         ) as listening:
             address = f"[{listening.host}]" if ":" in listening.host else listening.host
-            yield Server(f"{'ws' if ssl is None else 'wss'}://{address}:{listening.port}/", listening.port)
+            yield Server(
+                f"{'ws' if ssl is None else 'wss'}://{address}:{listening.port}/", listening.port, listening.sessions
+            )
     finally:
         release(main)

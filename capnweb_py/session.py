@@ -109,6 +109,7 @@ class RpcSession:
         self._limits = self._options.limits
         self._codec = codec
         self._name = name
+        self._local_main = local_main
         # Why the session ended; None while it lasts.
         self._end: BaseException | None = None
         # Whether it ended in a way that the peer was or is to be told of by the close code ABORTED.
@@ -145,6 +146,11 @@ class RpcSession:
     def remote_main(self) -> RpcStub:
         """The stub of the peer's main object. Disposing it closes the session."""
         return self._main
+
+    @property
+    def local_main(self) -> Any:
+        """The object that the peer's `remote_main` stands for."""
+        return self._local_main
 
     @property
     def closed(self) -> bool:

@@ -7,12 +7,12 @@ arguments to the hook, awaiting pulls it. The names that a stub keeps for itself
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, NoReturn, Self
 
 from .errors import fresh
 from .hooks import DISPOSED, Handle, Hook, Path
-from .local import hook_of
+from .local import hook_of, hook_of_awaitable
 from .loops import wait_settled
 from .payload import Payload, settle
 from .target import identity_hash, same
@@ -97,6 +97,10 @@ class RpcPromise(RpcStub):
 
     Members of it, calls on it, and passing it as an argument need no waiting: they travel along with the call.
     The value is only sent if the promise is awaited. Awaiting it again gives the same value.
+
+    Args:
+        awaitable: what gives the value, to publish one that does not exist yet: calls on the promise wait for it in
+            order.
     """
 
     __slots__ = ("_pulled",)
@@ -104,8 +108,16 @@ class RpcPromise(RpcStub):
     # The hook that was pulled for a promise of a member: asking again would be another round trip.
     _pulled: Hook | None
 
-    def __init__(self, *_: Any) -> None:
-        raise TypeError("a promise comes from a call on a stub; it is not made by hand")
+    def __init__(self, awaitable: Awaitable[Any]) -> None:
+        if not isinstance(awaitable, Awaitable):
+            raise TypeError(f"a promise is made of an awaitable, not of a {type(awaitable).__name__}")
+        if isinstance(awaitable, RpcPromise):
+            hook = awaitable._hook.get(awaitable._path or ())
+        else:
+            hook = hook_of_awaitable(awaitable)
+        object.__setattr__(self, "_hook", hook)
+        object.__setattr__(self, "_path", ())
+        object.__setattr__(self, "_pulled", None)
 
     def __eq__(self, other: object) -> bool:
         return self is other

@@ -16,8 +16,8 @@ from .error import CodecError
 
 __all__ = ["JsonCodec", "encode_json"]
 
-# Integers of at most this many characters are exact as doubles, as in JavaScript; longer ones are read as doubles.
-_EXACT_CHARACTERS = 15
+# Integers of at most this many characters hold every one that is exact in JavaScript; longer ones are read as doubles.
+_EXACT_CHARACTERS = 17
 
 
 def encode_json(tree: Any) -> bytes:

@@ -7,7 +7,7 @@ Compression is off: it costs more time than it saves on any link that carries ca
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -144,10 +144,11 @@ class _TrioStream:
 
 @attrs.frozen
 class Listening:
-    """Where a server listens."""
+    """Where a server listens, and the sessions that it has."""
 
     host: str
     port: int
+    sessions: Collection[RpcSession]
 
 
 @asynccontextmanager
@@ -165,12 +166,17 @@ async def listen(
 ) -> AsyncIterator[Listening]:
     """Listen, and run a session with a main object of its own for each client. The arguments are those of `serve`."""
     limits = (options or SessionOptions()).limits
+    sessions: set[RpcSession] = set()
 
     async def handle(connection: Any) -> None:
         name = f"from {connection.remote_address}"
         driver = _driver(connection, options)
-        async with run_session(driver, main(), options, codec_of(connection.subprotocol), name):
-            await driver.finished.wait()
+        async with run_session(driver, main(), options, codec_of(connection.subprotocol), name) as session:
+            sessions.add(session)
+            try:
+                await driver.finished.wait()
+            finally:
+                sessions.discard(session)
 
     settings: dict[str, Any] = {
         "host": host,
@@ -185,8 +191,8 @@ async def listen(
         "close_timeout": CLOSE_TIMEOUT,
     }
     listen_on = _listen_on_asyncio if on_asyncio() else _listen_on_trio
-    async with listen_on(handle, port, limits.max_unsent, settings) as listening:
-        yield listening
+    async with listen_on(handle, port, limits.max_unsent, settings) as address:
+        yield Listening(address[0], address[1], sessions)
 
 
 _Handle = Callable[[Any], Awaitable[None]]
@@ -195,18 +201,18 @@ _Handle = Callable[[Any], Awaitable[None]]
 @asynccontextmanager
 async def _listen_on_asyncio(
     handle: _Handle, port: int, write_limit: int, settings: dict[str, Any]
-) -> AsyncIterator[Listening]:
+) -> AsyncIterator[tuple[Any, ...]]:
     async with websockets.asyncio.server.serve(
         handle, port=port, create_connection=SessionServerConnection, write_limit=write_limit, **settings
     ) as server:
-        yield Listening(*next(iter(server.sockets)).getsockname()[:2])
+        yield next(iter(server.sockets)).getsockname()
 
 
 @asynccontextmanager
 async def _listen_on_trio(
     handle: _Handle, port: int, write_limit: int, settings: dict[str, Any]
-) -> AsyncIterator[Listening]:
+) -> AsyncIterator[tuple[Any, ...]]:
     from websockets.trio.server import serve as serve_on_trio
 
     async with beside(partial(serve_on_trio, handle, port, **settings)) as server, server:
-        yield Listening(*server.listeners[0].socket.getsockname()[:2])
+        yield server.listeners[0].socket.getsockname()
