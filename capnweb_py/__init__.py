@@ -7,19 +7,26 @@ from .errors import LimitExceeded, ProtocolError, RemoteError, RpcError, Session
 from .options import Limits, SessionOptions
 from .server import serve
 from .session import RpcSession, SessionStats
+from .standalone import deserialize, serialize
 from .stub import RpcPromise, RpcStub
 from .target import RpcTarget
 from .transports.memory import memory_pair
 from .values import INVALID_DATE, UNDEFINED, BigInt, TypedArray
+from .web import Blob, Headers, ReadableStream, Request, Response, Url
 
 __all__ = [
     "INVALID_DATE",
     "UNDEFINED",
     "BigInt",
+    "Blob",
+    "Headers",
     "LimitExceeded",
     "Limits",
     "ProtocolError",
+    "ReadableStream",
     "RemoteError",
+    "Request",
+    "Response",
     "RpcError",
     "RpcPromise",
     "RpcSession",
@@ -29,8 +36,11 @@ __all__ = [
     "SessionOptions",
     "SessionStats",
     "TypedArray",
+    "Url",
     "connect",
+    "deserialize",
     "memory_pair",
     "open_session",
+    "serialize",
     "serve",
 ]
