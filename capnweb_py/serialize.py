@@ -20,6 +20,7 @@ from .options import Limits
 from .payload import Payload
 from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
 from .values import BigInt, InvalidDate, TypedArray, Undefined
+from .web import Blob, Headers, ReadableStream, Request, Response, Url
 
 __all__ = ["MAX_SAFE_INTEGER", "Exporter", "Serializer"]
 
@@ -290,6 +291,8 @@ def _writer_of(value: Any) -> _Writer:
             return writer
     if isinstance(value, type):
         raise _Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
+    if isinstance(value, (Blob, Headers, ReadableStream, Request, Response, Url)):
+        raise _Unsendable(f"a {type(value).__name__} cannot be sent over RPC yet: send its bytes or its text")
     if is_record(value):
         return Serializer._record
     if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0) > 0:

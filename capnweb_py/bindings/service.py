@@ -1,0 +1,56 @@
+"""A service: an object of somebody else's, with methods to call and, where it has one, an HTTP side."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..stub import RpcPromise
+from ..web import BodyInit, HeadersInit, Request, Response
+from .channels import Channels
+
+__all__ = ["Service"]
+
+
+class Service:
+    """The facade of a service binding: `env.GREETER.hello("World")` calls, `env.GREETER.fetch(request)` requests.
+
+    Every name but `fetch` is a member of the remote object, as on a stub; `service["fetch"]` reaches one of that name.
+    """
+
+    __slots__ = ("_channels",)
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+
+    def __getattr__(self, name: str) -> RpcPromise:
+        promise: RpcPromise = getattr(self._channels.rpc, name)
+        return promise
+
+    def __getitem__(self, name: str | int) -> RpcPromise:
+        return self._channels.rpc[name]
+
+    async def fetch(
+        self,
+        request: Request | str,
+        *,
+        method: str = "GET",
+        headers: HeadersInit | None = None,
+        body: BodyInit = None,
+    ) -> Response:
+        """Send an HTTP request to the service.
+
+        Args:
+            request: the request, or its URL, which the further arguments then make one of.
+
+        Raises:
+            ConnectionError: if the proxy cannot be reached.
+        """
+        if isinstance(request, str):
+            request = Request(request, method=method, headers=headers, body=body)
+        return await self._channels.fetch(request)
+
+    def __repr__(self) -> str:
+        return f"<service {self._channels.name}>"
+
+    # A member can be named by an index, so Python would take a service for an endless sequence.
+    __iter__: Any = None

@@ -1,0 +1,253 @@
+"""Remote bindings: `connect_env` gives a program the bindings behind a proxy server as if they were here, and
+`start_remote_proxy_session` runs such a server for tools that embed one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+import anyio
+import anyio.abc
+import httpx
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from .bindings import FACADES
+from .bindings.channels import Channels, ProxyAddress, describe
+from .client import open_session
+from .errors import RpcError
+from .hooks import ErrorHook, PromiseHook
+from .loops import Spawn, task_set
+from .options import SessionOptions
+from .session import RpcSession
+from .stub import RpcStub, make_stub
+
+__all__ = ["Env", "RemoteProxySession", "connect_env", "start_remote_proxy_session"]
+
+
+class Env:
+    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`."""
+
+    def __init__(self, bindings: Mapping[str, Any]) -> None:
+        self._bindings = dict(bindings)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self._bindings[name]
+        except KeyError:
+            raise AttributeError(f"there is no binding {name!r}{self._choice()}", name=name, obj=self) from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._bindings[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._bindings
+
+    def __dir__(self) -> list[str]:
+        return sorted(self._bindings)
+
+    def _choice(self) -> str:
+        return f"; there are {', '.join(sorted(self._bindings))}" if self._bindings else ""
+
+    def __repr__(self) -> str:
+        return f"<env of {', '.join(sorted(self._bindings)) or 'no bindings'}>"
+
+
+@asynccontextmanager
+async def connect_env(
+    connection_string: str,
+    *,
+    bindings: Mapping[str, str] | None = None,
+    options: SessionOptions | None = None,
+) -> AsyncIterator[Env]:
+    """Connect to a proxy server, and yield an object with its bindings.
+
+        async with connect_env(connection_string) as env:
+            await env.GREETER.hello("World")
+
+    A session is opened when its binding is first used, and closed with the context.
+
+    Args:
+        connection_string: as the proxy server prints it. It holds the secret.
+        bindings: the types of the bindings by their names, for a proxy that does not tell, as Cloudflare's own does
+            not: {"IMAGES": "images", "GREETER": "service"}.
+        options: of the RPC sessions.
+
+    Raises:
+        ConnectionError: if no proxy answers. PermissionError: if it refuses the connection string.
+        ValueError: if the connection string or a binding's type is none.
+    """
+    address = ProxyAddress(connection_string)
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=None, write=None)) as http, task_set() as spawn:
+        types = await _types(address, http) if bindings is None else bindings
+        sessions = [_Session(name, address, spawn, options) for name in types]
+        try:
+            yield Env(
+                {
+                    session.name: _facade(types[session.name])(Channels(session.name, address, http, session.main))
+                    for session in sessions
+                }
+            )
+        finally:
+            for session in sessions:
+                await session.aclose()
+
+
+async def _types(address: ProxyAddress, http: httpx.AsyncClient) -> dict[str, str]:
+    described = await describe(address, http)
+    if described is None:
+        raise ValueError(
+            f"{address!r} does not tell which bindings it has: name them and their types, as in"
+            ' connect_env(..., bindings={"IMAGES": "images"})'
+        )
+    return {name: binding["type"] for name, binding in described.items()}
+
+
+def _facade(kind: str) -> Callable[[Channels], Any]:
+    try:
+        return FACADES[kind]
+    except KeyError:
+        raise ValueError(f"a binding of the type {kind!r} has no facade; one of {', '.join(FACADES)}") from None
+
+
+class _Session:
+    """The RPC session of one binding: opened when it is first used, and again when it is used after having ended."""
+
+    def __init__(self, name: str, address: ProxyAddress, spawn: Spawn, options: SessionOptions | None) -> None:
+        self.name = name
+        self._address = address
+        self._spawn = spawn
+        self._options = options
+        # The main stub, from the first use on: calls on it wait for the session to open.
+        self._main: RpcStub | None = None
+        self._session: RpcSession | None = None
+        self._closing = anyio.Event()
+        self._closed = anyio.Event()
+
+    def main(self) -> RpcStub:
+        """The binding's main object."""
+        if self._main is None or (self._session is not None and self._session.closed):
+            opening = PromiseHook()
+            self._main, self._session, self._closed = make_stub(opening), None, anyio.Event()
+            self._spawn(partial(self._run, opening))
+        return self._main
+
+    async def _run(self, opening: PromiseHook) -> None:
+        """Hold a session open until `aclose`, or until it ends by itself."""
+        try:
+            async with open_session(self._address.rpc_url(self.name), options=self._options) as session:
+                self._session = session
+                opening.settle(session.remote_main._hook.dup())
+                await self._closing.wait()
+        except (OSError, RpcError) as error:
+            failure = ConnectionError(f"the binding {self.name!r} cannot be reached: {error}")
+            failure.__cause__ = error
+            opening.settle(ErrorHook(failure))
+            self._main = None  # the next use tries again
+        finally:
+            self._closed.set()
+
+    async def aclose(self) -> None:
+        """Close the session, if it is open."""
+        if self._main is not None:
+            self._closing.set()
+            await self._closed.wait()
+
+
+# How long, in seconds, a proxy server may take to answer or to stop.
+_PATIENCE: Final = 30
+
+
+class RemoteProxySession:
+    """A proxy server in a process of its own, for as long as its session lasts. It ends with this process, too.
+
+    Made by `start_remote_proxy_session`. `async with session:` disposes it at the end of the block.
+
+    Attributes:
+        connection_string: for `connect_env`, or Miniflare's `remoteProxyConnectionString`. It holds the secret.
+    """
+
+    connection_string: str
+
+    def __init__(self, process: anyio.abc.Process) -> None:
+        assert process.stdin is not None, "it was asked for"
+        assert process.stdout is not None, "it was asked for"
+        self._process = process
+        self._stdin = process.stdin
+        self._answers = BufferedByteReceiveStream(process.stdout)
+        # One request and its answer at a time.
+        self._turn = anyio.Lock()
+
+    async def update_bindings(self, bindings: Mapping[str, Mapping[str, Any]]) -> None:
+        """Replace the bindings. The connection string stays, and so do calls that run on bindings that do not change.
+
+        Args:
+            bindings: as of `start_remote_proxy_session`: all of them, not only the new ones.
+
+        Raises:
+            ValueError: if a binding is not valid; the old ones stay.
+            RuntimeError: if the server has ended.
+        """
+        async with self._turn:
+            try:
+                with anyio.fail_after(_PATIENCE):
+                    await self._stdin.send(json.dumps({"bindings": bindings}).encode() + b"\n")
+                    line = await self._answers.receive_until(b"\n", max_bytes=1 << 20)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead):
+                raise RuntimeError("the proxy server has ended; see what it wrote to standard error") from None
+        answer = json.loads(line)
+        if "error" in answer:
+            raise ValueError(answer["error"])
+        self.connection_string = answer["url"]
+
+    async def dispose(self) -> None:
+        """Stop the server: running calls fail, and nothing is left behind. Safe to do twice."""
+        with anyio.CancelScope(shield=True):
+            await self._stdin.aclose()
+            with anyio.move_on_after(_PATIENCE):
+                await self._process.wait()
+            if self._process.returncode is None:
+                self._process.kill()
+            await self._process.aclose()
+
+    async def __aenter__(self) -> RemoteProxySession:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.dispose()
+
+
+async def start_remote_proxy_session(bindings: Mapping[str, Mapping[str, Any]]) -> RemoteProxySession:
+    """Start a proxy server on this machine, in a process of its own, with the given bindings.
+
+        session = await start_remote_proxy_session({"IMAGES": {"type": "images"}})
+        ...
+        await session.dispose()
+
+    The package's extra `proxy` must be installed. The server ends when the session is disposed, or this process ends.
+
+    Args:
+        bindings: by name, each a table as under [bindings.NAME] of the server's configuration. Targets are imported
+            from the current directory.
+
+    Raises:
+        ValueError: if a binding is not valid; the message names it and says what would be.
+        RuntimeError: if the server does not start.
+    """
+    process = await anyio.open_process(
+        [sys.executable, "-m", "proxy_server", "serve", "-", "--port", "0"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=None,
+    )
+    session = RemoteProxySession(process)
+    try:
+        await session.update_bindings(bindings)
+    except BaseException:
+        await session.dispose()
+        raise
+    return session
