@@ -86,11 +86,13 @@ class Deliveries:
     def _begin_settled(
         self, promise: PromiseHook, function: Any, arguments: Payload, error: BaseException | None
     ) -> None:
-        if error is None and self._closed:
-            error = SessionClosed("the session ended before the call began")
-        self._finish(promise, self._begin(function, arguments.value) if error is None else ErrorHook(error))
+        # It waits no longer, and counts again if it goes on to run.
+        self.in_progress -= 1
+        promise.settle(self._begin(function, arguments.value) if error is None else ErrorHook(error))
 
     def _begin(self, function: Any, arguments: list[Any]) -> Hook:
+        if self._closed:
+            return ErrorHook(SessionClosed("the session ended before the call began"))
         if self._line:
             return self._queue(function=function, arguments=arguments)
         try:

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from .bigints import parse_decimal
 from .delivery import Deliveries
 from .errors import LimitExceeded, ProtocolError, RpcError, remote_error
-from .hooks import Hook, Path
+from .hooks import ErrorHook, Hook, Path
 from .options import Limits
 from .payload import Located, Payload
 from .serialize import MAX_SAFE_INTEGER
@@ -24,6 +24,9 @@ from .stub import make_promise, make_stub
 from .values import INVALID_DATE, UNDEFINED, TypedArray
 
 __all__ = ["Deserializer", "Importer", "UnreadableValue", "read_path"]
+
+# What stands for itself in a message, whatever its value. Most of a record is, and it stays where it is.
+_PLAIN: Final = frozenset({str, bool, float, type(None)})
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -106,16 +109,20 @@ class Deserializer:
 
     def _items(self, items: list[Any], depth: int) -> list[Any]:
         for index, item in enumerate(items):
-            if type(item) is not str:
-                items[index] = self._read(item, items, index, depth + 1)
+            kind = type(item)
+            if kind in _PLAIN or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                continue
+            items[index] = self._read(item, items, index, depth + 1)
         return items
 
     def _entries(self, entries: dict[Any, Any], depth: int) -> dict[Any, Any]:
         for key, item in entries.items():
             if type(key) is not str:
                 raise ProtocolError(f"the keys of an object are strings: {_excerpt(key)}")
-            if type(item) is not str:
-                entries[key] = self._read(item, entries, key, depth + 1)
+            kind = type(item)
+            if kind in _PLAIN or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                continue
+            entries[key] = self._read(item, entries, key, depth + 1)
         return entries
 
     # The special forms. Each is called with its whole expression, and where its value will sit.
@@ -176,11 +183,15 @@ class Deserializer:
             raise ProtocolError(f"a reference has too many parts: {_excerpt(form)}")
         hook = self._importer.exported(_field(form, 1, int))
         if len(form) == 2:
-            return hook.get(()) if form[0] == "pipeline" else hook.dup()
+            # Of the settled hook: a stub of a stub of a stub would nest as deep as a peer likes.
+            return hook.get(()) if form[0] == "pipeline" else hook.settled().dup()
         path = read_path(form[2])
-        if len(form) == 3:
-            return hook.get(path)
-        return hook.call(path, self.read_call(_field(form, 3, list), depth))
+        arguments = self.read_call(_field(form, 3, list), depth) if len(form) == 4 else None
+        try:
+            return hook.get(path) if arguments is None else hook.call(path, arguments)
+        except (TypeError, LimitExceeded) as error:
+            # It leads to a third party, and this call cannot be passed on to it.
+            return ErrorHook(error)
 
     def _export(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         return make_stub(self._importer.import_stub(_field(form, 1, int)))

@@ -61,6 +61,10 @@ class RemoteError(RpcError):
     stack: str | None
     props: dict[str, Any]
 
+    def __init__(self, message: str) -> None:
+        """Not the built-in exception's own: UnicodeDecodeError and its like ask for what a peer does not send."""
+        self.args = (message,)
+
     def __str__(self) -> str:
         return self.message
 
@@ -124,9 +128,7 @@ def remote_error(name: str, message: str, stack: str | None = None, props: dict[
     if name == _AGGREGATE and isinstance(nested, list) and nested and all(isinstance(e, Exception) for e in nested):
         error: RemoteError = _RemoteGroup(message, nested)
     else:
-        # Not cls(message): UnicodeDecodeError and its like ask for arguments that a peer does not send.
-        error = cls.__new__(cls, message)
-        error.args = (message,)
+        error = cls(message)
     error.name, error.stack, error.props = name, stack, props
     if not isinstance(error, _RemoteGroup):  # a group has its message already
         error.message = message

@@ -9,6 +9,7 @@ Order: calls on one hook reach the target in the order in which they were made, 
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -64,9 +65,17 @@ class Hook:
         A remote promise that is never pulled never sends its value.
         """
 
+    def successor(self) -> Hook | None:
+        """The hook that this one stands for by now, if it has resolved to one. That one may have a successor, too."""
+        return None
+
     def settled(self) -> Hook:
         """The hook that this one has come to stand for: itself, until it resolves to another."""
-        return self
+        # A loop, for a peer decides how long the line of successors is.
+        hook = self
+        while (successor := hook.successor()) is not None:
+            hook = successor
+        return hook
 
     def identity(self) -> object:
         """The object that two hooks have in common if they stand for the same thing."""
@@ -123,6 +132,18 @@ class ErrorHook(Hook):
 DISPOSED = ErrorHook(RpcError("this stub was disposed, and can no longer be used"))
 
 
+class _Turn(threading.local):
+    """The promises of this thread that have settled, and whose lines are still to run; None while none is running.
+
+    A promise settles others, which settle others: a peer can make that as long as it likes, so it must not nest.
+    """
+
+    settling: deque[PromiseHook] | None = None
+
+
+_turn = _Turn()
+
+
 class PromiseHook(Hook, Pending):
     """The promise of a hook: what is asked of it waits in line until `settle`, then goes to that hook in order."""
 
@@ -137,15 +158,21 @@ class PromiseHook(Hook, Pending):
         self._disposed = False
 
     def settle(self, resolution: Hook) -> None:
-        """Resolve to a hook, which this promise owns from now on."""
+        """Resolve to a hook, which this promise owns from now on.
+
+        What waits in line runs at once, unless another promise's line is running: then it runs when that one is done.
+        """
+        assert self._resolution is None, "a promise settles once"
         self._resolution = resolution
-        queue = self._queue
-        assert queue is not None, "a promise settles once"
-        while queue:
-            queue.popleft()()
-        self._queue = None
-        if self._disposed:
-            resolution.dispose()
+        if _turn.settling is not None:
+            _turn.settling.append(self)
+            return
+        _turn.settling = deque([self])
+        try:
+            while _turn.settling:
+                _turn.settling.popleft()._run_queue()
+        finally:
+            _turn.settling = None
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         if self._queue is None:
@@ -153,10 +180,8 @@ class PromiseHook(Hook, Pending):
         else:
             self._queue.append(callback)
 
-    def settled(self) -> Hook:
-        if self._queue is not None or self._resolution is None:
-            return self
-        return self._resolution.settled()
+    def successor(self) -> Hook | None:
+        return self._resolution if self._queue is None else None
 
     def call(self, path: Path, arguments: Payload) -> Hook:
         if self._queue is None:
@@ -191,6 +216,15 @@ class PromiseHook(Hook, Pending):
     def _hook(self) -> Hook:
         assert self._resolution is not None, "only a settled promise stands for another hook"
         return self._resolution
+
+    def _run_queue(self) -> None:
+        queue, resolution = self._queue, self._hook()
+        assert queue is not None, "a promise settles once"
+        while queue:
+            queue.popleft()()
+        self._queue = None
+        if self._disposed:
+            resolution.dispose()
 
     def _when_settled(self, ask: Callable[[Hook], Hook]) -> PromiseHook:
         assert self._queue is not None, "a settled promise is asked directly"

@@ -57,6 +57,11 @@ class Import(Pending):
         else:
             self._callbacks.append(callback)
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anything waits for it to resolve."""
+        return bool(self._callbacks)
+
     def resolve(self, resolution: Hook) -> None:
         """Settle to what the peer resolved it to, or to the error that ended the session."""
         self.resolution = resolution
@@ -118,9 +123,8 @@ class ImportHook(Hook):
         entry.session.send_pull(entry)
         return entry
 
-    def settled(self) -> Hook:
-        entry = self._entry
-        return self if entry is None or entry.resolution is None else entry.resolution.settled()
+    def successor(self) -> Hook | None:
+        return None if self._entry is None else self._entry.resolution
 
     def identity(self) -> object:
         return self if self._entry is None else self._entry

@@ -129,9 +129,9 @@ class PayloadHook(_LocalHook):
     def dup(self) -> Hook:
         return DISPOSED if self._payload is None else PayloadHook(self._payload)
 
-    def settled(self) -> Hook:
+    def successor(self) -> Hook | None:
         value = None if self._payload is None else self._payload.value
-        return value._hook.settled() if isinstance(value, Handle) and not value._path else self
+        return value._hook if isinstance(value, Handle) and not value._path else None
 
     def dispose(self) -> None:
         payload, self._payload = self._payload, None

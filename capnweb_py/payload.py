@@ -43,8 +43,8 @@ class Payload:
         self.owners = 0
         # Whether the value is the application's own.
         self._of_application = False
-        # Targets in the value, one reference held to each, and whether all of them have been found.
-        self._held: list[Any] = []
+        # Targets in the value by their `id()`, one reference held to each, and whether all of them have been found.
+        self._held: dict[int, Any] = {}
         self._targets_known = True
 
     @classmethod
@@ -75,9 +75,9 @@ class Payload:
 
     def hold(self, target: Any) -> None:
         """Keep a target, found in the value while it was written, until the payload is disposed."""
-        if not any(target is held for held in self._held):
+        if id(target) not in self._held:
             retain(target)
-            self._held.append(target)
+            self._held[id(target)] = target
 
     def targets_known(self) -> None:
         """All targets in the value are held."""
@@ -92,8 +92,8 @@ class Payload:
         self.value, self.promises = None, []
 
     def _release_targets(self) -> None:
-        held, self._held = self._held, []
-        for target in held:
+        held, self._held = self._held, {}
+        for target in held.values():
             release(target)
 
     def _hold_targets(self, value: Any, depth: int) -> None:

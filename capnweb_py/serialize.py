@@ -139,7 +139,12 @@ class Serializer:
         items: list[Any] = []
         try:
             for item in value:
-                items.append(self._write(item, depth + 1))
+                # What JSON has and is no container stands for itself: most of any record. Not worth a call each.
+                kind = type(item)
+                if kind is str or kind is bool or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                    items.append(item)
+                else:
+                    items.append(self._write(item, depth + 1))
         except _Unsendable as error:
             error.steps.append(len(items))
             raise
@@ -155,7 +160,11 @@ class Serializer:
             for key, item in value.items():
                 if type(key) is not str:
                     key = self._key(key)
-                entries[key] = self._write(item, depth + 1)
+                kind = type(item)
+                if kind is str or kind is bool or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                    entries[key] = item
+                else:
+                    entries[key] = self._write(item, depth + 1)
         except _Unsendable as error:
             error.steps.append(key)
             raise
@@ -177,7 +186,9 @@ class Serializer:
             raise _Unsendable("a naive datetime cannot be sent: give it a time zone, such as datetime.UTC")
         microseconds = (value - _EPOCH) // _MICROSECOND
         milliseconds, rest = divmod(microseconds, 1000)
-        return ["date", microseconds / 1000 if rest else milliseconds]
+        exact = microseconds / 1000
+        # A double holds the microseconds of this age, not those of the year 9999, which would round into the next one.
+        return ["date", exact if rest and round(exact * 1000) == microseconds else milliseconds]
 
     def _invalid_date(self, value: InvalidDate, depth: int) -> Any:
         return ["date", None]

@@ -54,8 +54,12 @@ class Host(Protocol):
     def wake(self) -> None:
         """Messages wait, or the session has ended: look soon. Called in the session's own thread."""
 
+    def hurry(self) -> None:
+        """Somebody waits for the answers to all calls that wait to be sent: nothing is gained by collecting more of
+        them."""
+
     def wake_from_anywhere(self) -> None:
-        """The same, called from any thread, and from inside the garbage collector."""
+        """The same as `wake`, called from any thread, and from inside the garbage collector."""
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> object:
         """Run a coroutine function in a task that is cancelled when the session ends."""
@@ -122,8 +126,10 @@ class RpcSession:
         self._next_import = 1
         # Messages to be written: trees, and the entries of calls, whose kind is decided on writing.
         self._outbox: list[Any] = []
-        # Promises exported by the expression that is being written. Their resolutions follow its message.
-        self._to_resolve: list[int] = []
+        # How many of these calls have neither been awaited nor been referred to.
+        self._undecided = 0
+        # Promises exported by what waits in the outbox. Their resolutions follow it.
+        self._to_resolve: deque[int] = deque()
         # Entries whose hooks Python has collected, on whatever thread.
         self._collected: deque[Import] = deque()
         # Callbacks of `on_broken` in the order of their registration, by a number of their own.
@@ -188,13 +194,8 @@ class RpcSession:
         """End the session because of an error, which the peer receives as the reason."""
         if self._end is not None:
             return
-        try:
-            expression = Serializer(self, self._limits).write(error)
-        except Exception:
-            _log.exception("the reason of an abort could not be sent")
-            expression = ["error", "Error", "the session was aborted"]
         self._aborted = True
-        self._outbox.append(["abort", expression])
+        self._outbox.append(["abort", self._written_error(error)])
         self._finish(error)
 
     def __repr__(self) -> str:
@@ -230,8 +231,11 @@ class RpcSession:
     def messages_to_send(self) -> list[Message]:
         """The messages that have come together since the last time. To be sent in order."""
         self._release_collected()
+        while self._to_resolve and self._end is None:
+            self._answer(self._to_resolve.popleft())
         messages: list[Message] = []
         outbox, self._outbox = self._outbox, []
+        self._undecided = 0
         for item in outbox:
             if item.__class__ is Import:
                 for tree in self._write_call(item):
@@ -242,6 +246,11 @@ class RpcSession:
                     self.answered_bytes += len(message[0])
                 messages.append(message)
         return messages
+
+    @property
+    def undecided(self) -> int:
+        """How many calls wait to be sent that nothing has been done with yet: written now, each costs more messages."""
+        return self._undecided
 
     def connection_lost(self, cause: BaseException | None, reason: str = "the connection was lost") -> None:
         """The connection is gone. Fails what is pending, and disposes what was exported."""
@@ -353,7 +362,10 @@ class RpcSession:
         return True
 
     def _read_error(self, expression: Any) -> BaseException:
-        payload = Deserializer(self, self._limits).read(expression)
+        try:
+            payload = Deserializer(self, self._limits).read(expression)
+        except UnreadableValue as error:
+            return error
         if isinstance(payload.value, BaseException):
             return payload.value
         # JavaScript can throw anything.
@@ -452,12 +464,19 @@ class RpcSession:
         try:
             expression = Serializer(self, self._limits, holder).write(value, "the result")
         except Exception as error:
-            kind = "reject"
-            expression = Serializer(self, self._limits).write(error)
+            kind, expression = "reject", self._written_error(error)
         self._send([kind, export_id, expression])
         if export.released_when_answered:
             self._release_export(export_id, 1)
         self._count_answered()
+
+    def _written_error(self, error: BaseException) -> Any:
+        """The expression of an error, which can always be sent, if need be as another."""
+        try:
+            return Serializer(self, self._limits).write(error)
+        except Exception:
+            _log.exception("an error of the type %s could not be sent", type(error).__name__)
+            return ["error", "Error", "an error occurred that could not be sent"]
 
     def _count_answered(self) -> None:
         self._unanswered -= 1
@@ -475,8 +494,14 @@ class RpcSession:
         entry = self._own_import(hook)
         if entry is None:
             return None
-        entry.pipelined = True
+        self._refer_to(entry)
         return entry.id
+
+    def _refer_to(self, entry: Import) -> None:
+        """Another expression names the entry: it must be sent as a push."""
+        if entry.expression is not None and not entry.pulled and not entry.pipelined:
+            self._undecided -= 1
+        entry.pipelined = True
 
     def _own_import(self, hook: Hook) -> Import | None:
         """The entry of a hook, if the peer knows it by its id."""
@@ -529,7 +554,7 @@ class RpcSession:
 
     def import_stub(self, import_id: int) -> Hook:
         entry = self._imports.get(import_id)
-        if entry is None:
+        if entry is None or import_id >= 0:
             return ImportHook(self._new_import(import_id))
         entry.remote_count += 1
         return ImportHook(entry)
@@ -583,18 +608,23 @@ class RpcSession:
             self._embargo = None
         if embargo:
             marker = self._call(None)
-            # Pulled, and counted as held: its answer means nothing, but it must arrive.
-            marker.pulled, marker.hooks = True, 1
+            # Awaited, and counted as held: its answer means nothing, but it must arrive.
+            marker.hooks = 1
+            self.send_pull(marker)
             marker.subscribe(partial(_lift, embargo))
         return hook
 
     def _resolve_import(self, entry: Import, resolution: Hook) -> None:
         self._imports.pop(entry.id, None)
+        if entry.resolution is not None:
+            # It was let go of, and released, while the answer was under way or read.
+            resolution.dispose()
+            return
         if not entry.streaming:
             self._send(["release", entry.id, entry.remote_count])
-        if entry.resolution is not None:
-            resolution.dispose()  # it was let go of while the answer was under way
-            return
+        if self._own_import(resolution.settled()) is entry:
+            resolution.dispose()
+            resolution = ErrorHook(RpcError("the promise resolves to itself"))
         for number in entry.brittle:
             callback = self._watchers.pop(number, None)
             if callback is not None:
@@ -612,7 +642,7 @@ class RpcSession:
         self._check_imports()
         if arguments is not None:
             expression.append(Serializer(self, self._limits).write_arguments(arguments.value))
-        target.pipelined = True
+        self._refer_to(target)
         return ImportHook(self._call(expression))
 
     def _call(self, expression: Any) -> Import:
@@ -620,6 +650,7 @@ class RpcSession:
         entry = Import(self, self._next_import, [expression])
         self._next_import += 1
         self._imports[entry.id] = entry
+        self._undecided += 1
         self._send(entry)
         return entry
 
@@ -635,10 +666,16 @@ class RpcSession:
 
     def send_pull(self, entry: Import) -> None:
         """Ask the peer for the value of a promise, once."""
-        if not entry.pulled:
-            entry.pulled = True
-            if entry.expression is None:
-                self._send(["pull", entry.id])
+        if entry.pulled:
+            return
+        entry.pulled = True
+        if entry.expression is None:
+            self._send(["pull", entry.id])
+            return
+        if not entry.pipelined:
+            self._undecided -= 1
+        if not self._undecided:
+            self._host.hurry()
 
     def unhook(self, entry: Import) -> None:
         """A hook on an entry is gone."""
@@ -648,16 +685,20 @@ class RpcSession:
         if entry.resolution is not None:
             entry.resolution.dispose()
             return
+        for number in entry.brittle:
+            self._watchers.pop(number, None)
         if not entry.streaming:
             self._imports.pop(entry.id, None)
             self._send(["release", entry.id, entry.remote_count])
-        entry.resolve(ErrorHook(RpcError("the promise was disposed before its value arrived")))
+        if entry.awaited:
+            entry.resolve(ErrorHook(RpcError("the promise was disposed before its value arrived")))
 
     def unhook_later(self, entry: Import) -> None:
         """A hook on an entry was collected, on any thread: act when the session's own turn comes."""
         if self._end is None:
             self._collected.append(entry)
-            self._host.wake_from_anywhere()
+            if len(self._collected) == 1:
+                self._host.wake_from_anywhere()
 
     def _release_collected(self) -> None:
         while self._collected:
@@ -673,14 +714,12 @@ class RpcSession:
     # The outbox.
 
     def _send(self, item: Any) -> None:
-        """Queue a message, and the resolutions of the promises that it exports."""
+        """Queue a message."""
         if self._end is not None:
             return
         if not self._outbox:
             self._host.wake()
         self._outbox.append(item)
-        while self._to_resolve:
-            self._answer(self._to_resolve.pop(0))
 
 
 class _MainHook(ImportHook):

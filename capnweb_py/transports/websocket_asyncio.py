@@ -8,16 +8,18 @@ write.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import DATA_OPCODES, Frame, Opcode
-from websockets.protocol import OPEN, Event
+from websockets.protocol import CLIENT, OPEN, SERVER, Event
 
 from ..options import SessionOptions
 from ..session import Message
 from .driver import Driver
+from .frames import FrameReader, write_frames
 
 __all__ = ["SessionClientConnection", "SessionServerConnection", "WebSocketDriver", "closed_text"]
 
@@ -37,11 +39,11 @@ class WebSocketDriver(Driver):
         self._connection = connection
         self._max_unsent = (options or SessionOptions()).limits.max_unsent
         self._ended = asyncio.Event()
-        # Whether `flush` is sure to be called soon.
+        # Whether `flush` is sure to be called soon, and whether it has been put off once already.
         self._flush_due = False
-        # The first frames of a message that is not complete.
-        self._fragments: list[bytes] = []
-        self._binary = False
+        self._put_off = False
+        # Whether something was written already since the loop's turn began.
+        self._hurried = False
         # Answers written until the socket had last taken everything, in bytes, and whether reading waits for it.
         self._answers_sent = 0
         self._reading_paused = False
@@ -57,36 +59,46 @@ class WebSocketDriver(Driver):
     def wake(self) -> None:
         if not self._flush_due:
             self._flush_due = True
-            self._loop.soon(self.flush)
+            self._loop.soon(self._flush_soon)
+
+    def hurry(self) -> None:
+        # Once a turn: the first of many tasks is not to write for itself what the others are about to add to.
+        if not self._hurried:
+            self._hurried = True
+            self._write()
+
+    def _flush_soon(self) -> None:
+        """Write, now that the turn of the loop is over in which the first message came.
+
+        Calls that nobody has awaited wait for one more turn. Tasks that `asyncio.gather` and its like have made for
+        them await them in this one, and a call that was awaited by the time that it is written costs two messages,
+        not four.
+        """
+        self._hurried = False
+        if self.session.undecided and not self._put_off:
+            self._put_off = True
+            self._loop.soon(self._flush_soon)
+        else:
+            self._put_off = False
+            self.flush()
 
     def receiving(self) -> None:
         """Data is about to be delivered. What the session says in return waits for `flush`, which follows."""
         self._flush_due = True
 
     def flush(self) -> None:
-        """Write what the session has to send."""
+        """Write what the session has to send, and notice its end."""
         self._flush_due = False
+        self._write()
+        if self.session.closed:
+            self._ended.set()
+
+    def _write(self) -> None:
         messages = self.session.messages_to_send()
         if messages:
             self._connection.write(messages)
             if self._connection.paused:
                 self.writing_paused()
-        if self.session.closed:
-            self._ended.set()
-
-    def take(self, frame: Frame) -> None:
-        """Take a data frame."""
-        if frame.opcode is not Opcode.CONT:
-            self._binary = frame.opcode is Opcode.BINARY
-        if not frame.fin or self._fragments:
-            self._fragments.append(bytes(frame.data))
-            if not frame.fin:
-                return
-            data = b"".join(self._fragments)
-            self._fragments.clear()
-        else:
-            data = bytes(frame.data)
-        self.session.receive(data, self._binary)
 
     def writing_paused(self) -> None:
         """The socket does not take what is written. A peer that reads no answers is not asked for more calls."""
@@ -109,47 +121,80 @@ class WebSocketDriver(Driver):
 
 
 class _SessionConnection(Connection):
-    """A connection that hands its data frames to a driver, once it has one."""
+    """A connection that hands its messages to a driver.
+
+    Plain frames go past `websockets` (see frames.py), from the first one on: the frames of a connection begin where
+    the head of the handshake ends. Should more have come together with that head, this connection does without the
+    short way.
+    """
 
     _driver: WebSocketDriver | None = None
-    # Data frames that came before.
-    _early: list[Frame]
+    _reader: FrameReader | None = None
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        # Messages that came before there was a driver.
+        self._early: list[Message] = []
+        # Whether the data so far ended with the head of the handshake.
+        self._at_first_frame = False
+        # The frames of a message that is not complete, and whether it is binary.
+        self._fragments: list[bytes] = []
+        self._binary = False
 
     def attach(self, driver: WebSocketDriver) -> None:
-        """Hand data frames to a driver from now on, beginning with those that have come already."""
+        """Hand messages to a driver from now on, beginning with those that have come already."""
         self._driver = driver
-        for frame in self.__dict__.pop("_early", ()):
-            driver.take(frame)
+        early, self._early = self._early, []
+        for data, binary in early:
+            driver.session.receive(data, binary)
         if self.connection_lost_waiter.done():
             driver.connection_lost()
 
     def write(self, messages: list[Message]) -> None:
         """Write messages, in one piece."""
-        if self.protocol.state is not OPEN:
-            return
-        for data, binary in messages:
-            if binary:
-                self.protocol.send_binary(data)
-            else:
-                self.protocol.send_text(data)
-        self.transport.write(b"".join(self.protocol.data_to_send()))
+        if self.protocol.state is OPEN:
+            self.transport.write(write_frames(messages, self.protocol.side is CLIENT))
+
+    def data_received(self, data: bytes) -> None:
+        driver = self._driver
+        if driver is not None:
+            driver.receiving()
+        if self.protocol.state is OPEN and (self._reader is not None or self._at_first_frame):
+            self._frames().feed(data)
+        else:
+            self._at_first_frame = data.endswith(b"\r\n\r\n")
+            super().data_received(data)
+        if driver is not None:
+            driver.flush()
+
+    def _frames(self) -> FrameReader:
+        if self._reader is None:
+            assert self.protocol.max_message_size is not None, "it is set with every connection"
+            masked = self.protocol.side is SERVER
+            self._reader = FrameReader(masked, self.protocol.max_message_size, self._take, self._pass_on)
+        return self._reader
+
+    def _take(self, data: bytes, binary: bool) -> None:
+        if self._driver is not None:
+            self._driver.session.receive(data, binary)
+        else:
+            self._early.append((data, binary))
+
+    def _pass_on(self, data: bytes) -> bool:
+        super().data_received(data)
+        return not self._fragments and self.protocol.state is OPEN
 
     def process_event(self, event: Event) -> None:
         if event.__class__ is not Frame or event.opcode not in DATA_OPCODES:
             super().process_event(event)
-        elif self._driver is not None:
-            self._driver.take(event)
-        else:
-            self.__dict__.setdefault("_early", []).append(event)
-
-    def data_received(self, data: bytes) -> None:
-        driver = self._driver
-        if driver is None:
-            super().data_received(data)
             return
-        driver.receiving()
-        super().data_received(data)
-        driver.flush()
+        if event.opcode is not Opcode.CONT:
+            self._binary = event.opcode is Opcode.BINARY
+        self._fragments.append(bytes(event.data))
+        if event.fin:
+            data = b"".join(self._fragments)
+            self._fragments.clear()
+            self._take(data, self._binary)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -165,7 +210,8 @@ class _SessionConnection(Connection):
         super().connection_lost(exc)
         if self._driver is not None:
             self._driver.connection_lost()
-            self._driver = None
+            # Each refers to the other: this lets go of both now.
+            self._driver = self._reader = None
 
 
 class SessionClientConnection(_SessionConnection, ClientConnection):

@@ -1,0 +1,116 @@
+"""What came out, as a table for people and as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from .rounds import Figures, Pair, median
+from .workloads import IDLE, WORKLOADS, Measure
+
+__all__ = ["machine", "print_table", "ratio", "write_json"]
+
+_ROWS = (*WORKLOADS, IDLE)
+
+
+def machine() -> dict[str, Any]:
+    """Where this runs, and how busy it is before the first round: processes that want a core, over the last minute."""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 2),
+    }
+
+
+def ratio(figures: Figures, row: Measure) -> float | None:
+    """How many times better ours is than Node's, by the medians; None where one of them is not there."""
+    ours, node = median(figures, "ours", row.name), median(figures, "Node", row.name)
+    if ours is None or node is None:
+        return None
+    return node / ours if row.less_is_better else ours / node
+
+
+def print_table(figures: Figures, pairs: Sequence[Pair]) -> None:
+    """Print a row for everything measured and a column for every pair, and below why a figure is missing."""
+    header = ("workload", "unit", *(pair.name for pair in pairs), "ratio", "goal", "")
+    rows = [_cells(figures, pairs, row) for row in _ROWS]
+    _print_rows(header, rows)
+    for row in _ROWS:
+        if row.missing is not None:
+            print(f"{row.name} is skipped: {row.missing}")
+
+
+def _print_rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Print a table with rich, or as plain text where rich is not installed."""
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ImportError:
+        _print_plain([header, *rows])
+        return
+    table = Table(*header)
+    for number, column in enumerate(table.columns):
+        column.no_wrap = True
+        column.justify = "right" if 2 <= number < len(header) - 1 else "left"
+    for cells in rows:
+        table.add_row(*cells)
+    Console().print(table)
+
+
+def write_json(path: Path, figures: Figures, pairs: Sequence[Pair], rounds: int, where: dict[str, Any]) -> None:
+    """Save every figure of every round, and the medians and ratios."""
+    results = {
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": where,
+        "rounds": rounds,
+        "plans": {pair.name: dict(pair.plan) for pair in pairs},
+        "rows": [_result(figures, pairs, row) for row in _ROWS],
+    }
+    path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def _result(figures: Figures, pairs: Sequence[Pair], row: Measure) -> dict[str, Any]:
+    return {
+        **attrs.asdict(row, filter=attrs.filters.include("name", "unit", "goal", "less_is_better", "missing")),
+        "ratio": ratio(figures, row),
+        "median": {pair.name: median(figures, pair.name, row.name) for pair in pairs},
+        "all": {pair.name: figures[pair.name].get(row.name, []) for pair in pairs},
+    }
+
+
+def _cells(figures: Figures, pairs: Sequence[Pair], row: Measure) -> tuple[str, ...]:
+    times = ratio(figures, row)
+    measured = [_number(median(figures, pair.name, row.name)) for pair in pairs]
+    return (row.name, row.unit, *measured, _times(times), _times(row.goal), _verdict(row, times))
+
+
+def _verdict(row: Measure, times: float | None) -> str:
+    if row.missing is not None:
+        return "skipped"
+    if times is None:
+        return "not measured"
+    return "reached" if times >= row.goal else "below"
+
+
+def _times(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _print_plain(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

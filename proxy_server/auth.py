@@ -1,0 +1,103 @@
+"""Who may come in: the secret in the connection string, the origins of web pages, and keeping the secret out of logs.
+
+The connection string is `http://host:port/<secret>/`. Its path is all that clients send of it unchanged
+(Miniflare fetches the string as it is, and for RPC turns its scheme into ws and adds a query), so the secret
+is the path, all of it.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import secrets
+from typing import Final
+
+import attrs
+
+from proxy_server.channels import Scope, header
+
+__all__ = ["Gate", "RedactingFormatter", "Refusal", "connection_string", "is_loopback", "new_secret"]
+
+# 256 bits: nothing that is tried over a network finds it.
+_SECRET_BYTES: Final = 32
+
+
+@attrs.frozen
+class Refusal:
+    """Why a request does not pass: an HTTP status and one line of text."""
+
+    status: int
+    text: str
+
+
+# The same for every path, method and channel: it tells nothing about what is behind.
+_UNAUTHORIZED: Final = Refusal(401, "the secret of the connection string is missing or wrong")
+_FOREIGN_ORIGIN: Final = Refusal(403, "web pages of this origin may not use this server: see allowed_origins")
+
+
+@attrs.frozen
+class Gate:
+    """Decides whether a request passes, before anything else of it is looked at.
+
+    Args:
+        secret: the path segment that opens.
+        allowed_origins: origins of web pages that may come in with the secret. A request without an Origin
+            header is no web page's: the Workers runtime, Node and Python send none.
+    """
+
+    secret: str = attrs.field(repr=False)
+    allowed_origins: frozenset[str] = frozenset()
+
+    def refusal(self, scope: Scope) -> Refusal | None:
+        """Why a request or a WebSocket handshake is refused; None where it passes."""
+        if not hmac.compare_digest(_path(scope), self.secret.encode()):
+            return _UNAUTHORIZED
+        origin = header(scope, b"origin")
+        if origin is not None and origin not in self.allowed_origins:
+            return _FOREIGN_ORIGIN
+        return None
+
+
+def _path(scope: Scope) -> bytes:
+    """The path below the point where the application is mounted, without the slashes around it."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path.removeprefix("/").removesuffix("/").encode("utf-8", "surrogatepass")
+
+
+def new_secret() -> str:
+    """A fresh secret, in characters that a URL's path takes as they are."""
+    return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def connection_string(host: str, port: int, secret: str) -> str:
+    """The URL that gives access to a server which listens on an address."""
+    address = _address(host)
+    if address is not None and address.is_unspecified:
+        # "All addresses" is none that one can connect to; this machine's own is one of them.
+        host = "127.0.0.1" if address.version == 4 else "::1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/{secret}/"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on the host."""
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
+
+
+class RedactingFormatter(logging.Formatter):
+    """A log format in which the secret never appears, whoever logs it, in messages and in tracebacks."""
+
+    def __init__(self, secret: str) -> None:
+        super().__init__("%(levelname)s %(name)s: %(message)s")
+        self._secret = secret
+
+    def format(self, record: logging.LogRecord) -> str:
+        return super().format(record).replace(self._secret, "<secret>")

@@ -1,0 +1,79 @@
+"""What a binding is to the proxy, and which types of binding there are.
+
+A module of this package serves one type: its `parse(table)` checks the binding's own table of the
+configuration and returns the Opener. The modules are imported when a configuration asks for them: each needs
+packages of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeAlias
+
+from anyio.abc import TaskGroup
+
+from capnweb_py.web import Request, Response
+from proxy_server.tables import Table, suggestion
+
+__all__ = ["Binding", "BindingError", "Opener", "parse_binding"]
+
+
+class BindingError(Exception):
+    """A binding cannot do what was asked of it. The message is for its user, who can act on it."""
+
+
+class Binding(Protocol):
+    """An open binding, on the serving side. It is used by many sessions and requests at a time."""
+
+    def rpc_main(self) -> object:
+        """What one RPC session gets as its main object; called once a session.
+
+        Raises:
+            BindingError: if the binding does not speak RPC.
+        """
+
+    async def fetch(self, request: Request) -> Response:
+        """Answer one request of the HTTP channel. The caller closes the response's body, whatever happens.
+
+        Raises:
+            BindingError: if the binding does not speak HTTP.
+        """
+
+    async def aclose(self) -> None:
+        """Release what the binding holds. No session and no request uses it any more."""
+
+
+# Opens a binding when the server starts. Tasks that the binding needs for all its life are started in the
+# group, which is cancelled after `aclose`. Raises BindingError if the binding cannot be opened.
+Opener: TypeAlias = Callable[[TaskGroup], Awaitable[Binding]]
+
+_MODULES: Final = {
+    "service": "proxy_server.bindings.service",
+    "images": "proxy_server.bindings.images",
+}
+# Types that Wrangler knows, and that a person may rightly expect here.
+_NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "d1", "queue"})
+
+
+def parse_binding(table: Table) -> Opener:
+    """Check the table of one binding.
+
+    Raises:
+        ConfigError: if its type is unknown, its table not valid, or a package that its type needs is not
+            installed.
+    """
+    kind = table.text("type")
+    if kind in _NOT_SERVED_YET:
+        raise table.error(f'"{kind}" is a type that this server does not serve yet', "type")
+    if kind not in _MODULES:
+        raise table.error(f'"{kind}" is no type of binding: {suggestion(kind, _MODULES)}', "type")
+    try:
+        module = importlib.import_module(_MODULES[kind])
+    except ModuleNotFoundError as error:
+        raise table.error(
+            f'"{kind}" needs the Python package "{error.name}": install capnweb-py[{kind}]',
+            "type",
+        ) from error
+    parse: Callable[[Table], Opener] = module.parse
+    return parse(table)

@@ -1,0 +1,212 @@
+"""The "images" binding: pictures made by the engine in `proxy_server.imaging`, over both channels.
+
+Here is its HTTP channel: the forms that the Workers runtime's own `env.IMAGES` sends (workerd,
+src/cloudflare/internal/images-api.ts), and the answers that it reads. The RPC channel is in images_rpc.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import attrs
+from anyio.abc import TaskGroup
+
+from capnweb_py.web import ReadableStream, Request, Response
+from proxy_server.bindings import Binding, Opener
+from proxy_server.bindings.images_renderer import Renderer, text_source
+from proxy_server.bindings.images_rpc import ImagesBinding
+from proxy_server.bindings.multipart import FormError, Part, PartTooLargeError, read_form
+from proxy_server.imaging import ImageInfo, ImagesError, Output, Source, Text
+from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST
+from proxy_server.imaging.fields import shown
+from proxy_server.imaging.sources import MAX_IMAGE_BYTES
+from proxy_server.tables import Table
+
+__all__ = ["MAX_FIELD_BYTES", "Images", "parse"]
+
+# How large a field may be that is no image. The longest is `transforms`: 64 operations at most, each of which
+# has room here for a thousand characters.
+MAX_FIELD_BYTES: Final = 65_536
+
+# How much of a finished picture is handed to the connection at a time.
+_CHUNK_BYTES: Final = 65_536
+
+_CANVAS_FIELDS: Final = ("image", "text_input")
+_DRAWN_FIELDS: Final = ("draw_image", "draw_text")
+_OPTION_FIELDS: Final = ("transforms", "output_format", "output_quality", "background", "anim")
+_IMAGE_FIELDS: Final = frozenset({"image", "draw_image"})
+
+
+def parse(table: Table) -> Opener:
+    """Check the table of an images binding. `max_input_bytes` lowers the cap on one image file.
+
+    Raises:
+        ConfigError: if a key is unknown, or its value not valid.
+    """
+    max_input_bytes = table.integer("max_input_bytes", MAX_IMAGE_BYTES, low=1, high=MAX_IMAGE_BYTES)
+    table.finish()
+
+    async def open_images(_tasks: TaskGroup) -> Binding:
+        return Images(max_input_bytes)
+
+    return open_images
+
+
+class Images:
+    """Answers both channels. Nothing is kept between requests.
+
+    Args:
+        max_input_bytes: how large one image file may be; 1 to MAX_IMAGE_BYTES.
+    """
+
+    def __init__(self, max_input_bytes: int = MAX_IMAGE_BYTES) -> None:
+        self._renderer = Renderer(max_input_bytes)
+
+    def rpc_main(self) -> object:
+        return ImagesBinding(self._renderer)
+
+    async def fetch(self, request: Request) -> Response:
+        """Answer `POST /info` and `POST /transform`. What the engine refuses is a response that says so."""
+        try:
+            return await self._answer(request)
+        except ImagesError as error:
+            # The runtime throws an error with the number in this header, and the body as its message.
+            return Response(str(error), status=error.status, headers={"cf-images-binding": f"err={error.code}"})
+        finally:
+            if request.body is not None:
+                # Of a form that is refused, the rest is not read.
+                await request.body.aclose()
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    async def _answer(self, request: Request) -> Response:
+        path = urlsplit(request.url).path
+        if request.method != "POST" or path not in {"/info", "/transform"}:
+            raise ImagesError(
+                BAD_REQUEST,
+                f"{request.method} {path} is nothing that this binding answers: POST /info and POST /transform are",
+                status=404,
+            )
+        if path == "/info":
+            return await self._info(request)
+        return await self._transform(request)
+
+    async def _info(self, request: Request) -> Response:
+        form = await self._form(request, ("image",))
+        return Response.from_json(_info_json(await self._renderer.probe(form.one("image"))))
+
+    async def _transform(self, request: Request) -> Response:
+        form = await self._form(request, (*_CANVAS_FIELDS, *_DRAWN_FIELDS, *_OPTION_FIELDS))
+        rendered = await self._renderer.render(_sources(form), _operations(form), _output(form))
+        body = ReadableStream(_chunks(rendered.data), length=len(rendered.data))
+        return Response(body, headers={"content-type": rendered.content_type})
+
+    async def _form(self, request: Request, names: tuple[str, ...]) -> _Form:
+        image_bytes = self._renderer.max_input_bytes
+        sizes = {name: image_bytes if name in _IMAGE_FIELDS else MAX_FIELD_BYTES for name in names}
+        try:
+            return _Form(await read_form(request, sizes))
+        except PartTooLargeError as error:
+            refusal = self._renderer.too_large() if error.field in _IMAGE_FIELDS else _bad_request(str(error))
+            raise refusal from error
+        except FormError as error:
+            raise _bad_request(str(error)) from error
+
+
+@attrs.frozen
+class _Form:
+    """The parts of a form, in their order."""
+
+    parts: list[Part]
+
+    def optional(self, name: str) -> bytes | None:
+        """The content of a field that comes once or not at all."""
+        found = [part.data for part in self.parts if part.name == name]
+        if len(found) > 1:
+            raise _bad_request(f'the field "{name}" comes {len(found)} times, and is allowed once')
+        return found[0] if found else None
+
+    def one(self, name: str) -> bytes:
+        """The content of a field that has to be there."""
+        data = self.optional(name)
+        if data is None:
+            raise _bad_request(f'the field "{name}" is missing')
+        return data
+
+    def text(self, name: str) -> str | None:
+        """The same as `optional`, as text."""
+        data = self.optional(name)
+        return None if data is None else _utf8(name, data)
+
+
+def _bad_request(problem: str) -> ImagesError:
+    return ImagesError(BAD_REQUEST, f"Bad request to the Images binding: {problem}")
+
+
+def _sources(form: _Form) -> list[Source]:
+    """The canvas, and the images to draw, which are numbered from 1 in the order of their parts, images and
+    texts alike."""
+    image, text = (form.optional(name) for name in _CANVAS_FIELDS)
+    if (image is None) == (text is None):
+        raise _bad_request('one of the fields "image" and "text_input" is needed, and not both')
+    canvas = _text("text_input", text) if image is None else image
+    drawn = [part for part in form.parts if part.name in _DRAWN_FIELDS]
+    return [canvas, *(_text(part.name, part.data) if part.name == "draw_text" else part.data for part in drawn)]
+
+
+def _text(field: str, data: bytes | None) -> Text:
+    values = _json(field, data or b"")
+    if not isinstance(values, dict) or "text" not in values:
+        raise _bad_request(f'the field "{field}" is no JSON object with a "text"')
+    return text_source(values.pop("text"), values)
+
+
+def _operations(form: _Form) -> list[Any]:
+    operations = _json("transforms", form.one("transforms"))
+    if not isinstance(operations, list):
+        raise _bad_request('the field "transforms" is no JSON array')
+    return operations
+
+
+def _output(form: _Form) -> Output:
+    media_type = form.text("output_format")
+    if media_type is None:
+        raise _bad_request('the field "output_format" is missing')
+    anim = form.text("anim")
+    if anim not in {None, "true", "false"}:
+        raise ImagesError(BAD_OPTION, f"output.anim must be true or false, not {shown(anim)}")
+    return Output(
+        media_type,
+        quality=form.text("output_quality"),
+        background=form.text("background"),
+        anim=anim != "false",
+    )
+
+
+def _json(field: str, data: bytes) -> Any:
+    try:
+        return json.loads(_utf8(field, data))
+    except (ValueError, RecursionError) as error:
+        raise _bad_request(f'the field "{field}" is no JSON: {error}') from error
+
+
+def _utf8(field: str, data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise _bad_request(f'the field "{field}" is no UTF-8: {error}') from error
+
+
+def _info_json(info: ImageInfo) -> dict[str, object]:
+    """What the runtime makes the result of `info()` from: the field that it calls fileSize is file_size here."""
+    return {key: value for key, value in attrs.asdict(info).items() if value is not None}
+
+
+async def _chunks(data: bytes) -> AsyncGenerator[bytes, None]:
+    """Piece by piece: a slow reader holds back the next one, and not the whole picture in its socket's buffer."""
+    for start in range(0, len(data), _CHUNK_BYTES):
+        yield data[start : start + _CHUNK_BYTES]

@@ -1,0 +1,70 @@
+"""What both channels of the images binding stand on: the engine in worker threads, and how its answers and a
+text are put.
+
+Nothing here knows which channel a picture came in by or goes out by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+import anyio
+from anyio import to_thread
+
+from proxy_server.imaging import ImageInfo, ImagesError, Output, Rendered, Source, Text, probe, render
+from proxy_server.imaging.errors import BAD_OPTION, TOO_MANY_BYTES
+from proxy_server.imaging.fields import Fields
+
+__all__ = ["MAX_RENDERS", "Renderer", "text_source"]
+
+# How many pictures are worked on at a time. libvips puts every core to one picture by itself, and each may hold
+# 400 MB of pixels (MAX_PIXELS of the engine): more at a time would take memory and save no time.
+MAX_RENDERS: Final = 4
+
+
+class Renderer:
+    """The images engine, off the event loop: libvips blocks, so it runs in threads, MAX_RENDERS at most.
+
+    A call that is cancelled ends when its thread does: the memory of a picture is free only then.
+
+    Args:
+        max_input_bytes: how large one image file may be.
+    """
+
+    def __init__(self, max_input_bytes: int) -> None:
+        self.max_input_bytes = max_input_bytes
+        self._threads = anyio.CapacityLimiter(MAX_RENDERS)
+
+    def too_large(self) -> ImagesError:
+        """The error about an image of more bytes than this binding takes, to raise."""
+        return ImagesError(TOO_MANY_BYTES, f"The image is too large: at most {self.max_input_bytes} bytes are allowed")
+
+    async def probe(self, data: bytes) -> ImageInfo:
+        """See `imaging.probe`."""
+        return await to_thread.run_sync(probe, data, limiter=self._threads)
+
+    async def render(self, sources: Sequence[Source], operations: Sequence[object], output: Output) -> Rendered:
+        """See `imaging.render`."""
+        work = partial(render, sources, operations, output)
+        return await to_thread.run_sync(work, limiter=self._threads)
+
+
+def text_source(content: Any, options: Mapping[str, Any]) -> Text:
+    """A text to be rasterized, from the options of `.text()`: font, size, color. Their values are checked when
+    it is.
+
+    Raises:
+        ImagesError: 9401, an option is unknown, or the font is one to be downloaded.
+    """
+    Fields("text", options).allow("font", "size", "color")
+    font: Any = options.get("font")
+    if isinstance(font, Mapping) and "url" in font:
+        # The address is the caller's, and this server may reach what the caller cannot.
+        raise ImagesError(
+            BAD_OPTION,
+            "text.font.url is not supported: this server downloads no fonts. "
+            "Leave the font out, or give the name of a font family that is installed on the server",
+        )
+    return Text(content, font=font, size=options.get("size"), color=options.get("color"))

@@ -1,0 +1,291 @@
+"""The images binding for stubs: the targets behind `env.IMAGES`, with the names of the Workers API.
+
+    env.input(photo).transform({width: 256}).draw(env.input(logo), {bottom: 5}).output({format: "image/webp"}).image()
+
+is one round trip. A transformer only records; `output` has the engine do it all. What is asked of a picture is
+checked by the engine. Method names are the Workers API's own.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, Literal
+
+import attrs
+
+from capnweb_py.stub import RpcStub, local_target
+from capnweb_py.target import RpcTarget
+from capnweb_py.values import UNDEFINED, TypedArray
+from proxy_server import imaging
+from proxy_server.bindings.images_renderer import Renderer, text_source
+from proxy_server.imaging import Output, Rendered, Source
+from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST, CONSUMED, NOT_AN_IMAGE
+from proxy_server.imaging.fields import Fields, shown
+from proxy_server.imaging.options import MAX_OPERATIONS
+from proxy_server.imaging.rendering import MAX_SOURCES
+
+__all__ = ["ImageTransformationResult", "ImageTransformer", "ImagesBinding", "ImagesError"]
+
+# How an operation says which image it is for. They come from the order of the calls, never from their options.
+_INDEX_KEYS: Final = frozenset({"imageIndex", "drawImageIndex", "targetImageIndex"})
+
+
+class ImagesError(Exception):
+    """What `env.IMAGES` throws: `code` is Cloudflare's number and travels with the error.
+
+    The message has the runtime's form: "IMAGES_TRANSFORM_ERROR 9520: ...", or "IMAGES_INFO_ERROR ...".
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@contextmanager
+def _thrown_by(operation: Literal["INFO", "TRANSFORM"]) -> Iterator[None]:
+    """Have the engine's errors raised as the runtime throws them."""
+    try:
+        yield
+    except imaging.ImagesError as error:
+        # None: what the image library said is not for peers.
+        raise ImagesError(f"IMAGES_{operation}_{error}", error.code) from None
+
+
+class ImagesBinding(RpcTarget):
+    """The main object of a session: `env.IMAGES`."""
+
+    def __init__(self, renderer: Renderer) -> None:
+        self._renderer = renderer
+
+    async def info(self, image: object, options: object = None) -> dict[str, object]:
+        """What kind of image it is: `{format, fileSize, width, height}`, of an SVG `{format}` alone.
+
+        Args:
+            image: the bytes of an image; in base64 where `options` is `{"encoding": "base64"}`.
+
+        Raises:
+            ImagesError: it is no image, or none that is read.
+        """
+        with _thrown_by("INFO"):
+            info = await self._renderer.probe(_image_bytes(self._renderer, "info", image, options))
+        if info.width is None:
+            return {"format": info.format}
+        return {"format": info.format, "fileSize": info.file_size, "width": info.width, "height": info.height}
+
+    def input(self, image: object, options: object = None) -> ImageTransformer:
+        """Begin with an image. Arguments and errors are those of `info`."""
+        with _thrown_by("TRANSFORM"):
+            return ImageTransformer(self._renderer, _image_bytes(self._renderer, "input", image, options))
+
+    def text(self, content: object, options: object = None) -> ImageTransformer:
+        """Begin with a text.
+
+        Args:
+            content: a string.
+            options: `font` (the name of a family that is installed on the server), `size` in points, `color`.
+
+        Raises:
+            ImagesError: an option is unknown, or the font one to be downloaded.
+        """
+        with _thrown_by("TRANSFORM"):
+            return ImageTransformer(self._renderer, text_source(content, _options("text", options)))
+
+
+class ImageTransformer(RpcTarget):
+    """An image, or a text, and what is to be done to it. It is used up by `output`, or by being drawn."""
+
+    def __init__(self, renderer: Renderer, source: Source) -> None:
+        self._renderer = renderer
+        self._source = source
+        self._steps: list[dict[str, object] | _Drawing] = []
+        self._consumed = False
+
+    def transform(self, options: object) -> ImageTransformer:
+        """Do this next: width, height, fit, rotate, blur and the like. Returns the same transformer."""
+        with _thrown_by("TRANSFORM"):
+            self._record(_step("transform", options))
+        return self
+
+    def draw(self, image: object, options: object = None) -> ImageTransformer:
+        """Draw an image on this one. Returns the same transformer.
+
+        Args:
+            image: the bytes of an image, or a transformer of this binding, which is used up.
+            options: opacity, repeat, composite, top, left, bottom, right.
+
+        Raises:
+            ImagesError: the transformer is used up already.
+            TypeError: `image` is something else.
+        """
+        with _thrown_by("TRANSFORM"):
+            step = _step("draw", options)
+            overlay = self._overlay(image)
+            self._check_room()
+            overlay._consume()
+            self._record(_Drawing(overlay, step))
+        return self
+
+    async def output(self, options: object) -> ImageTransformationResult:
+        """Do all that was recorded, and encode the result.
+
+        Args:
+            options: `format` ("image/webp" and the like, "rgb", "rgba"), `quality`, `background`, `anim`.
+
+        Raises:
+            ImagesError: an image, an option, or what was asked is refused; or the transformer is used up.
+        """
+        with _thrown_by("TRANSFORM"):
+            self._consume()
+            output = _output(options)
+            order = _Order.of(self)
+            return ImageTransformationResult(await self._renderer.render(order.sources, order.operations, output))
+
+    def _overlay(self, image: object) -> ImageTransformer:
+        target = local_target(image) if isinstance(image, RpcStub) else image
+        if isinstance(target, ImageTransformer):
+            return target
+        if isinstance(image, RpcStub):
+            raise TypeError("draw() takes the bytes of an image or a transformer of this binding, not another stub")
+        return ImageTransformer(self._renderer, _image_bytes(self._renderer, "draw", image, None))
+
+    def _record(self, step: dict[str, object] | _Drawing) -> None:
+        self._check_room()
+        self._steps.append(step)
+
+    def _check_room(self) -> None:
+        if len(self._steps) == MAX_OPERATIONS:
+            raise imaging.ImagesError(
+                BAD_OPTION, f"There are more than {MAX_OPERATIONS} operations, which are all that is allowed"
+            )
+
+    def _consume(self) -> None:
+        if self._consumed:
+            # The runtime's words.
+            raise imaging.ImagesError(
+                CONSUMED, "ImageTransformer consumed; you may only call .output() or draw a transformer once"
+            )
+        self._consumed = True
+
+
+class ImageTransformationResult(RpcTarget):
+    """A finished image."""
+
+    def __init__(self, rendered: Rendered) -> None:
+        self._rendered = rendered
+
+    def contentType(self) -> str:
+        """The MIME type."""
+        return self._rendered.content_type
+
+    def image(self, options: object = None) -> bytes:
+        """The file; in base64 where `options` is `{"encoding": "base64"}`."""
+        with _thrown_by("TRANSFORM"):
+            encoded = _is_base64("image", options)
+        return base64.b64encode(self._rendered.data) if encoded else self._rendered.data
+
+
+@attrs.frozen
+class _Drawing:
+    """One `draw`, as it is recorded."""
+
+    overlay: ImageTransformer
+    options: dict[str, object]
+
+
+@attrs.frozen
+class _Order:
+    """What a transformer recorded, as the engine takes it: images by number, and one list of operations.
+
+    A drawn image may have images drawn on it. The numbers, and the order of the operations, are those that the
+    runtime gives them.
+    """
+
+    sources: list[Source] = attrs.field(factory=list)
+    operations: list[dict[str, object]] = attrs.field(factory=list)
+
+    @classmethod
+    def of(cls, canvas: ImageTransformer) -> _Order:
+        order = cls()
+        order._add(canvas)
+        return order
+
+    def _add(self, transformer: ImageTransformer) -> int:
+        """Add an image with all that is drawn on it. Returns its number."""
+        # The cap of the engine, asked here for the sake of the recursion. A transformer that is drawn is used up, so
+        # none contains itself.
+        if len(self.sources) == MAX_SOURCES:
+            raise imaging.ImagesError(BAD_REQUEST, f"There are more than {MAX_SOURCES} images, which are all allowed")
+        number = len(self.sources)
+        self.sources.append(transformer._source)
+        for step in transformer._steps:
+            if isinstance(step, _Drawing):
+                drawn = self._add(step.overlay)
+                self.operations.append({**step.options, "drawImageIndex": drawn, "targetImageIndex": number})
+            else:
+                self.operations.append({**step, "imageIndex": number})
+        return number
+
+
+def _image_bytes(renderer: Renderer, method: str, image: object, options: object) -> bytes:
+    """The bytes of an image that a peer gave: where all of them come in."""
+    encoded = _is_base64(method, options)
+    if isinstance(image, TypedArray):
+        image = bytes(image)
+    if isinstance(image, bytes) or (encoded and isinstance(image, str)):
+        data = _decoded(image) if encoded else image
+        assert isinstance(data, bytes), "a str is decoded"
+        if len(data) > renderer.max_input_bytes:
+            raise renderer.too_large()
+        return data
+    wanted = "bytes, or a str of base64" if encoded else "the bytes of an image"
+    raise TypeError(f"{method}() takes {wanted}, not {type(image).__name__}")
+
+
+def _decoded(text: bytes | str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise imaging.ImagesError(NOT_AN_IMAGE, f"The input is not base64: {error}") from error
+
+
+def _is_base64(method: str, options: object) -> bool:
+    fields = Fields(method, _options(method, options))
+    fields.allow("encoding")
+    encoding = fields.values.get("encoding")
+    if encoding not in {None, "base64"}:
+        raise fields.wrong("encoding", '"base64", or left out')
+    return encoding is not None
+
+
+def _output(options: object) -> Output:
+    fields = Fields("output", _options("output", options))
+    fields.allow(*(field.name for field in attrs.fields(Output)))
+    # The engine checks the values, that of a missing format among them.
+    values: Mapping[str, Any] = fields.values
+    return Output(**{"format": None, **values})
+
+
+def _step(method: str, options: object) -> dict[str, object]:
+    step = _options(method, options)
+    for key in sorted(_INDEX_KEYS & step.keys()):
+        raise imaging.ImagesError(BAD_OPTION, f"{method} has the unknown option {shown(key)}")
+    return step
+
+
+def _options(method: str, options: object) -> dict[str, object]:
+    """An object of options as a peer gave it, without what is undefined: to JavaScript that is absent."""
+    if options is None or options is UNDEFINED:
+        return {}
+    if not isinstance(options, dict):
+        raise TypeError(f"{method}() takes its options as an object, not as {type(options).__name__}")
+    return _defined(options)
+
+
+def _defined(options: dict[str, Any]) -> dict[str, object]:
+    return {
+        key: _defined(value) if isinstance(value, dict) else value
+        for key, value in options.items()
+        if value is not UNDEFINED and value is not None
+    }

@@ -1,0 +1,212 @@
+"""The HTTP channel: a request that was wrapped for the proxy is unwrapped, given to the binding, and answered.
+
+The wrapping is that of Cloudflare's remote bindings: `MF-URL` is the original URL, `MF-Header-<name>` the
+original headers, method and body are the request's own. Bodies stream both ways, one chunk at a time: neither
+is ever held whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import closing
+from typing import Any, Final
+
+import anyio
+
+from capnweb_py.web import Headers, ReadableStream, Request, Response
+from proxy_server.bindings import Binding, BindingError
+from proxy_server.channels import LOG, Receive, Scope, Send, end_to_end, header, send_text
+
+__all__ = ["serve_http"]
+
+# What a request is for when nobody says: the default of Cloudflare's own proxy worker.
+_DEFAULT_URL: Final = "http://example.com"
+_PREFIX: Final = b"mf-header-"
+
+# RFC 9110, section 6.4.1: the statuses whose responses have no content, and so no length of it to declare.
+_NO_CONTENT: Final = frozenset({204, 304})
+
+# How long a response's body may take to close, in seconds, once nobody reads it any more.
+_CLOSE_TIMEOUT: Final = 5.0
+
+
+async def serve_http(binding: Binding, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one request from the binding.
+
+    The handler is cancelled when the client goes away. What the handler raises becomes a 500 with its
+    message; once the response has begun it can only be cut off, so that is raised, and the server breaks the
+    connection.
+    """
+    with closing(_Upload(receive)) as upload:
+        try:
+            request = _unwrapped(scope, upload)
+        except ValueError as error:
+            await send_text(send, 400, f"the request cannot be passed on: {error}")
+            return
+        failure = await _exchange(binding, request, upload, send)
+    if failure is not None:
+        raise failure
+
+
+async def _exchange(binding: Binding, request: Request, upload: _Upload, send: Send) -> Exception | None:
+    """Give the request to the binding and its response to the client. Returns what cut the response off."""
+    failure: Exception | None = None
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_cancel_when_gone, upload, tasks.cancel_scope)
+        response = await _answer(binding, request)
+        try:
+            await _send_response(response, _sender(send))
+        except _ClientLeftError:
+            LOG.debug("the client left before the end of its response")
+        except Exception as error:
+            # Returned, not raised: the task group would wrap it.
+            failure = error
+        finally:
+            await _close(response)
+        tasks.cancel_scope.cancel()
+    return failure
+
+
+class _ClientLeftError(Exception):
+    """The server found out in sending that nobody is there to read."""
+
+
+def _sender(send: Send) -> Send:
+    """The server's `send`, whose OSError (ASGI, section "Disconnected Client") is told from one of the body."""
+
+    async def send_to_client(event: MutableMapping[str, Any]) -> None:
+        try:
+            await send(event)
+        except OSError as error:
+            raise _ClientLeftError from error
+
+    return send_to_client
+
+
+async def _cancel_when_gone(upload: _Upload, handler: anyio.CancelScope) -> None:
+    await upload.pump()
+    handler.cancel()
+
+
+def _unwrapped(scope: Scope, upload: _Upload) -> Request:
+    """The request that the client of the proxy was given.
+
+    Raises:
+        ValueError: if it is none that can be made.
+    """
+    headers = Headers()
+    for name, value in scope["headers"]:
+        if name.startswith(_PREFIX):
+            headers.append(name.removeprefix(_PREFIX).decode("latin-1"), value.decode("latin-1"))
+        elif name == b"upgrade":
+            # The one header that clients do not rename: the Workers runtime would refuse the response
+            # otherwise.
+            headers.append("upgrade", value.decode("latin-1"))
+    body = ReadableStream(upload, length=_declared_length(scope)) if _has_body(scope) else None
+    return Request(header(scope, b"mf-url") or _DEFAULT_URL, method=scope["method"], headers=headers, body=body)
+
+
+def _has_body(scope: Scope) -> bool:
+    """RFC 9112, section 6.3: a request has a body if it says so. Of length 0, fetch means none."""
+    return header(scope, b"transfer-encoding") is not None or (_declared_length(scope) or 0) > 0
+
+
+def _declared_length(scope: Scope) -> int | None:
+    length = header(scope, b"content-length")
+    return None if length is None else int(length)
+
+
+async def _answer(binding: Binding, request: Request) -> Response:
+    try:
+        return await binding.fetch(request)
+    except BindingError as error:
+        return Response(str(error), status=500)
+    except Exception as error:
+        LOG.exception("a binding failed to answer %s %s", request.method, request.url)
+        return Response(str(error), status=500)
+
+
+async def _send_response(response: Response, send: Send) -> None:
+    pairs = _final_headers(response).pairs()
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    if response.body is not None and response.buffered is None:
+        async for chunk in response.body:
+            # An int or a str would not be refused by every server, but sent as something else.
+            await send({"type": "http.response.body", "body": bytes(memoryview(chunk)), "more_body": True})
+    await send({"type": "http.response.body", "body": response.buffered or b"", "more_body": False})
+
+
+def _final_headers(response: Response) -> Headers:
+    """The headers of a response as they stand on the connection to the client."""
+    headers = end_to_end(response.headers)
+    if response.status in _NO_CONTENT:
+        return headers
+    if response.body is not None and response.body.length is not None:
+        headers["content-length"] = str(response.body.length)
+    elif response.body is None:
+        # Where a HEAD request is answered, the length is that of what GET would bring.
+        headers.setdefault("content-length", "0")
+    return headers
+
+
+async def _close(response: Response) -> None:
+    """Close the body, even while the handler is being cancelled: it may hold files and connections."""
+    if response.body is None or response.buffered is not None:
+        return
+    with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True) as patience:
+        await response.body.aclose()
+    if patience.cancelled_caught:
+        LOG.warning("the body of a response did not close within %s s", _CLOSE_TIMEOUT)
+
+
+class _Upload:
+    """The body of a request on its way from the server to the handler, and the watch for the client's departure.
+
+    `receive` has one caller, `pump`: it runs beside the handler, one chunk ahead of it. A client that leaves
+    while its own body waits to be read is noticed when the handler reads on.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._writer, self._reader = anyio.create_memory_object_stream[bytes](1)
+        self._complete = False
+
+    async def pump(self) -> None:
+        """Pass chunks on until the client has gone."""
+        with self._writer:
+            while (message := await self._receive())["type"] == "http.request":
+                if chunk := message.get("body", b""):
+                    await self._pass_on(chunk)
+                if not message.get("more_body", False):
+                    self._complete = True
+                    self._writer.close()
+
+    async def _pass_on(self, chunk: bytes) -> None:
+        try:
+            await self._writer.send(chunk)
+        except anyio.BrokenResourceError:
+            # The handler closed the body: it does not want the rest, which is read and dropped.
+            LOG.debug("%d bytes of a request's body were not read", len(chunk))
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self._reader.receive()
+        except anyio.EndOfStream:
+            if self._complete:
+                raise StopAsyncIteration from None
+            raise ConnectionResetError("the client left before the end of its request's body") from None
+        except anyio.ClosedResourceError:
+            raise RuntimeError("the request is over, and its body can no longer be read") from None
+
+    async def aclose(self) -> None:
+        """Stop reading: what else arrives is dropped."""
+        self._reader.close()
+
+    def close(self) -> None:
+        """The request is over. A handler that kept its body reads nothing more."""
+        self._writer.close()
+        self._reader.close()

@@ -1,0 +1,189 @@
+"""The command line: `serve CONFIG` and `demo`. It binds the port, runs the server on it, and says where it is.
+
+Standard output is for the one line that programs read, the connection string; everything else goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import uvicorn
+
+from capnweb_py.options import SessionOptions
+from proxy_server.app import ProxyApp
+from proxy_server.auth import Gate, RedactingFormatter, connection_string, is_loopback, new_secret
+from proxy_server.config import Config, ConfigError, load
+
+__all__ = ["main", "serve"]
+
+# The exit code for what its user can put right: the command line (argparse's own), the configuration, the
+# address.
+_USAGE_ERROR: Final = 2
+
+# In seconds. Idle WebSockets stay open through routers that forget connections after a minute, and one whose
+# peer is gone is noticed. A peer may be slow to answer: while it takes in a large message, its pong waits
+# behind it.
+_PING_INTERVAL: Final = 20.0
+_PING_TIMEOUT: Final = 60.0
+
+# In seconds. Longer than clients keep idle connections for, or they would reuse one in the moment in which it
+# is closed.
+_KEEP_ALIVE: Final = 75
+# In seconds: how long requests may go on after the signal to stop, before they are cancelled.
+_GRACEFUL_SHUTDOWN: Final = 5
+
+# In bytes. A request's head holds all original headers, each with a longer name; servers commonly take 8 to
+# 64 KiB.
+_MAX_HEAD: Final = 64 * 1024
+
+
+class _AddressError(Exception):
+    """The server cannot listen on an address. The message is one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: the command line, without the program's name; that of the process by default.
+
+    Returns:
+        the exit code: 0 after a graceful stop, 2 for a configuration or an address that cannot be used.
+    """
+    parsed = _parser().parse_args(arguments)
+    if parsed.command == "demo":
+        # Imported here: it needs the images' packages, which serving may do without.
+        exit_code: int = importlib.import_module("proxy_server.demo").main()
+        return exit_code
+    try:
+        config = load(parsed.config)
+        return serve(config, host=parsed.host, port=parsed.port, as_json=parsed.json)
+    except (ConfigError, _AddressError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m proxy_server", description="Serve Python, and what it reaches, as remote bindings."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serving = commands.add_parser("serve", help="serve the bindings of a configuration until SIGINT or SIGTERM")
+    serving.add_argument("config", metavar="CONFIG", help="a TOML file, wrangler.toml or wrangler.jsonc")
+    serving.add_argument("--host", help="the address to listen on, instead of the configuration's (127.0.0.1)")
+    serving.add_argument("--port", type=_port, help="instead of the configuration's (8787); 0 is any free one")
+    serving.add_argument("--json", action="store_true", help="print the connection string as a JSON object")
+    commands.add_parser("demo", help="show a service, a callback and image transforms, on a server of its own")
+    return parser
+
+
+def _port(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        if 0 <= (port := int(text)) <= 65535:
+            return port
+    raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535 are")
+
+
+def serve(config: Config, *, host: str | None = None, port: int | None = None, as_json: bool = False) -> int:
+    """Serve a configuration until the process is told to stop by SIGINT or SIGTERM.
+
+    Args:
+        config: what to serve.
+        host, port: instead of the configuration's.
+        as_json: print `{"url": ...}` instead of the bare connection string.
+
+    Raises:
+        _AddressError: if it cannot listen there.
+    """
+    host = config.server.host if host is None else host
+    listener = _listen(host, config.server.port if port is None else port)
+    if not is_loopback(host):
+        print(
+            f"warning: {host} can be reached from other machines. Whoever has the connection string can use "
+            "every binding, and it crosses the network unencrypted.",
+            file=sys.stderr,
+        )
+    secret = config.server.secret or new_secret()
+    _log_to_stderr(secret)
+    url = connection_string(host, listener.getsockname()[1], secret)
+    options = SessionOptions()
+    app = ProxyApp(config.bindings, Gate(secret, config.server.allowed_origins), options)
+    server = _AnnouncingServer(_uvicorn_config(app, options), json.dumps({"url": url}) if as_json else url)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        # uvicorn raises the signal again when it has stopped; with its own handler in place that ends in
+        # nothing, and the exit code is that of a program that has done what it was told.
+        signal.signal(stop, server.handle_exit)
+    with listener:
+        server.run(sockets=[listener])
+    return 0
+
+
+class _AnnouncingServer(uvicorn.Server):
+    """A server that prints a line once it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+        super().__init__(config)
+        self._announcement = announcement
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        print(self._announcement, flush=True)
+
+
+def _uvicorn_config(app: ProxyApp, options: SessionOptions) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="h11",
+        h11_max_incomplete_event_size=_MAX_HEAD,
+        ws="websockets-sansio",
+        ws_max_size=options.limits.max_message_size,
+        ws_ping_interval=_PING_INTERVAL,
+        ws_ping_timeout=_PING_TIMEOUT,
+        # The peer is near, or its messages are short: compressing costs more than it saves.
+        ws_per_message_deflate=False,
+        lifespan="on",
+        log_config=None,
+        # The path of every request is the secret.
+        access_log=False,
+        # Responses are the bindings': nothing is added to them.
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=_GRACEFUL_SHUTDOWN,
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        # `create_server` adds the address to the text of an error, and the message has it already.
+        reason = error.strerror if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
+        advice = "choose another one with --port, or 0 for any free one" if port else "choose another one with --host"
+        raise _AddressError(f"cannot listen on {host} port {port}: {reason}: {advice}") from error
+
+
+def _log_to_stderr(secret: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter(secret))
+    # WARNING: below it, uvicorn logs the path of every WebSocket.
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a record of uvicorn is worth a line: it calls every handshake that was refused incomplete."""
+    return record.msg != "ASGI callable returned without completing handshake."

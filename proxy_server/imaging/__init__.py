@@ -1,0 +1,15 @@
+"""The images engine: what the `images` binding does to pixels, on libvips. It knows no RPC and no HTTP.
+
+`probe` answers `.info()`, and `render` does `.input().transform().draw().output()` in one go; everything else
+serves these two. Files, from the ground floor up: errors, colors, fields, options (the JSON, checked),
+geometry (arithmetic), picture, sources and text (bytes to pixels), transforms and drawing (pixels to pixels),
+encoding (pixels to bytes), rendering.
+"""
+
+from .encoding import Output, Rendered
+from .errors import ImagesError
+from .rendering import Source, render
+from .sources import ImageInfo, probe
+from .text import Text
+
+__all__ = ["ImageInfo", "ImagesError", "Output", "Rendered", "Source", "Text", "probe", "render"]

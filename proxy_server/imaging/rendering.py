@@ -1,0 +1,111 @@
+"""`.output()`: sources and operations in, a finished image out.
+
+Everything that can be refused is refused first: the options, then every header, and only then is a pixel
+decoded. After each operation its result is worked out and the caps are checked again, so that cost and memory
+grow with the number of operations and no faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyvips
+
+from .drawing import drawn
+from .encoding import Output, Rendered, encode, parse_output
+from .errors import BAD_REQUEST, CONSUMED, ImagesError
+from .options import Draw, Operation, parse_operations
+from .picture import Picture, check_pixels, check_size
+from .sources import Encoded, decode, read_header
+from .text import Text, rasterize
+from .transforms import transformed
+
+# A real request draws fewer than ten. Each is decoded, and in memory until it is drawn.
+MAX_SOURCES = 32
+
+Source = bytes | Text
+
+
+def render(sources: Sequence[Source], operations: Sequence[object], output: Output) -> Rendered:
+    """Apply `operations` in order, and encode the first source.
+
+    `sources[0]` is the canvas, the others are images to draw. An operation is a JSON object as the Workers
+    runtime sends it in the form field `transforms`: `{"imageIndex": 0, "width": 256}` changes an image, and
+    `{"drawImageIndex": 1, "targetImageIndex": 0, "bottom": 5}` draws one on another, which uses it up.
+
+    Blocks while it computes: on an event loop, call it in a worker thread. Raises ImagesError, and nothing
+    else.
+    """
+    encoding = parse_output(output)
+    if not 1 <= len(sources) <= MAX_SOURCES:
+        raise ImagesError(BAD_REQUEST, f"There are {len(sources)} images; 1 to {MAX_SOURCES} are allowed")
+    steps = parse_operations(operations, len(sources))
+    _check_order(steps)
+    pictures = _Pictures(sources, animated=encoding.animates)
+    for number, step in enumerate(steps):
+        try:
+            pictures.apply(step)
+        except pyvips.Error as error:
+            raise ImagesError(BAD_REQUEST, f"transforms[{number}] failed in the image library", status=500) from error
+    return encode(pictures.canvas, encoding)
+
+
+def _check_order(steps: Sequence[Operation]) -> None:
+    """Refuse an operation on an image that is already drawn, and one that draws an image on itself."""
+    used: set[int] = set()
+    for number, step in enumerate(steps):
+        named = {step.target, step.overlay} if isinstance(step, Draw) else {step.target}
+        if named & used:
+            raise ImagesError(
+                CONSUMED,
+                f"transforms[{number}] uses an image that is already drawn; an image can be drawn once",
+            )
+        if isinstance(step, Draw):
+            if step.overlay in (0, step.target):
+                raise ImagesError(BAD_REQUEST, f"transforms[{number}] draws the canvas, or an image on itself")
+            used.add(step.overlay)
+
+
+class _Pictures:
+    """The images of one request, by their numbers, as they are after the operations so far."""
+
+    def __init__(self, sources: Sequence[Source], *, animated: bool) -> None:
+        # An image that is drawn is a still: its first frame.
+        opened = [
+            _open(f"images[{number}]", source, animated=animated and number == 0)
+            for number, source in enumerate(sources)
+        ]
+        check_pixels(sum(source.pixels for source in opened if isinstance(source, Encoded)))
+        self._pictures = {number: _load(source) for number, source in enumerate(opened)}
+        self._check()
+
+    @property
+    def canvas(self) -> Picture:
+        return self._pictures[0]
+
+    def apply(self, step: Operation) -> None:
+        picture = self._pictures[step.target]
+        if isinstance(step, Draw):
+            # Drawn, it is needed no more, and its memory is free.
+            changed = drawn(picture, self._pictures.pop(step.overlay), step)
+        else:
+            changed = transformed(picture, step)
+        check_size(changed.size, len(changed.frames))
+        self._pictures[step.target] = changed
+        self._check()
+        self._pictures[step.target] = changed.rendered()
+
+    def _check(self) -> None:
+        check_pixels(sum(picture.pixels for picture in self._pictures.values()))
+
+
+def _open(where: str, source: object, *, animated: bool) -> Encoded | Text:
+    if isinstance(source, Text):
+        return source
+    if isinstance(source, bytes):
+        return read_header(source, animated=animated)
+    raise ImagesError(BAD_REQUEST, f"{where} must be the bytes of an image or a text, not {type(source).__name__}")
+
+
+def _load(source: Encoded | Text) -> Picture:
+    return rasterize(source) if isinstance(source, Text) else decode(source)

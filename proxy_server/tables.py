@@ -1,0 +1,150 @@
+"""Reading a table of the configuration key by key, with errors that say where the mistake is and what is valid.
+
+It knows types of values and nothing of what they mean: that is for config.py, and for the bindings that read
+their own tables.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["ConfigError", "Table", "suggestion"]
+
+ValueT = TypeVar("ValueT")
+
+# What TOML and JSON call the types that tomllib and json return.
+_TYPE_NAMES = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    list: "an array",
+    dict: "a table",
+    type(None): "null",
+}
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. One line: the file, the key's path, and what would be valid."""
+
+    def __init__(self, source: Path, path: str, problem: str) -> None:
+        place = f"{source}: {path}" if path else str(source)
+        super().__init__(" ".join(f"{place}: {problem}".split()))
+
+
+def suggestion(name: str, known: Collection[str]) -> str:
+    """The end of a message about an unknown name: the known one that it resembles, or all of them."""
+    close = difflib.get_close_matches(name, known, n=1)
+    if close:
+        return f'did you mean "{close[0]}"?'
+    return f"known here: {', '.join(sorted(known))}" if known else "nothing is known here"
+
+
+class Table:
+    """One table. Every key that it may have is read once; `finish` then refuses those that nobody read.
+
+    Args:
+        values: the table, as tomllib and json return it.
+        source: the file that it is from.
+        path: the dotted path of the table's own key; empty for the whole document.
+    """
+
+    def __init__(self, values: Mapping[str, Any], source: Path, path: str = "") -> None:
+        self.source = source
+        self.path = path
+        self._values = values
+        self._known: list[str] = []
+
+    def error(self, problem: str, key: str | None = None) -> ConfigError:
+        """The error about this table, or about one key of it, for the caller to raise."""
+        path = self.path if key is None else f"{self.path}.{key}" if self.path else key
+        return ConfigError(self.source, path, problem)
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """A string. Without a default, the key is required.
+
+        Raises:
+            ConfigError: if the key is missing, or its value is empty or of another type.
+        """
+        value = self._read(key, str)
+        if value is None:
+            if default is None:
+                raise self.error(f'the key "{key}" is missing, with a string as its value')
+            return default
+        if not value:
+            raise self.error("the string is empty", key)
+        return value
+
+    def optional_text(self, key: str) -> str | None:
+        """A string, or None where the key is absent.
+
+        Raises:
+            ConfigError: if the value is of another type.
+        """
+        return self._read(key, str)
+
+    def integer(self, key: str, default: int, *, low: int, high: int) -> int:
+        """An integer from `low` to `high`.
+
+        Raises:
+            ConfigError: if the value is of another type or out of the range.
+        """
+        value = self._read(key, int)
+        if value is None:
+            return default
+        if not low <= value <= high:
+            raise self.error(f"{value} is out of range: {low} to {high} are valid", key)
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """An array of strings; empty where the key is absent.
+
+        Raises:
+            ConfigError: if the value, or an item of it, is of another type.
+        """
+        values = self._read(key, list)
+        for index, value in enumerate(values or ()):
+            self._check(f"{key}[{index}]", value, str)
+        return tuple(values or ())
+
+    def table(self, key: str) -> Table:
+        """A table inside this one; an empty one where the key is absent.
+
+        Raises:
+            ConfigError: if the value is no table.
+        """
+        return Table(self._read(key, dict) or {}, self.source, f"{self.path}.{key}" if self.path else key)
+
+    def tables(self) -> dict[str, Table]:
+        """All keys of this table, whatever they are named, where each has to be a table itself.
+
+        Raises:
+            ConfigError: if one is none.
+        """
+        return {key: self.table(key) for key in self._values}
+
+    def finish(self) -> None:
+        """Say that every key has been read.
+
+        Raises:
+            ConfigError: if the table has a key that nobody read.
+        """
+        for key in self._values:
+            if key not in self._known:
+                raise self.error(f"unknown key: {suggestion(key, self._known)}", key)
+
+    def _read(self, key: str, kind: type[ValueT]) -> ValueT | None:
+        self._known.append(key)
+        if key not in self._values:
+            return None
+        return self._check(key, self._values[key], kind)
+
+    def _check(self, key: str, value: Any, kind: type[ValueT]) -> ValueT:
+        # By the exact type: a bool is an int to isinstance, and not to the person who wrote the file.
+        if type(value) is not kind:
+            given = _TYPE_NAMES.get(type(value), type(value).__name__)
+            raise self.error(f"{_TYPE_NAMES[kind]} is needed here, and this is {given}", key)
+        return value

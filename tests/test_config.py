@@ -1,0 +1,307 @@
+"""The proxy's configuration: what it may hold, and that a mistake is one line: file, key, what is valid."""
+
+from __future__ import annotations
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from proxying import proxy
+
+from proxy_server.bindings.asgi import AsgiService
+from proxy_server.bindings.service import RpcService
+from proxy_server.bindings.upstream import Upstream
+from proxy_server.config import Config, ConfigError, load
+from proxy_server.wrangler import bindings_of, parse_jsonc
+
+pytestmark = pytest.mark.anyio
+
+TARGETS = """
+    from functools import partial
+    from capnweb_py.target import RpcTarget
+
+    class Greeter(RpcTarget):
+        def hello(self, name): return f"Hello, {name}!"
+
+    class NeedsMore(RpcTarget):
+        def __init__(self, name): pass
+
+    class Application:
+        async def __call__(self, scope, receive, send): pass
+
+    def make(): return Greeter()
+    async def make_later(): return Greeter()
+    async def app(scope, receive, send): pass
+    def wrapped(*arguments): return app(*arguments)
+    instance = Application()
+    partial_app = partial(app)
+    greeter = Greeter()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _fresh_imports(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    known = set(sys.modules)
+    yield
+    for name in set(sys.modules) - known:
+        if name.startswith("targets"):
+            del sys.modules[name]
+
+
+def write(directory: Path, text: str, name: str = "capnweb.toml") -> Path:
+    (directory / "targets.py").write_text(textwrap.dedent(TARGETS))
+    path = directory / name
+    path.write_text(textwrap.dedent(text))
+    return path
+
+
+def read(directory: Path, text: str, name: str = "capnweb.toml") -> Config:
+    return load(write(directory, text, name))
+
+
+def mistake(directory: Path, text: str, name: str = "capnweb.toml") -> str:
+    """The message of the error, without the file, which it has to begin with."""
+    path = write(directory, text, name)
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"{path}: ")
+    return message.removeprefix(f"{path}: ")
+
+
+def service(target: str, more: str = "") -> str:
+    return f'[bindings.S]\ntype = "service"\ntarget = "{target}"\n{more}'
+
+
+# [server]
+
+
+def test_an_empty_file_has_the_defaults(tmp_path: Path) -> None:
+    server = read(tmp_path, "").server
+    assert (server.host, server.port, server.secret) == ("127.0.0.1", 8787, None)
+    assert server.state_dir == tmp_path / ".capnweb"
+    assert server.allowed_origins == frozenset()
+
+
+def test_the_server_table_is_read_and_its_path_is_relative_to_the_file(tmp_path: Path) -> None:
+    text = """
+        [server]
+        host = "::1"
+        port = 0
+        state_dir = "../state"
+        secret = "0123456789abcdefghijkl"
+        allowed_origins = ["https://a.example", "http://localhost:5173"]
+    """
+    server = read(tmp_path, text).server
+    assert (server.host, server.port, server.secret) == ("::1", 0, "0123456789abcdefghijkl")
+    assert server.state_dir.resolve() == tmp_path.parent / "state"
+    assert server.allowed_origins == {"https://a.example", "http://localhost:5173"}
+    assert "0123456789" not in repr(server)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[server]\nprot = 1", 'server.prot: unknown key: did you mean "port"?'),
+        ("[serve]", 'serve: unknown key: did you mean "server"?'),
+        (
+            "[server]\nzzz = 1",
+            "server.zzz: unknown key: known here: allowed_origins, host, port, secret, state_dir",
+        ),
+        ('[server]\nport = "1"', "server.port: an integer is needed here, and this is a string"),
+        ("[server]\nport = true", "server.port: an integer is needed here, and this is true or false"),
+        ("[server]\nport = 65536", "server.port: 65536 is out of range: 0 to 65535 are valid"),
+        ('[server]\nhost = ""', "server.host: the string is empty"),
+        ("server = 1", "server: a table is needed here, and this is an integer"),
+        (
+            '[server]\nsecret = "short"',
+            'server.secret: at least 22 letters, digits, "-" and "_" are needed here',
+        ),
+        (
+            '[server]\nallowed_origins = ["https://a.example/"]',
+            'server.allowed_origins: "https://a.example/" is no origin: '
+            'a scheme and a host, such as "https://example.com", are one',
+        ),
+        (
+            "[server]\nallowed_origins = [1]",
+            "server.allowed_origins[0]: a string is needed here, and this is an integer",
+        ),
+    ],
+)
+def test_a_mistake_in_the_server_table_is_named(tmp_path: Path, text: str, message: str) -> None:
+    assert mistake(tmp_path, text) == message
+
+
+def test_a_secret_is_not_repeated_in_the_error_about_it(tmp_path: Path) -> None:
+    assert "hunter" not in mistake(tmp_path, '[server]\nsecret = "hunter two"')
+
+
+# Files
+
+
+def test_a_file_that_is_missing_or_malformed_is_named(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    with pytest.raises(ConfigError, match=r"none\.toml: the file cannot be read: No such file"):
+        load(missing)
+    assert "not valid TOML" in mistake(tmp_path, "a = ")
+    assert "not valid JSON with comments" in mistake(tmp_path, '{"a"}', "wrangler.jsonc")
+    (tmp_path / "binary.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"binary\.toml: the file is not UTF-8"):
+        load(tmp_path / "binary.toml")
+
+
+# [bindings]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("bindings = 1", "bindings: a table is needed here, and this is an integer"),
+        ("[bindings]\nA = 1", "bindings.A: a table is needed here, and this is an integer"),
+        ("[bindings.A]", 'bindings.A: the key "type" is missing, with a string as its value'),
+        (
+            '[bindings.A]\ntype = "servce"',
+            'bindings.A.type: "servce" is no type of binding: did you mean "service"?',
+        ),
+        (
+            '[bindings.A]\ntype = "d1"',
+            'bindings.A.type: "d1" is a type that this server does not serve yet',
+        ),
+        (
+            '[bindings."a b"]\ntype = "service"',
+            "bindings.a b: a binding is named in printable ASCII without spaces",
+        ),
+        (
+            '[bindings.A]\ntype = "service"',
+            'bindings.A: the key "target" is missing, with a string as its value',
+        ),
+        (service("targets:Greeter", "tarhet = 1"), 'bindings.S.tarhet: unknown key: did you mean "target"?'),
+        (
+            service("targets:Greeter", 'kind = "x"'),
+            'bindings.S.kind: "x" is no kind of service: "rpc" and "asgi" are',
+        ),
+    ],
+)
+def test_a_mistake_in_a_binding_is_named(tmp_path: Path, text: str, message: str) -> None:
+    assert mistake(tmp_path, text) == message
+
+
+@pytest.mark.parametrize(
+    ("target", "more", "kind"),
+    [
+        ("targets:Greeter", "", RpcService),
+        ("targets:make", "", RpcService),
+        ("targets:make", 'kind = "rpc"', RpcService),
+        ("targets:app", "", AsgiService),
+        ("targets:instance", "", AsgiService),
+        ("targets:partial_app", "", AsgiService),
+        ("targets:wrapped", 'kind = "asgi"', AsgiService),
+        ("http://127.0.0.1:1/a", "", Upstream),
+        ("https://example.com", "", Upstream),
+    ],
+)
+async def test_a_target_becomes_the_binding_that_it_is(tmp_path: Path, target: str, more: str, kind: type) -> None:
+    config = read(tmp_path, service(target, more))
+    async with proxy(**config.bindings) as app:
+        assert type(app._bindings["S"]) is kind
+
+
+async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
+    config = read(tmp_path, service("targets:Greeter"))
+    async with proxy(**config.bindings) as app:
+        binding = app._bindings["S"]
+        assert binding.rpc_main() is not binding.rpc_main()
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("targets", '"targets" is no target: "module:name" is'),
+        ("targets:", '"targets:" is no target'),
+        ("nowhere.at_all:X", '"nowhere.at_all:X" cannot be imported: there is no module "nowhere"'),
+        ("targets:Greter", 'cannot be imported: there is no "Greter": did you mean "Greeter"?'),
+        (
+            "targets:greeter",
+            "is an instance of Greeter: name an RpcTarget class, or a function that makes a target",
+        ),
+        ("targets:make_later", "is a coroutine function"),
+        ("targets:NeedsMore", "needs arguments: a factory takes none"),
+        ("ftp://a/", "URLs with ftp: are not served yet: http: and https: are"),
+        ("ws://a/", "URLs with ws: are not served yet: http: and https: are"),
+        ("http://", "it names no host"),
+        ("http://u:p@a/", "no credentials"),
+        ("http://a/?q", "no query"),
+    ],
+)
+def test_a_target_that_cannot_be_served_is_named(tmp_path: Path, target: str, message: str) -> None:
+    error = mistake(tmp_path, service(target))
+    assert error.startswith("bindings.S.target: ")
+    assert message in error
+
+
+def test_a_module_that_fails_to_import_is_named_with_its_error(tmp_path: Path) -> None:
+    (tmp_path / "targets_broken.py").write_text("raise RuntimeError('first\\nsecond')")
+    assert "importing targets_broken raised RuntimeError: first second" in mistake(
+        tmp_path, service("targets_broken:X")
+    )
+
+
+def test_a_type_whose_package_is_not_installed_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "proxy_server.bindings.images", None)
+    assert "install capnweb-py[images]" in mistake(tmp_path, '[bindings.I]\ntype = "images"')
+
+
+# Wrangler's files
+
+
+def test_json_with_comments_is_json() -> None:
+    text = """{
+        // a comment, with a "string"
+        "a": "// no comment", /* one, over
+        two lines */ "b": [1, 2, /* last */ ], "c": "\\",]",
+    }"""
+    assert parse_jsonc(text) == {"a": "// no comment", "b": [1, 2], "c": '",]'}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            '{"kv_namespaces": [{"binding": "CACHE", "id": "1"}]}',
+            'kv_namespaces[0]: the binding "CACHE" is a KV namespace, which this server does not serve yet',
+        ),
+        ('{"r2_buckets": [{"binding": "A"}]}', 'r2_buckets[0]: the binding "A" is an R2 bucket'),
+        ('{"d1_databases": [{"binding": "A"}]}', 'd1_databases[0]: the binding "A" is a D1 database'),
+        ('{"queues": {"producers": [{"binding": "A"}]}}', 'queues.producers[0]: the binding "A" is a queue'),
+        ('{"services": [{"binding": "A", "service": "w"}]}', 'services[0]: the service "A" names a worker'),
+        ('{"services": [{}]}', 'services[0]: a table with the key "binding", a name, is needed here'),
+        ('{"services": {}}', "services: an array is needed here"),
+        ('{"images": {}}', 'images: a table with the key "binding", a name, is needed here'),
+        ('{"name": "w"}', "no binding that this server serves is declared here"),
+        ("[]", "the file has to hold one JSON object"),
+    ],
+)
+def test_a_binding_of_a_wrangler_file_that_is_not_served_is_named(tmp_path: Path, text: str, message: str) -> None:
+    assert mistake(tmp_path, text, "wrangler.jsonc").startswith(message)
+
+
+def test_a_wrangler_toml_is_read_as_one(tmp_path: Path) -> None:
+    text = """
+        name = "worker"
+        main = "src/index.ts"
+        [[services]]
+        binding = "AUTH"
+        service = "auth-worker"
+    """
+    assert '[bindings.AUTH], type = "service"' in mistake(tmp_path, text, "wrangler.toml")
+
+
+def test_images_of_a_wrangler_file_are_served(tmp_path: Path) -> None:
+    document = {"name": "worker", "images": {"binding": "IMAGES"}}
+    assert bindings_of(document, tmp_path / "wrangler.jsonc") == {"IMAGES": {"type": "images"}}

@@ -1,0 +1,117 @@
+"""The RPC channel: which handshakes become sessions, and what those hear that do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from proxying import fetch, proxy, serving, websocket_scope, wired
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from capnweb_py.target import RpcTarget
+from proxy_server.bindings.service import RpcService
+from proxy_server.bindings.upstream import Upstream
+from proxy_server.channels import close_reason
+
+pytestmark = pytest.mark.anyio
+
+GREETER = """
+from capnweb_py.target import RpcTarget
+
+class Greeter(RpcTarget):
+    def __init__(self):
+        self._greeted = 0
+
+    async def hello(self, name):
+        self._greeted += 1
+        return f"Hello, {name}! ({self._greeted})"
+"""
+
+CONFIG = """
+[bindings.GREETER]
+type = "service"
+target = "greeter:Greeter"
+[bindings.UPSTREAM]
+type = "service"
+target = "http://127.0.0.1:1/"
+"""
+
+
+def broken() -> RpcTarget:
+    raise LookupError("no main object today")
+
+
+@pytest.mark.parametrize(
+    ("query", "headers", "status", "text"),
+    [
+        ("MF-Binding=NONE", [], 400, 'Binding "NONE" not found'),
+        ("MF-Binding=", [], 400, "Binding  not found"),
+        ("", [], 400, "Binding  not found"),
+        ("", [("mf-binding", "NONE")], 400, 'Binding "NONE" not found'),
+        ("", [("mf-binding", "S")], 501, "WebSockets through fetch() are not served: call methods instead"),
+        (
+            "",
+            [("mf-binding", "S"), ("mf-connect-address", "a:1")],
+            501,
+            "raw TCP connections through a binding are not served yet",
+        ),
+        ("", [("mf-binding", "X"), ("mf-connect-address", "a:1")], 400, 'Binding "X" not found'),
+        ("MF-Binding=BROKEN", [], 500, "no main object today"),
+    ],
+)
+async def test_a_handshake_that_leads_nowhere_is_refused_with_the_reason(
+    query: str, headers: list[tuple[str, str]], status: int, text: str
+) -> None:
+    service = RpcService("tests:RpcTarget", RpcTarget)
+    async with proxy(S=service, BROKEN=RpcService("tests:broken", broken)) as app:
+        reply = await fetch(app, websocket_scope(query, headers=headers))
+        assert (reply.status, reply.body.decode()) == (status, text)
+        async with wired(app, websocket_scope(query, headers=headers, can_respond=False)) as wire:
+            await wire.to_app.send({"type": "websocket.connect"})
+            assert await wire.next() == {"type": "websocket.close", "code": 1008, "reason": text}
+
+
+async def test_a_binding_without_an_rpc_side_closes_the_socket_with_the_reason() -> None:
+    async with (
+        proxy(S=Upstream("http://a.example/" + "%c3" * 50)) as app,
+        wired(app, websocket_scope("MF-Binding=S")) as wire,
+    ):
+        await wire.to_app.send({"type": "websocket.connect"})
+        assert await wire.next() == {"type": "websocket.accept"}
+        closing = await wire.next()
+        assert closing["code"] == 3000
+        assert closing["reason"].startswith("upstream URLs speak HTTP only: use fetch()")
+        assert len(closing["reason"]) == 123
+
+
+def test_the_reason_of_a_close_is_cut_between_characters() -> None:
+    assert close_reason("ä" * 100) == "ä" * 61
+    assert close_reason("short") == "short"
+
+
+def test_sessions_on_a_real_server(tmp_path: Path) -> None:
+    (tmp_path / "greeter.py").write_text(GREETER)
+    config = tmp_path / "capnweb.toml"
+    config.write_text(CONFIG)
+    with serving(config) as server:
+        url = server.url.replace("http", "ws", 1)
+        for _ in range(2):
+            # Each session has a target of its own: both are greeted for the first time.
+            with connect(f"{url}?MF-Binding=GREETER") as socket:
+                socket.send('["push",["pipeline",0,["hello"],["World"]]]')
+                socket.send('["pull",1]')
+                assert json.loads(socket.recv(timeout=10)) == ["resolve", 1, "Hello, World! (1)"]
+        with connect(f"{url}?MF-Binding=UPSTREAM") as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=10)
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == 3000
+            assert closed.value.rcvd.reason.startswith("upstream URLs speak HTTP only")
+        with pytest.raises(InvalidStatus) as refused, connect(f"{url}?MF-Binding=NONE"):
+            raise AssertionError("an unknown binding was accepted")
+        assert refused.value.response.status_code == 400
+        assert refused.value.response.body == b'Binding "NONE" not found'
+        server.process.terminate()
+        assert server.process.communicate(timeout=20) == ("", "")
