@@ -147,23 +147,27 @@ _turn = _Turn()
 class PromiseHook(Hook, Pending):
     """The promise of a hook: what is asked of it waits in line until `settle`, then goes to that hook in order."""
 
-    __slots__ = ("__weakref__", "_disposed", "_queue", "_resolution")
+    __slots__ = ("__weakref__", "_disposed", "_queue", "_resolution", "_source")
 
-    def __init__(self) -> None:
+    def __init__(self, source: PromiseHook | None = None) -> None:
         # What this promise settled to.
         self._resolution: Hook | None = None
+        # The promise in whose line this one waits, until it settles.
+        self._source = source
         # What waits, in order. None once all of it has run: only then may a new call overtake it and go straight on.
         self._queue: deque[Callable[[], object]] | None = deque()
         # Whether the owner has let go before there was anything to let go of.
         self._disposed = False
 
     def settle(self, resolution: Hook) -> None:
-        """Resolve to a hook, which this promise owns from now on.
+        """Resolve to a hook, which this promise owns from now on. A hook that waits for this promise is an error.
 
         What waits in line runs at once, unless another promise's line is running: then it runs when that one is done.
         """
         assert self._resolution is None, "a promise settles once"
-        self._resolution = resolution
+        if _waits_for(resolution, self):
+            resolution = ErrorHook(RpcError("the promise resolves to itself"))
+        self._resolution, self._source = resolution, None
         if _turn.settling is not None:
             _turn.settling.append(self)
             return
@@ -228,7 +232,7 @@ class PromiseHook(Hook, Pending):
 
     def _when_settled(self, ask: Callable[[Hook], Hook]) -> PromiseHook:
         assert self._queue is not None, "a settled promise is asked directly"
-        answer = PromiseHook()
+        answer = PromiseHook(self)
         self._queue.append(partial(self._answer, answer, ask))
         return answer
 
@@ -238,3 +242,14 @@ class PromiseHook(Hook, Pending):
         except Exception as error:
             hook = ErrorHook(error)
         answer.settle(hook)
+
+
+def _waits_for(hook: Hook, promise: PromiseHook) -> bool:
+    """Whether a hook stands for a promise, or waits in its line, or in the line of one that does."""
+    following: Hook | None = hook
+    while following is not None and following is not promise:
+        if isinstance(following, PromiseHook):
+            following = following._resolution or following._source
+        else:
+            following = following.successor()
+    return following is promise

@@ -103,10 +103,13 @@ class ImportHook(Hook):
         """Where calls on a streaming entry line up, and behind which later ones follow."""
         if entry.line is None:
             line = entry.line = PromiseHook()
+            # Who waits in line needs the entry, whoever else lets go of it.
+            holder = self.dup()
 
             def settle() -> None:
                 assert entry.resolution is not None, "subscribers are called on resolution"
                 line.settle(entry.resolution.dup())
+                holder.dispose()
 
             entry.subscribe(settle)
         return entry.line

@@ -120,11 +120,14 @@ async def task_set() -> AsyncIterator[Spawn]:
     if not on_asyncio():
         import trio
 
+        body = _Carried()
         async with trio.open_nursery() as nursery:
             try:
-                yield nursery.start_soon
+                with body:
+                    yield nursery.start_soon
             finally:
                 nursery.cancel_scope.cancel()
+        body.put_down()
         return
     running = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
@@ -151,18 +154,37 @@ async def beside(run: Callable[..., Coroutine[Any, Any, Any]]) -> AsyncIterator[
     What the function reports through its `task_status` is what the context yields. An exception of the body comes out
     as it is, not wrapped into a group as a task group's would be.
     """
-    failure: Exception | None = None
+    body = _Carried()
     async with anyio.create_task_group() as tasks:
         started = await tasks.start(run)
-        try:
+        with body:
             yield started
-        except Exception as error:
-            failure = error
-    if failure is not None:
+    body.put_down()
+
+
+class _Carried:
+    """Carries an exception of a context's body past the end of a task group, which would wrap it into a group."""
+
+    def __init__(self) -> None:
+        self._error: Exception | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _type: object, error: BaseException | None, _traceback: object) -> bool:
+        if isinstance(error, Exception):
+            self._error = error
+            return True
+        return False
+
+    def put_down(self) -> None:
+        """Raise the exception, if there was one."""
+        error, self._error = self._error, None
         try:
-            raise failure
+            if error is not None:
+                raise error
         finally:
-            failure = None  # or the exception would refer to itself by way of this frame
+            del error  # or it would refer to itself by way of this frame
 
 
 def wait_settled(pending: Pending) -> Awaitable[Any]:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
-import httpx
+import httpx2 as httpx
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .bindings import FACADES

@@ -368,8 +368,9 @@ class RpcSession:
             return error
         if isinstance(payload.value, BaseException):
             return payload.value
-        # JavaScript can throw anything.
-        return RpcError(f"the peer threw something that is no error: {payload.value!r}"[:1000])
+        # JavaScript can throw anything. Only text can be quoted, whatever it is.
+        thrown = repr(payload.value[:1000]) if isinstance(payload.value, str) else type(payload.value).__name__
+        return RpcError(f"the peer threw something that is no error: {thrown}")
 
     def _on_release(self, message: list[Any]) -> bool:
         if len(message) != 3 or type(message[1]) is not int or type(message[2]) is not int or message[2] < 0:
@@ -437,13 +438,13 @@ class RpcSession:
             return
         try:
             resolution = hook.pull()
+            inner = self._inner_promise(resolution) if isinstance(resolution, Payload) else None
         except Exception as error:
             self._send_answer(export_id, export, "reject", error, None)
             return
         if not isinstance(resolution, Payload):
             resolution.subscribe(partial(self._try_answer, export_id, export, hook))
             return
-        inner = self._inner_promise(resolution)
         if inner is not None:
             # The value is just another promise: the peer learns nothing from being told so.
             self._try_answer(export_id, export, inner)
@@ -615,15 +616,15 @@ class RpcSession:
         return hook
 
     def _resolve_import(self, entry: Import, resolution: Hook) -> None:
-        self._imports.pop(entry.id, None)
-        if entry.resolution is not None:
-            # It was let go of, and released, while the answer was under way or read.
+        released = self._imports.pop(entry.id, None) is None
+        if released or not entry.hooks:
+            # It was let go of while the answer was under way, or read.
             resolution.dispose()
             return
         if not entry.streaming:
             self._send(["release", entry.id, entry.remote_count])
-        if self._own_import(resolution.settled()) is entry:
-            resolution.dispose()
+        settled = resolution.settled()
+        if isinstance(settled, ImportHook) and settled.entry is entry:
             resolution = ErrorHook(RpcError("the promise resolves to itself"))
         for number in entry.brittle:
             callback = self._watchers.pop(number, None)

@@ -201,11 +201,15 @@ def _positional_count(function: Any) -> int | None:
     return count
 
 
+# What Python makes anew each time that it is read from its object.
+_BOUND: Final = (types.MethodType, types.BuiltinFunctionType, types.MethodWrapperType)
+
+
 def same(one: object, other: object) -> bool:
     """Whether two targets or functions are the same. Python makes a new bound method each time one is read."""
-    return one is other or (isinstance(one, types.MethodType) and one == other)
+    return one is other or (isinstance(one, _BOUND) and one == other)
 
 
 def identity_hash(value: object) -> int:
     """A hash that agrees with `same`."""
-    return hash(value) if isinstance(value, types.MethodType) else object.__hash__(value)
+    return hash(value) if isinstance(value, _BOUND) else object.__hash__(value)

@@ -6,8 +6,10 @@ channels/, and what a binding does in bindings/. Routing follows Cloudflare's pr
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
+from typing import Final
 from urllib.parse import parse_qs
 
 import anyio
@@ -15,29 +17,34 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.options import SessionOptions
 from proxy_server.auth import Gate, Refusal
-from proxy_server.bindings import Binding, BindingError, Opener
+from proxy_server.bindings import Binding, BindingError, Declaration, Opener
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.rpc import serve_rpc
 
 __all__ = ["ProxyApp"]
 
+# The header of a request that asks which bindings there are, which clients of this project send. Cloudflare's proxy
+# worker does not know it, and answers as to any request without a binding.
+DESCRIBE: Final = b"capnweb-describe"
+
 
 class ProxyApp:
     """The application, for any ASGI server that runs the lifespan protocol, and WebSockets.
 
     Args:
-        openers: the bindings by their names, as `config.load` returns them.
+        bindings: the bindings by their names, as `config.load` returns them.
         gate: who may come in.
         options: for every RPC session.
     """
 
-    def __init__(self, openers: Mapping[str, Opener], gate: Gate, options: SessionOptions | None = None) -> None:
-        self._openers = openers
+    def __init__(self, bindings: Mapping[str, Declaration], gate: Gate, options: SessionOptions | None = None) -> None:
+        self._declared = bindings
         self._gate = gate
         self._options = options
         # Filled while `running`.
-        self._bindings: dict[str, Binding] = {}
+        self._open: dict[str, _OpenBinding] = {}
+        self._tasks: TaskGroup | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,15 +63,45 @@ class ProxyApp:
         Raises:
             ExceptionGroup: of BindingErrors, if a binding cannot be opened. Those opened before are closed.
         """
-        async with anyio.create_task_group() as tasks:
-            async with AsyncExitStack() as stack:
-                stack.callback(self._bindings.clear)
-                for name, opener in self._openers.items():
-                    binding = await _opened(name, opener, tasks)
-                    stack.push_async_callback(binding.aclose)
-                    self._bindings[name] = binding
+        async with anyio.create_task_group() as self._tasks:
+            try:
+                await self.replace_bindings(self._declared)
                 yield
-            tasks.cancel_scope.cancel()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self._retire(set(self._open), at_once=True)
+            self._tasks.cancel_scope.cancel()
+
+    async def replace_bindings(self, bindings: Mapping[str, Declaration]) -> None:
+        """Have these bindings, and no others. What was declared in the same words stays open, with all that runs on it.
+
+        A binding that is changed or removed goes on for the sessions and requests that it has, and is closed after
+        them.
+
+        Raises:
+            BindingError: if one cannot be opened. Then nothing has changed.
+        """
+        assert self._tasks is not None, "the application is running"
+        changed = {
+            name: declared
+            for name, declared in bindings.items()
+            if name not in self._open or self._open[name].declared != declared
+        }
+        opened: dict[str, _OpenBinding] = {}
+        try:
+            for name, declared in changed.items():
+                opened[name] = _OpenBinding(declared, await _opened(name, declared.open, self._tasks))
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                for binding in opened.values():
+                    await binding.retire(at_once=True)
+            raise
+        await self._retire({name for name in self._open if name in changed or name not in bindings})
+        self._open.update(opened)
+
+    async def _retire(self, names: set[str], *, at_once: bool = False) -> None:
+        for name in names:
+            await self._open.pop(name).retire(at_once=at_once)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # "lifespan.startup"
@@ -82,20 +119,34 @@ class ProxyApp:
             await send({"type": "lifespan.shutdown.complete"})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        binding = self._gate.refusal(scope) or self._rpc_binding(scope)
-        if isinstance(binding, Refusal):
-            await refuse_websocket(scope, receive, send, binding.status, binding.text)
+        found = self._gate.refusal(scope) or self._rpc_binding(scope)
+        if isinstance(found, Refusal):
+            await refuse_websocket(scope, receive, send, found.status, found.text)
         else:
-            await serve_rpc(binding, scope, receive, send, self._options)
+            async with found.used() as binding:
+                await serve_rpc(binding, scope, receive, send, self._options)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
-        binding = self._gate.refusal(scope) or self._binding(header(scope, b"mf-binding"))
-        if isinstance(binding, Refusal):
-            await send_text(send, binding.status, binding.text)
+        refusal = self._gate.refusal(scope)
+        if refusal is None and header(scope, DESCRIBE) is not None:
+            await self._describe(send)
+            return
+        found = refusal or self._binding(header(scope, b"mf-binding"))
+        if isinstance(found, Refusal):
+            await send_text(send, found.status, found.text)
         else:
-            await serve_http(binding, scope, receive, send)
+            async with found.used() as binding:
+                await serve_http(binding, scope, receive, send)
 
-    def _rpc_binding(self, scope: Scope) -> Binding | Refusal:
+    async def _describe(self, send: Send) -> None:
+        """Tell which bindings there are, and of which types."""
+        bindings = {name: {"type": binding.declared.kind} for name, binding in self._open.items()}
+        body = json.dumps({"bindings": bindings}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (DESCRIBE, b"1")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _rpc_binding(self, scope: Scope) -> _OpenBinding | Refusal:
         """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
         name = _rpc_name(scope)
         tunnel = header(scope, b"mf-connect-address") is not None
@@ -108,11 +159,40 @@ class ProxyApp:
             return Refusal(501, "WebSockets through fetch() are not served: call methods instead")
         return binding
 
-    def _binding(self, name: str | None) -> Binding | Refusal:
-        if name is not None and name in self._bindings:
-            return self._bindings[name]
+    def _binding(self, name: str | None) -> _OpenBinding | Refusal:
+        if name is not None and name in self._open:
+            return self._open[name]
         # The words of Cloudflare's proxy worker, which has two spaces where there is no name.
         return Refusal(400, f"Binding {_quoted(name)} not found")
+
+
+class _OpenBinding:
+    """A binding that is open, and how many sessions and requests use it."""
+
+    def __init__(self, declared: Declaration, binding: Binding) -> None:
+        self.declared = declared
+        self._binding = binding
+        self._users = 0
+        self._retired = False
+
+    @asynccontextmanager
+    async def used(self) -> AsyncIterator[Binding]:
+        """Use the binding. The last user of one that has been retired closes it."""
+        self._users += 1
+        try:
+            yield self._binding
+        finally:
+            self._users -= 1
+            if self._retired and not self._users:
+                with anyio.CancelScope(shield=True):
+                    await self._binding.aclose()
+
+    async def retire(self, *, at_once: bool = False) -> None:
+        """Close the binding when nobody uses it any more, or now: then nobody may be about to."""
+        if at_once or not self._users:
+            await self._binding.aclose()
+        else:
+            self._retired = True
 
 
 def _quoted(name: str | None) -> str:

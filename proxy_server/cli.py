@@ -7,6 +7,7 @@ standard error.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import importlib
 import json
@@ -16,6 +17,7 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import uvicorn
@@ -23,7 +25,8 @@ import uvicorn
 from capnweb_py.options import SessionOptions
 from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate, RedactingFormatter, connection_string, is_loopback, new_secret
-from proxy_server.config import Config, ConfigError, load
+from proxy_server.config import Config, ConfigError, load, read
+from proxy_server.control import SOURCE, obey
 
 __all__ = ["main", "serve"]
 
@@ -42,6 +45,9 @@ _PING_TIMEOUT: Final = 60.0
 _KEEP_ALIVE: Final = 75
 # In seconds: how long requests may go on after the signal to stop, before they are cancelled.
 _GRACEFUL_SHUTDOWN: Final = 5
+
+# In bytes: one line of a controlling program's, with the tables of all bindings.
+_MAX_LINE: Final = 1024 * 1024
 
 # In bytes. A request's head holds all original headers, each with a longer name; servers commonly take 8 to
 # 64 KiB.
@@ -64,11 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.command == "demo":
         # Imported here: it needs the images' packages, which serving may do without.
-        exit_code: int = importlib.import_module("proxy_server.demo").main()
+        exit_code: int = importlib.import_module("proxy_server.demo").main(parsed.output)
         return exit_code
     try:
-        config = load(parsed.config)
-        return serve(config, host=parsed.host, port=parsed.port, as_json=parsed.json)
+        controlled = parsed.config == "-"
+        config = read({}, SOURCE) if controlled else load(parsed.config)
+        return serve(config, host=parsed.host, port=parsed.port, as_json=parsed.json, controlled=controlled)
     except (ConfigError, _AddressError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE_ERROR
@@ -80,11 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     serving = commands.add_parser("serve", help="serve the bindings of a configuration until SIGINT or SIGTERM")
-    serving.add_argument("config", metavar="CONFIG", help="a TOML file, wrangler.toml or wrangler.jsonc")
+    serving.add_argument(
+        "config",
+        metavar="CONFIG",
+        help='a TOML file, wrangler.toml or wrangler.jsonc; "-" for a program that declares bindings on standard input',
+    )
     serving.add_argument("--host", help="the address to listen on, instead of the configuration's (127.0.0.1)")
     serving.add_argument("--port", type=_port, help="instead of the configuration's (8787); 0 is any free one")
     serving.add_argument("--json", action="store_true", help="print the connection string as a JSON object")
-    commands.add_parser("demo", help="show a service, a callback and image transforms, on a server of its own")
+    demo = commands.add_parser("demo", help="show a service, a callback and image transforms, on a server of its own")
+    demo.add_argument("--output", type=Path, metavar="DIR", help="where to write the pictures (a temporary directory)")
     return parser
 
 
@@ -95,13 +107,21 @@ def _port(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535 are")
 
 
-def serve(config: Config, *, host: str | None = None, port: int | None = None, as_json: bool = False) -> int:
+def serve(
+    config: Config,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    as_json: bool = False,
+    controlled: bool = False,
+) -> int:
     """Serve a configuration until the process is told to stop by SIGINT or SIGTERM.
 
     Args:
         config: what to serve.
         host, port: instead of the configuration's.
         as_json: print `{"url": ...}` instead of the bare connection string.
+        controlled: print neither, but obey standard input: see control.py.
 
     Raises:
         _AddressError: if it cannot listen there.
@@ -119,7 +139,12 @@ def serve(config: Config, *, host: str | None = None, port: int | None = None, a
     url = connection_string(host, listener.getsockname()[1], secret)
     options = SessionOptions()
     app = ProxyApp(config.bindings, Gate(secret, config.server.allowed_origins), options)
-    server = _AnnouncingServer(_uvicorn_config(app, options), json.dumps({"url": url}) if as_json else url)
+    uvicorn_config = _uvicorn_config(app, options)
+    server: uvicorn.Server
+    if controlled:
+        server = _ControlledServer(uvicorn_config, app, url)
+    else:
+        server = _AnnouncingServer(uvicorn_config, json.dumps({"url": url}) if as_json else url)
     for stop in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal again when it has stopped; with its own handler in place that ends in
         # nothing, and the exit code is that of a program that has done what it was told.
@@ -139,6 +164,36 @@ class _AnnouncingServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(self._announcement, flush=True)
+
+
+class _ControlledServer(uvicorn.Server):
+    """A server that obeys standard input once it accepts connections, and stops at its end."""
+
+    def __init__(self, config: uvicorn.Config, app: ProxyApp, url: str) -> None:
+        super().__init__(config)
+        self._app = app
+        self._url = url
+        # asyncio keeps only weak references to its tasks.
+        self._control: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._control = asyncio.create_task(self._obey())
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._control is not None:
+            self._control.cancel()
+        await super().shutdown(sockets)
+
+    async def _obey(self) -> None:
+        # uvicorn runs asyncio, whose pipes are read without a thread that nobody could interrupt.
+        lines = asyncio.StreamReader(limit=_MAX_LINE)
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        try:
+            await obey(lines, self._app, self._url, lambda line: print(line, flush=True))
+        finally:
+            self.should_exit = True
 
 
 def _uvicorn_config(app: ProxyApp, options: SessionOptions) -> uvicorn.Config:

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 import attrs
 
-from proxy_server.bindings import Opener, parse_binding
+from proxy_server.bindings import Declaration, parse_binding
 from proxy_server.tables import ConfigError, Table
 from proxy_server.wrangler import bindings_of, is_wrangler_file, parse_jsonc
 
-__all__ = ["Config", "ConfigError", "ServerConfig", "load"]
+__all__ = ["Config", "ConfigError", "ServerConfig", "load", "read"]
 
 # A fixed secret is one segment of a URL's path, and nobody may guess it: 22 such characters hold 128 bits.
 _SECRET: Final = re.compile(r"[A-Za-z0-9_\-]{22,}")
@@ -48,11 +48,11 @@ class ServerConfig:
 
 @attrs.frozen
 class Config:
-    """A configuration whose every key has been checked. `bindings` maps names to what opens them."""
+    """A configuration whose every key has been checked. `bindings` are by name."""
 
     source: Path
     server: ServerConfig
-    bindings: Mapping[str, Opener]
+    bindings: Mapping[str, Declaration]
 
 
 def load(path: str | Path) -> Config:
@@ -72,6 +72,19 @@ def load(path: str | Path) -> Config:
     document = _parse(source)
     if is_wrangler_file(source):
         document = {"bindings": bindings_of(document, source)}
+    return read(document, source)
+
+
+def read(document: Mapping[str, Any], source: Path) -> Config:
+    """Check a configuration, and import every target that it names.
+
+    Args:
+        document: as tomllib or json return it.
+        source: the file that it is from, or would be: relative paths and targets are looked for beside it.
+
+    Raises:
+        ConfigError: as `load` does.
+    """
     directory = str(source.resolve().parent)
     if directory not in sys.path:
         sys.path.insert(0, directory)

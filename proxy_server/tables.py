@@ -58,6 +58,11 @@ class Table:
         self._values = values
         self._known: list[str] = []
 
+    @property
+    def written(self) -> Mapping[str, Any]:
+        """All of the table, read or not."""
+        return self._values
+
     def error(self, problem: str, key: str | None = None) -> ConfigError:
         """The error about this table, or about one key of it, for the caller to raise."""
         path = self.path if key is None else f"{self.path}.{key}" if self.path else key

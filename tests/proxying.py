@@ -21,7 +21,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate
-from proxy_server.bindings import Binding, Opener
+from proxy_server.bindings import Binding, Declaration, Opener
 
 SECRET = "a-secret-that-is-only-for-tests"
 ROOT = Path(__file__).parent.parent
@@ -36,11 +36,17 @@ def opener(binding: Binding) -> Opener:
     return open_binding
 
 
+def declared(binding: Binding | Opener | Declaration) -> Declaration:
+    """The declaration of a binding, of what opens one, or of one that is there already."""
+    if isinstance(binding, Declaration):
+        return binding
+    return Declaration("service", binding if callable(binding) else opener(binding))
+
+
 @asynccontextmanager
-async def proxy(**bindings: Binding | Opener) -> AsyncIterator[ProxyApp]:
+async def proxy(**bindings: Binding | Opener | Declaration) -> AsyncIterator[ProxyApp]:
     """A running application with the secret SECRET."""
-    openers = {name: value if callable(value) else opener(value) for name, value in bindings.items()}
-    app = ProxyApp(openers, Gate(SECRET))
+    app = ProxyApp({name: declared(value) for name, value in bindings.items()}, Gate(SECRET))
     async with app.running():
         yield app
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import anyio
 import pytest
-from proxying import proxy
 
+from proxy_server.bindings import Binding
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
@@ -60,6 +62,16 @@ def write(directory: Path, text: str, name: str = "capnweb.toml") -> Path:
 
 def read(directory: Path, text: str, name: str = "capnweb.toml") -> Config:
     return load(write(directory, text, name))
+
+
+@asynccontextmanager
+async def opened(config: Config) -> AsyncIterator[Binding]:
+    """The binding S of a configuration, open."""
+    async with anyio.create_task_group() as tasks:
+        binding = await config.bindings["S"].open(tasks)
+        yield binding
+        await binding.aclose()
+        tasks.cancel_scope.cancel()
 
 
 def mistake(directory: Path, text: str, name: str = "capnweb.toml") -> str:
@@ -205,15 +217,12 @@ def test_a_mistake_in_a_binding_is_named(tmp_path: Path, text: str, message: str
     ],
 )
 async def test_a_target_becomes_the_binding_that_it_is(tmp_path: Path, target: str, more: str, kind: type) -> None:
-    config = read(tmp_path, service(target, more))
-    async with proxy(**config.bindings) as app:
-        assert type(app._bindings["S"]) is kind
+    async with opened(read(tmp_path, service(target, more))) as binding:
+        assert type(binding) is kind
 
 
 async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
-    config = read(tmp_path, service("targets:Greeter"))
-    async with proxy(**config.bindings) as app:
-        binding = app._bindings["S"]
+    async with opened(read(tmp_path, service("targets:Greeter"))) as binding:
         assert binding.rpc_main() is not binding.rpc_main()
 
 

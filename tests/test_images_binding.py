@@ -249,8 +249,8 @@ def changed(**fields: str | bytes | None) -> list[Entry]:
 @pytest.mark.parametrize(
     ("entries", "code", "problem"),
     [
-        (changed(image=None), 9523, 'one of the fields "image" and "text_input" is needed'),
-        (changed(text_input='{"text": "x"}'), 9523, 'one of the fields "image" and "text_input" is needed'),
+        (changed(image=None), 9523, 'one field "image" or "text_input" is needed, and there are 0'),
+        (changed(text_input='{"text": "x"}'), 9523, 'one field "image" or "text_input" is needed, and there are 2'),
         (changed(transforms=None), 9523, 'the field "transforms" is missing'),
         (changed(transforms="{"), 9523, 'the field "transforms" is no JSON'),
         (changed(transforms="{}"), 9523, 'the field "transforms" is no JSON array'),
@@ -519,6 +519,7 @@ async def test_what_cannot_be_drawn_says_so_and_uses_nothing_up() -> None:
             "IMAGES_INFO_ERROR 9412: The input is not bas",
         ),
         (lambda images: images.info(b"", {"encoding": "hex"}), 9401, "IMAGES_INFO_ERROR 9401: info.encoding must be"),
+        (lambda images: images.info(b"", {"encoding": []}), 9401, "IMAGES_INFO_ERROR 9401: info.encoding must be"),
         (lambda images: images.input(b"", {"code": 1}), 9401, "IMAGES_TRANSFORM_ERROR 9401: input has the unknown"),
         (lambda images: images.input(b"x" * 5001), 9402, "IMAGES_TRANSFORM_ERROR 9402: The image is too large"),
         (
@@ -616,8 +617,9 @@ async def test_pictures_are_made_off_the_event_loop_and_a_few_at_a_time(monkeypa
     async with stub() as images, anyio.create_task_group() as tasks:
         for _ in range(images_renderer.MAX_RENDERS + 2):
             tasks.start_soon(make, images)
-        while len(running) < images_renderer.MAX_RENDERS:
-            await anyio.lowlevel.checkpoint()
+        with anyio.fail_after(5):
+            while len(running) < images_renderer.MAX_RENDERS:
+                await anyio.lowlevel.checkpoint()
         assert loop_thread not in running
         gate.set()
     assert len(results) == images_renderer.MAX_RENDERS + 2

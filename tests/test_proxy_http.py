@@ -12,7 +12,7 @@ import anyio
 import httpx2
 import pytest
 from anyio.abc import ByteStream, SocketAttribute
-from proxying import SECRET, fetch, http_scope, proxy, serving, wired
+from proxying import SECRET, declared, fetch, http_scope, proxy, serving, wired
 
 from capnweb_py.target import RpcTarget
 from capnweb_py.web import ReadableStream, Request, Response
@@ -495,7 +495,7 @@ async def test_an_application_that_fails_to_start_stops_the_proxy_from_starting(
         async with proxy(S=asgi(app)) as running:
             raise AssertionError(running)
     assert "no database" in str(caught.value.exceptions[0])
-    await ProxyApp({"S": asgi(app)}, Gate(SECRET))({"type": "lifespan"}, receive, send)
+    await ProxyApp({"S": declared(asgi(app))}, Gate(SECRET))({"type": "lifespan"}, receive, send)
     assert sent == [
         {
             "type": "lifespan.startup.failed",

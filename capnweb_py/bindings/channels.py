@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import httpx
+import httpx2 as httpx
 
 from ..stub import RpcStub
 from ..web import Headers, ReadableStream, Request, Response

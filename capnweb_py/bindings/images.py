@@ -79,6 +79,11 @@ class Images:
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
 
+    @property
+    def rpc(self) -> RpcStub:
+        """The stub of the remote binding, with the methods that the Workers runtime's has."""
+        return self._channels.rpc
+
     async def info(self, image: ImageSource, **options: Any) -> ImageInfo:
         """What a picture is.
 

@@ -54,7 +54,8 @@ class CborCodec:
         try:
             tree = decoder.decode()
         except (cbor2.CBORDecodeError, ValueError, RecursionError) as error:
-            raise CodecError(f"the message is not CBOR: {error}") from None
+            # What refuses a tag is the cause of an error that does not say so.
+            raise CodecError(f"the message is not CBOR: {error.__cause__ or error}") from None
         if source.tell() != len(data):
             raise CodecError(f"the message has {len(data) - source.tell()} bytes after its CBOR value")
         return tree

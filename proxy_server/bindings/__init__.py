@@ -8,15 +8,16 @@ packages of its own.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, TypeAlias
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, Protocol, TypeAlias
 
+import attrs
 from anyio.abc import TaskGroup
 
 from capnweb_py.web import Request, Response
 from proxy_server.tables import Table, suggestion
 
-__all__ = ["Binding", "BindingError", "Opener", "parse_binding"]
+__all__ = ["Binding", "BindingError", "Declaration", "Opener", "parse_binding"]
 
 
 class BindingError(Exception):
@@ -48,6 +49,22 @@ class Binding(Protocol):
 # group, which is cancelled after `aclose`. Raises BindingError if the binding cannot be opened.
 Opener: TypeAlias = Callable[[TaskGroup], Awaitable[Binding]]
 
+
+@attrs.frozen
+class Declaration:
+    """A binding as a configuration declares it. Two are equal if the same was written.
+
+    Attributes:
+        kind: the type, as Wrangler's API names it.
+        open: opens it.
+        written: the whole table, as it was read.
+    """
+
+    kind: str
+    open: Opener = attrs.field(eq=False)
+    written: Mapping[str, Any] = attrs.field(factory=dict)
+
+
 _MODULES: Final = {
     "service": "proxy_server.bindings.service",
     "images": "proxy_server.bindings.images",
@@ -56,7 +73,7 @@ _MODULES: Final = {
 _NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "d1", "queue"})
 
 
-def parse_binding(table: Table) -> Opener:
+def parse_binding(table: Table) -> Declaration:
     """Check the table of one binding.
 
     Raises:
@@ -76,4 +93,4 @@ def parse_binding(table: Table) -> Opener:
             "type",
         ) from error
     parse: Callable[[Table], Opener] = module.parse
-    return parse(table)
+    return Declaration(kind, parse(table), table.written)

@@ -150,18 +150,17 @@ def _bad_request(problem: str) -> ImagesError:
 def _sources(form: _Form) -> list[Source]:
     """The canvas, and the images to draw, which are numbered from 1 in the order of their parts, images and
     texts alike."""
-    image, text = (form.optional(name) for name in _CANVAS_FIELDS)
-    if (image is None) == (text is None):
-        raise _bad_request('one of the fields "image" and "text_input" is needed, and not both')
-    canvas = _text("text_input", text) if image is None else image
+    canvas = [part for part in form.parts if part.name in _CANVAS_FIELDS]
+    if len(canvas) != 1:
+        raise _bad_request(f'one field "image" or "text_input" is needed, and there are {len(canvas)}')
     drawn = [part for part in form.parts if part.name in _DRAWN_FIELDS]
-    return [canvas, *(_text(part.name, part.data) if part.name == "draw_text" else part.data for part in drawn)]
+    return [part.data if part.name in _IMAGE_FIELDS else _text(part) for part in canvas + drawn]
 
 
-def _text(field: str, data: bytes | None) -> Text:
-    values = _json(field, data or b"")
+def _text(part: Part) -> Text:
+    values = _json(part.name, part.data)
     if not isinstance(values, dict) or "text" not in values:
-        raise _bad_request(f'the field "{field}" is no JSON object with a "text"')
+        raise _bad_request(f'the field "{part.name}" is no JSON object with a "text"')
     return text_source(values.pop("text"), values)
 
 

@@ -254,7 +254,7 @@ def _is_base64(method: str, options: object) -> bool:
     fields = Fields(method, _options(method, options))
     fields.allow("encoding")
     encoding = fields.values.get("encoding")
-    if encoding not in {None, "base64"}:
+    if encoding not in (None, "base64"):
         raise fields.wrong("encoding", '"base64", or left out')
     return encoding is not None
 

@@ -1,0 +1,333 @@
+"""Python values and the wire: the table of the contract, errors that name type and place, and errors as values."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import enum
+import functools
+import json
+import math
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+
+from capnweb_py import (
+    INVALID_DATE,
+    UNDEFINED,
+    BigInt,
+    LimitExceeded,
+    Limits,
+    ProtocolError,
+    RemoteError,
+    RpcError,
+    RpcPromise,
+    RpcStub,
+    RpcTarget,
+    SessionOptions,
+    TypedArray,
+    deserialize,
+    serialize,
+)
+
+from byhand import Peer
+
+
+@attrs.frozen
+class Point:
+    x: int
+    y: int
+    _private: int = 3
+
+
+@dataclasses.dataclass
+class Size:
+    width: int
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
+
+# What is sent, its expression, and what comes back where that is not the same.
+TABLE: list[tuple[Any, ...]] = [
+    (None, None),
+    (True, True),
+    ("text \ud800", "text \ud800"),
+    (1.5, 1.5),
+    (2**53 - 1, 2**53 - 1),
+    (-(2**53) + 1, -(2**53) + 1),
+    (2**53, ["bigint", "9007199254740992"], BigInt(2**53)),
+    (-(2**53), ["bigint", "-9007199254740992"], BigInt(-(2**53))),
+    (BigInt(5), ["bigint", "5"], BigInt(5)),
+    (10**5000, ["bigint", "1" + "0" * 5000], BigInt(10**5000)),
+    (UNDEFINED, ["undefined"]),
+    (math.inf, ["inf"]),
+    (-math.inf, ["-inf"]),
+    ([1, [2]], [[1, [[2]]]]),
+    ((1, 2), [[1, 2]], [1, 2]),
+    ([], [[]]),
+    (["date", 1], [["date", 1]]),
+    ({"a": [], "": {}}, {"a": [[]], "": {}}),
+    (Point(1, 2), {"x": 1, "y": 2}, {"x": 1, "y": 2}),
+    (Size(3), {"width": 3}, {"width": 3}),
+    (b"\xfb\xff", ["bytes", "+/8"]),
+    (bytearray(b"a"), ["bytes", "YQ"], b"a"),
+    (memoryview(b"a"), ["bytes", "YQ"], b"a"),
+    (array.array("h", [1]), ["bytes", "AQA", "Int16Array"], TypedArray("Int16Array", b"\1\0")),
+    (memoryview(array.array("h", [1])), ["bytes", "AQA", "Int16Array"], TypedArray("Int16Array", b"\1\0")),
+    (np.array([1], "<u4"), ["bytes", "AQAAAA", "Uint32Array"], TypedArray("Uint32Array", b"\1\0\0\0")),
+    (TypedArray("DataView", b"a"), ["bytes", "YQ", "DataView"]),
+    (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), ["date", 1000]),
+    (datetime(1970, 1, 1, 0, 0, 0, 1, tzinfo=UTC), ["date", 0.001]),
+    (NOON.astimezone(timezone(timedelta(hours=5))), ["date", 1767355200000], NOON),
+    (datetime.max.replace(tzinfo=UTC), ["date", 253402300799999], datetime(9999, 12, 31, 23, 59, 59, 999000, UTC)),
+    (INVALID_DATE, ["date", None]),
+    (Colour.RED, "red", "red"),
+    (np.float64(0.5), 0.5, 0.5),
+]  # fmt: skip
+
+
+def excerpt(value: Any) -> str:
+    return "many digits" if isinstance(value, int) and value > 10**4000 else ascii(value)[:30]
+
+
+@pytest.mark.parametrize(("value", "expression", "back"), [(*row, row[0])[:3] for row in TABLE], ids=excerpt)
+def test_a_value_has_its_expression_and_comes_back(value: Any, expression: Any, back: Any) -> None:
+    text = serialize(value)
+    assert json.loads(text) == expression
+    again = deserialize(text)
+    assert again == back
+    assert type(again) is type(back)
+
+
+def test_nan_comes_back() -> None:
+    assert json.loads(serialize(math.nan)) == ["nan"]
+    assert math.isnan(deserialize('["nan"]'))
+
+
+def test_numbers_beyond_the_exact_ones_are_doubles_as_in_javascript() -> None:
+    number = deserialize("9007199254740993")
+    assert type(number) is float
+    assert number == 9007199254740992.0
+
+
+def f() -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({1}, "a value of the type set cannot be sent: send a list (at the value)"),
+        ([1, {"a": (2, {3})}], "a value of the type set cannot be sent: send a list (at the value[1]['a'][1])"),
+        (datetime(2026, 1, 1), "a naive datetime cannot be sent: give it a time zone, such as datetime.UTC"),
+        (date(2026, 1, 1), "a value of the type datetime.date cannot be sent: send an aware datetime, or its text"),
+        (math, "a value of the type module cannot be sent"),
+        (object(), "a value of the type object cannot be sent: make it a dict, an attrs class or a dataclass"),
+        (Point, "the class Point cannot be sent: pass an instance of it, or a function"),
+        ({1: 2}, "a dict's keys must be str to be sent, and 1 is int (at the value[1])"),
+        (np.float32(1), "a value of the type numpy.float32 cannot be sent: send value.item()"),
+        (np.zeros((2, 2)), "numpy.ndarray cannot be sent: an array of 2 dimensions has no typed array"),
+        (Point(1, {2}), "a value of the type set cannot be sent: send a list (at the value['y'])"),
+        (10**16_400, "the int has more digits than max_bigint_digits = 16384"),
+    ],
+)
+def test_what_cannot_be_sent_is_a_type_error_with_type_and_place(value: Any, problem: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        serialize(value)
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [f, RpcTarget(), RpcStub(f), len, functools.partial(f), RpcStub({"a": 1}).a])
+def test_nothing_passes_by_reference_without_a_session(value: Any) -> None:
+    with pytest.raises(TypeError, match="needs a session for that"):
+        serialize(value)
+
+
+def test_a_value_that_contains_itself_is_refused() -> None:
+    value: list[Any] = []
+    value.append(value)
+    with pytest.raises(TypeError, match="the value nests deeper than max_depth = 256: does it contain itself?"):
+        serialize(value)
+
+
+def nested(depth: int, innermost: Any, wrap: Callable[[Any], Any]) -> Any:
+    for _ in range(depth):
+        innermost = wrap(innermost)
+    return innermost
+
+
+def test_sender_and_reader_agree_on_how_deep_a_value_may_nest() -> None:
+    deepest = nested(255, 1, lambda value: [value])
+    assert deserialize(serialize(deepest)) == deepest
+    with pytest.raises(TypeError, match="max_depth"):
+        serialize([deepest])
+    with pytest.raises(LimitExceeded, match="max_depth = 256"):
+        deserialize(json.dumps(nested(256, 1, lambda value: [[value]])))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]", "[1]", "[[],[]]", '["no such form"]', '[["a"],1]',
+        '["bigint"]', '["bigint",5]', '["bigint",""]', '["bigint","1.5"]', '["bigint","0x10"]', '["bigint"," 1"]',
+        '["bigint","1_000"]', '["bigint","\u0661"]', '["date"]', '["date","2026"]', '["date",true]',
+        '["bytes"]', '["bytes",1]', '["bytes","@@"]', '["bytes","A"]', '["bytes","YQ","Float16Array"]',
+        '["bytes","YQ","Int16Array"]', '["bytes","YQ",5]', '["error"]', '["error","E"]', '["error",1,"m"]',
+        '["error","E","m",null,5]', '["import",0]', '["pipeline",0]', '["export",-1]', '["promise",-1]',
+        "not json", "",
+    ],
+)  # fmt: skip
+def test_a_text_that_is_no_value_is_a_protocol_error(text: str) -> None:
+    with pytest.raises(ProtocolError):
+        deserialize(text)
+
+
+def test_a_bigint_of_too_many_digits_is_refused_before_it_is_read() -> None:
+    with pytest.raises(LimitExceeded, match="a bigint has more than max_bigint_digits = 16384 digits"):
+        deserialize(json.dumps(["bigint", "1" * 16_385]))
+
+
+def test_a_date_that_python_lacks_is_an_error_of_its_own() -> None:
+    with pytest.raises(RpcError, match="ms since 1970 is beyond the dates that Python has"):
+        deserialize('["date",1e300]')
+
+
+# Errors.
+
+
+class Oops(Exception):
+    pass
+
+
+def received(error: BaseException) -> RemoteError:
+    again = deserialize(serialize(error))
+    assert isinstance(again, RemoteError)
+    return again
+
+
+def test_an_error_has_its_class_and_message() -> None:
+    error = received(TypeError("no"))
+    assert (error.name, error.message, str(error), error.stack) == ("TypeError", "no", "no", None)
+    assert isinstance(error, TypeError)
+    assert received(Oops("x")).name == "Oops"
+    assert str(received(KeyError("key"))) == "key"
+
+
+@pytest.mark.parametrize("name", [*vars(__import__("builtins")), "RangeError", "\ud800", "a\0b", "", "x" * 1000])
+def test_an_error_of_any_name_can_be_received(name: str) -> None:
+    error = deserialize(json.dumps(["error", name, "message"]))
+    assert isinstance(error, RemoteError)
+    assert isinstance(error, Exception)
+    assert (error.name, str(error)) == (name, "message")
+
+
+@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "StopIteration", "StopAsyncIteration", "GeneratorExit"])
+def test_no_error_of_a_peer_steers_this_program(name: str) -> None:
+    error = deserialize(json.dumps(["error", name, "message"]))
+    assert type(error) is RemoteError
+
+
+def test_causes_groups_and_attributes_travel() -> None:
+    error = Oops("outer")
+    error.__cause__ = ValueError("inner")
+    error.code = 7  # type: ignore[attr-defined]
+    error._hidden = 8  # type: ignore[attr-defined]
+    again = received(error)
+    assert isinstance(again.__cause__, ValueError)
+    assert again.code == 7  # type: ignore[attr-defined]
+    assert set(again.props) == {"cause", "code"}
+    group = received(ExceptionGroup("many", [TypeError("one"), Oops("two")]))
+    assert isinstance(group, ExceptionGroup)
+    assert (group.name, group.message) == ("AggregateError", "many")
+    assert [type(one).__name__ for one in group.exceptions] == ["TypeError", "RemoteError"]
+
+
+def test_a_peers_properties_replace_nothing_that_an_exception_has() -> None:
+    props = {name: 1 for name in ["args", "__traceback__", "__class__", "with_traceback", "message", "not a name", "class", "fine"]}
+    error = deserialize(json.dumps(["error", "OSError", "message", None, props]))
+    assert error.args == ("message",)
+    assert error.message == "message"
+    assert error.fine == 1
+    assert error.props == props
+
+
+def test_a_property_that_cannot_be_sent_is_left_out_of_its_error() -> None:
+    error = Oops("message")
+    error.bad, error.good = {1}, 2  # type: ignore[attr-defined]
+    assert received(error).props == {"good": 2}
+
+
+def test_an_error_is_relayed_as_it_came() -> None:
+    text = '["error","RangeError","too far",null,{"code":5,"cause":["error","TypeError","inner"]}]'
+    assert json.loads(serialize(deserialize(text))) == json.loads(text)
+
+
+class Thrower(RpcTarget):
+    def throw(self) -> None:
+        raise ValueError("secret details")
+
+    def give(self) -> Any:
+        return {"target": Thrower(), "bad": {1}}
+
+
+def test_tracebacks_stay_here_unless_on_send_error_lets_them_go() -> None:
+    assert Peer(Thrower()).call("throw") == ["reject", 1, ["error", "ValueError", "secret details"]]
+    options = SessionOptions(on_send_error=lambda error: error)
+    stack = Peer(Thrower(), options).call("throw")[2][3]
+    assert stack.startswith("Traceback")
+    assert 'raise ValueError("secret details")' in stack
+
+
+def test_on_send_error_sends_another_error() -> None:
+    options = SessionOptions(on_send_error=lambda error: RuntimeError("hidden"))
+    assert Peer(Thrower(), options).call("throw") == ["reject", 1, ["error", "RuntimeError", "hidden"]]
+
+
+def test_an_error_is_hidden_if_on_send_error_fails() -> None:
+    def fail(error: BaseException) -> BaseException:
+        raise error
+
+    answer = Peer(Thrower(), SessionOptions(on_send_error=fail)).call("throw")
+    assert answer == ["reject", 1, ["error", "RpcError", "an error occurred"]]
+
+
+# Sending in a session.
+
+
+def test_a_call_that_cannot_be_sent_fails_alone_and_leaves_nothing_exported() -> None:
+    peer = Peer()
+    with pytest.raises(TypeError, match=r"type set cannot be sent: send a list \(at arguments\[1\]\['x'\]\)"):
+        peer.main.f([f, Thrower(), RpcStub(f)], {"x": {1}})
+    assert peer.hear() == []
+    assert peer.session.stats().exports == 1
+    peer.main.f(1)
+    assert peer.hear() == [["push", ["pipeline", 0, ["f"], [1]]], ["release", 1, 1]]
+
+
+def test_a_result_that_cannot_be_sent_fails_its_call_and_leaves_nothing_exported() -> None:
+    peer = Peer(Thrower())
+    problem = "a value of the type set cannot be sent: send a list (at the result['bad'])"
+    assert peer.call("give") == ["reject", 1, ["error", "TypeError", problem]]
+    assert peer.session.stats().exports == 1
+
+
+def test_a_promise_published_in_what_cannot_be_sent_is_taken_back() -> None:
+    peer = Peer()
+    with pytest.raises(TypeError):
+        peer.main.f(RpcStub({"a": 1}).a, {1})
+    assert peer.hear() == []
+    assert peer.session.stats().exports == 1
+
+
+@pytest.mark.parametrize("depth", [10, 400])
+def test_a_session_sends_no_value_that_is_deeper_than_its_own_limit(depth: int) -> None:
+    peer = Peer(None, SessionOptions(limits=Limits(max_depth=10)))
+    with pytest.raises(TypeError, match="max_depth = 10"):
+        peer.main.f(nested(depth, 1, lambda value: {"a": value}))
