@@ -61,9 +61,9 @@ class RemoteError(RpcError):
     stack: str | None
     props: dict[str, Any]
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, *args: Any) -> None:
         """Not the built-in exception's own: UnicodeDecodeError and its like ask for what a peer does not send."""
-        self.args = (message,)
+        self.args = args
 
     def __str__(self) -> str:
         return self.message

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
-import httpx2 as httpx
+import httpx2
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .bindings import FACADES
@@ -82,7 +82,7 @@ async def connect_env(
         ValueError: if the connection string or a binding's type is none.
     """
     address = ProxyAddress(connection_string)
-    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=None, write=None)) as http, task_set() as spawn:
+    async with httpx2.AsyncClient(timeout=httpx2.Timeout(10, read=None, write=None)) as http, task_set() as spawn:
         types = await _types(address, http) if bindings is None else bindings
         sessions = [_Session(name, address, spawn, options) for name in types]
         try:
@@ -97,7 +97,7 @@ async def connect_env(
                 await session.aclose()
 
 
-async def _types(address: ProxyAddress, http: httpx.AsyncClient) -> dict[str, str]:
+async def _types(address: ProxyAddress, http: httpx2.AsyncClient) -> dict[str, str]:
     described = await describe(address, http)
     if described is None:
         raise ValueError(

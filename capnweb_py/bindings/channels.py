@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import httpx2 as httpx
+import httpx2
 
 from ..stub import RpcStub
 from ..web import Headers, ReadableStream, Request, Response
@@ -58,7 +58,7 @@ class Channels:
     """
 
     def __init__(
-        self, name: str, address: ProxyAddress, http: httpx.AsyncClient, open_rpc: Callable[[], RpcStub]
+        self, name: str, address: ProxyAddress, http: httpx2.AsyncClient, open_rpc: Callable[[], RpcStub]
     ) -> None:
         self.name = name
         self._address = address
@@ -84,12 +84,12 @@ class Channels:
         )
         try:
             response = await self._http.send(wrapped, stream=True, follow_redirects=False)
-        except httpx.TransportError as error:
+        except httpx2.TransportError as error:
             raise ConnectionError(f"the binding {self.name!r} cannot be reached: {error}") from error
         return _unwrapped(response)
 
 
-def _unwrapped(response: httpx.Response) -> Response:
+def _unwrapped(response: httpx2.Response) -> Response:
     headers = Headers(response.headers.multi_items())
     # The body is handed out decoded, so these two do not describe it.
     for name in ("content-encoding", "content-length") if "content-encoding" in headers else ():
@@ -98,7 +98,7 @@ def _unwrapped(response: httpx.Response) -> Response:
     return Response(body, status=response.status_code, status_text=response.reason_phrase, headers=headers)
 
 
-async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
     try:
         async for chunk in response.aiter_bytes():
             yield chunk
@@ -106,7 +106,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
         await response.aclose()
 
 
-async def describe(address: ProxyAddress, http: httpx.AsyncClient) -> dict[str, Any] | None:
+async def describe(address: ProxyAddress, http: httpx2.AsyncClient) -> dict[str, Any] | None:
     """The bindings of a proxy, by name: {"IMAGES": {"type": "images"}}. None if it does not tell.
 
     Raises:
@@ -115,7 +115,7 @@ async def describe(address: ProxyAddress, http: httpx.AsyncClient) -> dict[str, 
     """
     try:
         response = await http.get(address.http_url, headers={DESCRIBE: "1"})
-    except httpx.TransportError as error:
+    except httpx2.TransportError as error:
         raise ConnectionError(f"no proxy server answers at {address!r}: {error}") from error
     if response.status_code in (401, 403):
         raise PermissionError(f"the proxy server refuses the connection string: {response.text}")
