@@ -70,11 +70,32 @@ async def open_session(
 
 
 @asynccontextmanager
-async def connect(url: str, **arguments: Any) -> AsyncIterator[RpcStub]:
+async def connect(
+    url: str,
+    *,
+    local_main: Any = None,
+    options: SessionOptions | None = None,
+    headers: Mapping[str, str] | None = None,
+    codec: str | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+) -> AsyncIterator[RpcStub]:
     """Connect to a peer, and yield the stub of its main object. The arguments and errors are those of `open_session`.
 
     async with connect("ws://127.0.0.1:8000/") as api:
         await api.hello("World")
     """
-    async with open_session(url, **arguments) as session:
+    async with open_session(
+        url,
+        local_main=local_main,
+        options=options,
+        headers=headers,
+        codec=codec,
+        ssl=ssl,
+        open_timeout=open_timeout,
+        ping_interval=ping_interval,
+        ping_timeout=ping_timeout,
+    ) as session:
         yield session.remote_main

@@ -66,7 +66,6 @@ TABLE: list[tuple[Any, ...]] = [
     (2**53, ["bigint", "9007199254740992"], BigInt(2**53)),
     (-(2**53), ["bigint", "-9007199254740992"], BigInt(-(2**53))),
     (BigInt(5), ["bigint", "5"], BigInt(5)),
-    (10**5000, ["bigint", "1" + "0" * 5000], BigInt(10**5000)),
     (UNDEFINED, ["undefined"]),
     (math.inf, ["inf"]),
     (-math.inf, ["-inf"]),
@@ -94,11 +93,7 @@ TABLE: list[tuple[Any, ...]] = [
 ]  # fmt: skip
 
 
-def excerpt(value: Any) -> str:
-    return "many digits" if isinstance(value, int) and value > 10**4000 else ascii(value)[:30]
-
-
-@pytest.mark.parametrize(("value", "expression", "back"), [(*row, row[0])[:3] for row in TABLE], ids=excerpt)
+@pytest.mark.parametrize(("value", "expression", "back"), [(*row, row[0])[:3] for row in TABLE], ids=ascii)
 def test_a_value_has_its_expression_and_comes_back(value: Any, expression: Any, back: Any) -> None:
     text = serialize(value)
     assert json.loads(text) == expression
@@ -110,6 +105,14 @@ def test_a_value_has_its_expression_and_comes_back(value: Any, expression: Any, 
 def test_nan_comes_back() -> None:
     assert json.loads(serialize(math.nan)) == ["nan"]
     assert math.isnan(deserialize('["nan"]'))
+
+
+def test_integers_have_as_many_digits_as_the_limit_allows() -> None:
+    # More than Python's own limit of 4,300, which is the whole process's.
+    assert json.loads(serialize(-(10**5000))) == ["bigint", "-1" + "0" * 5000]
+    assert deserialize(serialize(7**15_000)) == 7**15_000
+    with pytest.raises(TypeError, match="the int has more digits than max_bigint_digits = 16384"):
+        serialize(10**16_400)
 
 
 def test_numbers_beyond_the_exact_ones_are_doubles_as_in_javascript() -> None:
@@ -135,7 +138,6 @@ def f() -> None: ...
         (np.float32(1), "a value of the type numpy.float32 cannot be sent: send value.item()"),
         (np.zeros((2, 2)), "numpy.ndarray cannot be sent: an array of 2 dimensions has no typed array"),
         (Point(1, {2}), "a value of the type set cannot be sent: send a list (at the value['y'])"),
-        (10**16_400, "the int has more digits than max_bigint_digits = 16384"),
     ],
 )
 def test_what_cannot_be_sent_is_a_type_error_with_type_and_place(value: Any, problem: str) -> None:
@@ -163,13 +165,13 @@ def nested(depth: int, innermost: Any, wrap: Callable[[Any], Any]) -> Any:
     return innermost
 
 
-def test_sender_and_reader_agree_on_how_deep_a_value_may_nest() -> None:
+def test_what_nests_as_deep_as_may_be_sent_can_be_read() -> None:
     deepest = nested(255, 1, lambda value: [value])
     assert deserialize(serialize(deepest)) == deepest
     with pytest.raises(TypeError, match="max_depth"):
         serialize([deepest])
     with pytest.raises(LimitExceeded, match="max_depth = 256"):
-        deserialize(json.dumps(nested(256, 1, lambda value: [[value]])))
+        deserialize(json.dumps(nested(257, 1, lambda value: [[value]])))
 
 
 @pytest.mark.parametrize(
