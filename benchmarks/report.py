@@ -15,7 +15,7 @@ import attrs
 from .rounds import Figures, Pair, median
 from .workloads import IDLE, WORKLOADS, Measure
 
-__all__ = ["machine", "print_table", "ratio", "write_json"]
+__all__ = ["machine", "print_table", "ratio", "round_ratios", "write_json"]
 
 _ROWS: Final = (*WORKLOADS, IDLE)
 
@@ -36,14 +36,22 @@ def machine() -> dict[str, Any]:
 def ratio(figures: Figures, row: Measure) -> float | None:
     """How many times better ours is than Node's, by the medians; None where one of them is not there."""
     ours, node = median(figures, "ours", row.name), median(figures, "Node", row.name)
-    if ours is None or node is None:
-        return None
+    return None if ours is None or node is None else _better(row, ours, node)
+
+
+def round_ratios(figures: Figures, row: Measure) -> list[float]:
+    """The same for each round by itself: how far they lie apart is how far a ratio can be trusted."""
+    ours, node = figures["ours"].get(row.name, []), figures["Node"].get(row.name, [])
+    return [_better(row, *pair) for pair in zip(ours, node, strict=True)] if ours and node else []
+
+
+def _better(row: Measure, ours: float, node: float) -> float:
     return node / ours if row.less_is_better else ours / node
 
 
 def print_table(figures: Figures, pairs: Sequence[Pair]) -> None:
     """Print a row for everything measured and a column for every pair, and below why a figure is missing."""
-    header = ("workload", "unit", *(pair.name for pair in pairs), "ratio", "goal", "")
+    header = ("workload", "unit", *(pair.name for pair in pairs), "ratio", "by round", "goal", "")
     rows = [_cells(figures, pairs, row) for row in _ROWS]
     _print_rows(header, rows)
     for row in _ROWS:
@@ -84,6 +92,7 @@ def _result(figures: Figures, pairs: Sequence[Pair], row: Measure) -> dict[str, 
     return {
         **attrs.asdict(row, filter=attrs.filters.include("name", "unit", "goal", "less_is_better", "missing")),
         "ratio": ratio(figures, row),
+        "round_ratios": round_ratios(figures, row),
         "median": {pair.name: median(figures, pair.name, row.name) for pair in pairs},
         "all": {pair.name: figures[pair.name].get(row.name, []) for pair in pairs},
     }
@@ -92,7 +101,8 @@ def _result(figures: Figures, pairs: Sequence[Pair], row: Measure) -> dict[str, 
 def _cells(figures: Figures, pairs: Sequence[Pair], row: Measure) -> tuple[str, ...]:
     times = ratio(figures, row)
     measured = [_number(median(figures, pair.name, row.name)) for pair in pairs]
-    return (row.name, row.unit, *measured, _times(times), _times(row.goal), _verdict(row, times))
+    apart = _range(round_ratios(figures, row))
+    return (row.name, row.unit, *measured, _times(times), apart, _times(row.goal), _verdict(row, times))
 
 
 def _verdict(row: Measure, times: float | None) -> str:
@@ -105,6 +115,10 @@ def _verdict(row: Measure, times: float | None) -> str:
 
 def _times(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _range(ratios: Sequence[float]) -> str:
+    return f"{min(ratios):.2f} - {max(ratios):.2f}" if ratios else "-"
 
 
 def _number(value: float | None) -> str:

@@ -58,7 +58,7 @@ class Deliveries:
         """Call a function. Returns the hook of the result."""
         try:
             arguments.own()
-        except TypeError as error:
+        except (TypeError, LimitExceeded) as error:
             return ErrorHook(error)
         if not arguments.promises:
             return self._begin(function, arguments.value)

@@ -327,7 +327,7 @@ class RpcSession:
         try:
             payload = Deserializer(self, self._limits).read(expression)
         except UnreadableValue as error:
-            return ErrorHook(error)
+            return ErrorHook(error.with_traceback(None))  # whose frames hold what was read of the value
         value = payload.value
         if isinstance(value, Handle) and value._path == ():
             # The usual case: the promise of a call's result. Its hook will do.
@@ -365,7 +365,7 @@ class RpcSession:
         try:
             payload = Deserializer(self, self._limits).read(expression)
         except UnreadableValue as error:
-            return error
+            return error.with_traceback(None)
         if isinstance(payload.value, BaseException):
             return payload.value
         # JavaScript can throw anything. Only text can be quoted, whatever it is.

@@ -54,7 +54,8 @@ class Peer:
 
     def _answer_of(self, expression: Any) -> Any:
         self.say("stream", expression)
-        return self.hear()[-1]
+        (answer,) = (message for message in self.hear() if message[0] in ("resolve", "reject"))
+        return answer
 
 
 @asynccontextmanager

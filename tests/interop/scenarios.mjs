@@ -42,7 +42,7 @@ class LocalCounter extends RpcTarget {
     return this.#count;
   }
 
-  /** Resolves when the last reference is gone. */
+  /** Resolves when the last reference is gone. Asked of the object itself, never of a stub. */
   whenDisposed() {
     return this.#disposed.promise;
   }
@@ -52,8 +52,6 @@ class LocalCounter extends RpcTarget {
     this.#disposed.resolve();
   }
 }
-
-// `whenDisposed` is for this process alone: it is asked of the object, never of a stub.
 
 // ---- values
 

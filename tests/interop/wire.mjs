@@ -8,7 +8,6 @@ globalThis.WebSocket ??= WebSocket;
 export { WebSocket };
 const { RpcSession, WebSocketTransport } = await import("capnweb");
 
-export const JSON_PROTOCOL = "capnweb.json";
 export const CBOR_PROTOCOL = "capnweb.cbor";
 
 // The keys of an object keep their order, as they do in JSON.
