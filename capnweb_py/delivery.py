@@ -16,7 +16,7 @@ from typing import Any
 
 import attrs
 
-from .errors import LimitExceeded, SessionClosed, release_frames
+from .errors import LimitExceeded, SessionClosed, drop_tracebacks, release_frames
 from .hooks import ErrorHook, Handle, Hook, PromiseHook
 from .loops import Spawn
 from .payload import Payload, settle
@@ -42,12 +42,21 @@ class Deliveries:
         spawn: runs a coroutine function in a task of its own.
         hook_of: makes the hook of what a function returned.
         max_calls: how many calls may be in progress; one more fails with LimitExceeded. None for no limit.
+        keep_tracebacks: whether anybody may read the traceback of what a function raises.
     """
 
-    def __init__(self, spawn: Spawn, hook_of: Callable[[Any], Hook], max_calls: int | None = None) -> None:
+    def __init__(
+        self,
+        spawn: Spawn,
+        hook_of: Callable[[Any], Hook],
+        max_calls: int | None = None,
+        *,
+        keep_tracebacks: bool = True,
+    ) -> None:
         self._spawn = spawn
         self._hook_of = hook_of
         self._max_calls = max_calls
+        self._keep_tracebacks = keep_tracebacks
         # Calls that wait for the first step of their task, in order.
         self._line: deque[_Call] = deque()
         # Calls that wait for an argument, wait in line, or run.
@@ -74,6 +83,17 @@ class Deliveries:
         """Await something. Returns the hook of its result."""
         return self._queue(awaitable=awaitable)
 
+    def in_turn(self, run: Callable[[], object]) -> None:
+        """Run something when all calls that were delivered until now have begun."""
+        if not self._line:
+            run()
+            return
+        marker = PromiseHook()
+        marker.subscribe(run)
+        self.in_progress += 1
+        self._line.append(_Call(marker, _nothing))
+        self._spawn(self._run_next)
+
     def close(self) -> None:
         """Begin no call any more. Those that wait fail; those that run are their task group's to cancel."""
         self._closed = True
@@ -98,8 +118,7 @@ class Deliveries:
         try:
             result = invoke(function, arguments)
         except Exception as error:
-            release_frames(error)
-            return ErrorHook(error)
+            return self._failed(error)
         if _is_awaitable(result):
             return self._queue(awaitable=result)
         return self._hook_of(result)
@@ -131,17 +150,28 @@ class Deliveries:
             if _is_awaitable(result):
                 result = await result
         except Exception as error:
-            release_frames(error)
-            self._finish(call.promise, ErrorHook(error))
+            self._finish(call.promise, self._failed(error))
         except BaseException:
             self._finish(call.promise, ErrorHook(SessionClosed("the call was cancelled: the session ended")))
             raise
         else:
             self._finish(call.promise, self._hook_of(result))
 
+    def _failed(self, error: BaseException) -> Hook:
+        """The hook of the result of a call whose exception was just caught."""
+        if self._keep_tracebacks:
+            release_frames(error)
+        else:
+            drop_tracebacks(error)
+        return ErrorHook(error)
+
     def _finish(self, promise: PromiseHook, hook: Hook) -> None:
         self.in_progress -= 1
         promise.settle(hook)
+
+
+def _nothing() -> None:
+    """What holds a place in line."""
 
 
 def _is_awaitable(result: Any) -> bool:

@@ -80,9 +80,20 @@ class Deserializer:
         payload.value = self._read(expression, payload, None, depth)
         return payload
 
+    def read_hook(self, expression: Any) -> Hook | None:
+        """The hook of an expression that is the promise of something of this side's, usually a call's result.
+
+        It is what most pushes are, and needs no payload around it. None for any other expression. Raises as `read` does.
+        """
+        if type(expression) is list and expression and expression[0] == "pipeline":
+            return self._importer.local(self._referenced(expression, 0))
+        return None
+
     def read_call(self, arguments: list[Any], depth: int) -> Payload:
         """The payload of a call's arguments, from the bare list of their expressions."""
-        payload = Deserializer(self._importer, self._limits).read([arguments], depth)
+        inner = Deserializer(self._importer, self._limits)
+        payload = Payload(None, inner._promises)
+        payload.value = inner._items(arguments, depth)
         payload.deliveries = self._importer.deliveries
         return payload
 

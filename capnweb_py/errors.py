@@ -21,6 +21,7 @@ __all__ = [
     "RpcError",
     "SessionClosed",
     "describe_error",
+    "drop_tracebacks",
     "fresh",
     "release_frames",
     "remote_error",
@@ -189,14 +190,30 @@ def release_frames(error: BaseException) -> None:
     """
     if error.__traceback__ is not None:
         error.__traceback__ = error.__traceback__.tb_next
+    for one in _with_related(error):
+        traceback.clear_frames(one.__traceback__)
+
+
+def drop_tracebacks(error: BaseException) -> None:
+    """Let go of the frames themselves, where nobody will read the lines.
+
+    Frames refer to those that called them, up to the one that received the call's message and will hold the error: a
+    circle that keeps all they hold until the next garbage collection.
+    """
+    for one in _with_related(error):
+        one.__traceback__ = None
+
+
+def _with_related(error: BaseException) -> list[BaseException]:
+    """An exception with its causes and contexts, and the exceptions of groups among them."""
     pending: list[BaseException | None] = [error]
-    seen: set[int] = set()
+    seen: dict[int, BaseException] = {}
     while pending:
         one = pending.pop()
         if one is None or id(one) in seen:
             continue
-        seen.add(id(one))
-        traceback.clear_frames(one.__traceback__)
+        seen[id(one)] = one
         pending += [one.__cause__, one.__context__]
         if isinstance(one, BaseExceptionGroup):
             pending += one.exceptions
+    return list(seen.values())

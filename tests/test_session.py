@@ -373,6 +373,7 @@ def test_a_promise_that_resolves_to_itself_is_an_error() -> None:
     peer.say("pull", 1)
     peer.hear()
     peer.say("resolve", 1, ["pipeline", 1])
+    assert peer.hear() == [["stream", None], ["release", 1, 1]]
     peer.say("resolve", 2, None)
     peer.say("stream", ["pipeline", 1, ["x"], []])
     assert ["reject", 2, ["error", "RpcError", "the promise resolves to itself"]] in peer.hear()

@@ -17,7 +17,7 @@ from websockets.frames import DATA_OPCODES, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Event
 
 from ..options import SessionOptions
-from ..session import Message
+from ..session import BATCH, Message
 from .driver import Driver
 from .frames import FrameReader, write_frames
 
@@ -44,6 +44,8 @@ class WebSocketDriver(Driver):
         self._put_off = False
         # Whether something was written already since the loop's turn began.
         self._hurried = False
+        # Messages taken since something was last written because of their number.
+        self._taken = 0
         # Answers written until the socket had last taken everything, in bytes, and whether reading waits for it.
         self._answers_sent = 0
         self._reading_paused = False
@@ -62,8 +64,10 @@ class WebSocketDriver(Driver):
             self._loop.soon(self._flush_soon)
 
     def hurry(self) -> None:
-        # Once a turn: the first of many tasks is not to write for itself what the others are about to add to.
-        if not self._hurried:
+        # For a few calls once a turn: the first of many tasks is not to write for itself what the others are to add to.
+        if self.session.undecided:
+            self._write(decided_only=True)
+        elif not self._hurried:
             self._hurried = True
             self._write()
 
@@ -86,6 +90,14 @@ class WebSocketDriver(Driver):
         """Data is about to be delivered. What the session says in return waits for `flush`, which follows."""
         self._flush_due = True
 
+    def take(self, data: bytes, binary: bool) -> None:
+        """Take a message. What many of them have led to is written before the last."""
+        self.session.receive(data, binary)
+        self._taken += 1
+        if self._taken >= BATCH:
+            self._taken = 0
+            self._write()
+
     def flush(self) -> None:
         """Write what the session has to send, and notice its end."""
         self._flush_due = False
@@ -93,8 +105,8 @@ class WebSocketDriver(Driver):
         if self.session.closed:
             self._ended.set()
 
-    def _write(self) -> None:
-        messages = self.session.messages_to_send()
+    def _write(self, decided_only: bool = False) -> None:
+        messages = self.session.messages_to_send(decided_only)
         if messages:
             self._connection.write(messages)
             if self._connection.paused:
@@ -146,7 +158,7 @@ class _SessionConnection(Connection):
         self._driver = driver
         early, self._early = self._early, []
         for data, binary in early:
-            driver.session.receive(data, binary)
+            driver.take(data, binary)
         if self.connection_lost_waiter.done():
             driver.connection_lost()
 
@@ -176,7 +188,7 @@ class _SessionConnection(Connection):
 
     def _take(self, data: bytes, binary: bool) -> None:
         if self._driver is not None:
-            self._driver.session.receive(data, binary)
+            self._driver.take(data, binary)
         else:
             self._early.append((data, binary))
 

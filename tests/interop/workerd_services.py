@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -50,11 +50,41 @@ class Counter(RpcTarget):
         Counter.living -= 1
 
 
+class Signals:
+    """Chunks that one request leaves for another."""
+
+    def __init__(self) -> None:
+        self._writer, self._reader = anyio.create_memory_object_stream[bytes](10)
+
+    async def give(self, chunk: bytes = b"") -> None:
+        await self._writer.send(chunk)
+
+    async def take(self) -> bytes:
+        return await self._reader.receive()
+
+
+PERMITS, ARRIVALS = Signals(), Signals()
+
+
+async def drip() -> AsyncIterator[bytes]:
+    """Two chunks, the second of which is made when there is a permit."""
+    yield b"first"
+    await PERMITS.take()
+    yield b"last"
+
+
+async def upload(body: AsyncIterable[bytes]) -> bytes:
+    """Read a body, and let others know of its first chunk. Returns all of it."""
+    whole = b""
+    async for chunk in body:
+        if chunk and not whole:
+            await ARRIVALS.give(chunk)
+        whole += chunk
+    return whole
+
+
 class Service(RpcTarget):
     """The main object of a session, and the handler of requests."""
-
-    # Set when a response that drips may go on. It is of the process: calls and requests are different sessions.
-    going_on: anyio.Event | None = None
 
     @property
     def motto(self) -> str:
@@ -88,8 +118,9 @@ class Service(RpcTarget):
         }
 
     def fail(self, kind: str) -> None:
-        own = {"OutOfStock": OutOfStock}
-        raise (own.get(kind) or getattr(builtins, kind))(f"a {kind} on purpose")
+        if kind == "OutOfStock":
+            raise OutOfStock("an OutOfStock on purpose")
+        raise getattr(builtins, kind)(f"a {kind} on purpose")
 
     async def call_each(self, values: list[Any], callback: RpcStub) -> list[Any]:
         return [await callback(value) for value in values]
@@ -117,15 +148,14 @@ class Service(RpcTarget):
     def living(self) -> int:
         return Counter.living
 
-    def go_on(self) -> None:
-        assert Service.going_on is not None, "a response drips"
-        Service.going_on.set()
-
     async def fetch(self, request: Request) -> Response:
         path = request.url.removeprefix("https://a.example")
         answers: dict[str, Callable[[Request], Awaitable[Response]]] = {
             "/duplex": self._duplex,
             "/drip": self._drip,
+            "/go-on": self._go_on,
+            "/upload": self._upload,
+            "/arrived": self._arrived,
             "/cut": self._cut,
             "/fail": self._fail,
             "/redirect": self._redirect,
@@ -148,15 +178,18 @@ class Service(RpcTarget):
         return Response(request.body)
 
     async def _drip(self, _request: Request) -> Response:
-        Service.going_on = anyio.Event()
+        return Response(ReadableStream(drip()))
 
-        async def chunks() -> AsyncIterator[bytes]:
-            assert Service.going_on is not None, "set above"
-            yield b"first"
-            await Service.going_on.wait()
-            yield b"last"
+    async def _go_on(self, _request: Request) -> Response:
+        await PERMITS.give()
+        return Response()
 
-        return Response(ReadableStream(chunks()))
+    async def _upload(self, request: Request) -> Response:
+        assert request.body is not None, "there is something to upload"
+        return Response(await upload(request.body))
+
+    async def _arrived(self, _request: Request) -> Response:
+        return Response(await ARRIVALS.take())
 
     async def _cut(self, _request: Request) -> Response:
         async def chunks() -> AsyncIterator[bytes]:
@@ -179,18 +212,41 @@ class Service(RpcTarget):
 
 
 _Event = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Event]]
+_Send = Callable[[_Event], Awaitable[None]]
 
 
-async def app(scope: _Event, receive: Callable[[], Awaitable[_Event]], send: Callable[[_Event], Awaitable[None]]) -> None:
-    """An ASGI application: says what it was asked, or sends back each chunk as it arrives (/duplex)."""
+async def app(scope: _Event, receive: _Receive, send: _Send) -> None:
+    """An ASGI application: it says what it was asked, where its path is none of those that Service has too."""
     if scope["type"] != "http":
         raise NotImplementedError(scope["type"])
     await send({"type": "http.response.start", "status": 201, "headers": [(b"x-app", b"yes")]})
-    if scope["path"] != "/duplex":
-        await send({"type": "http.response.body", "body": f"{scope['method']} {scope['path']}".encode()})
-        return
+    async for chunk in _app_chunks(scope, receive):
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _app_chunks(scope: _Event, receive: _Receive) -> AsyncIterator[bytes]:
+    path = scope["path"]
+    if path == "/duplex":
+        async for chunk in _uploaded(receive):
+            yield chunk
+    elif path == "/drip":
+        async for chunk in drip():
+            yield chunk
+    elif path == "/go-on":
+        await PERMITS.give()
+    elif path == "/upload":
+        yield await upload(_uploaded(receive))
+    elif path == "/arrived":
+        yield await ARRIVALS.take()
+    else:
+        yield f"{scope['method']} {path}?{scope['query_string'].decode()}".encode()
+
+
+async def _uploaded(receive: _Receive) -> AsyncIterator[bytes]:
     more = True
     while more:
         event = await receive()
         more = event["more_body"]
-        await send({"type": "http.response.body", "body": event["body"], "more_body": more})
+        yield event["body"]

@@ -1,0 +1,79 @@
+"""The images binding of a running proxy, used by npm capnweb on Node, in both codecs: what images.mjs reports."""
+
+from __future__ import annotations
+
+import base64
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pictures import BLUE, RED, flat, is_like, picture_format, pixel, size
+from proxying import serving
+
+from .node import CLIENT_DEADLINE, HERE
+
+IMAGE, OVERLAY = flat(RED, 40, 20), flat(BLUE, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def images_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address at which a proxy's images binding speaks RPC."""
+    config: Path = tmp_path_factory.mktemp("images") / "capnweb.toml"
+    config.write_text('[bindings.IMAGES]\ntype = "images"\n')
+    with serving(config) as server:
+        yield server.url.replace("http", "ws", 1) + "?MF-Binding=IMAGES"
+
+
+@pytest.fixture(scope="module", params=["json", "cbor"])
+def report(request: pytest.FixtureRequest, node: str, images_url: str) -> dict[str, Any]:
+    """What a Node client reports. With CBOR, the pictures travel raw."""
+    flags = ["--cbor"] if request.param == "cbor" else []
+    pictures = {"image": base64.b64encode(IMAGE).decode(), "overlay": base64.b64encode(OVERLAY).decode()}
+    done = subprocess.run(
+        [node, "images.mjs", images_url, *flags],
+        cwd=HERE,
+        input=json.dumps(pictures),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=CLIENT_DEADLINE,
+        check=True,
+    )
+    values: dict[str, Any] = json.loads(done.stdout)
+    assert values["forms"] == (["binary", "text"] if flags else ["text"])
+    return values
+
+
+def test_info(report: dict[str, Any]) -> None:
+    assert report["info"] == {"format": "image/png", "fileSize": len(IMAGE), "width": 40, "height": 20}
+
+
+def test_a_thumbnail_with_an_overlay_is_one_round_trip(report: dict[str, Any]) -> None:
+    result = report["thumbnail"]
+    made = base64.b64decode(result["image"])
+    assert (result["type"], picture_format(made), size(made)) == ("image/webp", "webp", (20, 10))
+    assert is_like(pixel(made, 2, 2), RED)
+    assert is_like(pixel(made, 18, 8), BLUE)
+    assert result["roundTrips"] == 1
+
+
+def test_base64_in_and_out(report: dict[str, Any]) -> None:
+    made = base64.b64decode(report["base64"])
+    assert (picture_format(made), size(made), pixel(made, 39, 19)) == ("png", (40, 20), RED)
+
+
+@pytest.mark.parametrize(
+    ("use", "operation", "code"),
+    [
+        ("info", "INFO", 9412),
+        ("input", "TRANSFORM", 9412),
+        ("option", "TRANSFORM", 9401),
+        ("consumed", "TRANSFORM", 9525),
+    ],
+)
+def test_errors_have_cloudflares_codes(report: dict[str, Any], use: str, operation: str, code: int) -> None:
+    error = report["errors"][use]
+    assert error["code"] == code
+    assert error["message"].startswith(f"IMAGES_{operation}_ERROR {code}: ")
