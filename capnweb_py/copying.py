@@ -20,8 +20,8 @@ __all__ = ["copied"]
 
 _LIMITS: Final = Limits()
 
-# How many values one copy may have. Passing a result on as an argument copies it, without a message of its size: a peer that
-# passes each result twice to the next call doubles it with every few bytes.
+# How many values one copy may have. Passing a result on as an argument copies it, without a message of its size: a
+# peer that passes each result twice to the next call doubles it with every few bytes.
 MAX_COPIED_VALUES: Final = 200_000
 
 

@@ -8,7 +8,6 @@ runs first begins the first call. While any call waits there, plain functions li
 
 from __future__ import annotations
 
-import inspect
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
@@ -176,4 +175,4 @@ def _nothing() -> None:
 
 def _is_awaitable(result: Any) -> bool:
     # A promise is not awaited: it is passed on, and what comes of it is sent when it is there.
-    return type(result) is CoroutineType or (inspect.isawaitable(result) and not isinstance(result, Handle))
+    return type(result) is CoroutineType or (hasattr(type(result), "__await__") and not isinstance(result, Handle))

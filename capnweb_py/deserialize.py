@@ -83,7 +83,8 @@ class Deserializer:
     def read_hook(self, expression: Any) -> Hook | None:
         """The hook of an expression that is the promise of something of this side's, usually a call's result.
 
-        It is what most pushes are, and needs no payload around it. None for any other expression. Raises as `read` does.
+        It is what most pushes are, and needs no payload around it. None for any other expression. Raises as `read`
+        does.
         """
         if type(expression) is list and expression and expression[0] == "pipeline":
             return self._importer.local(self._referenced(expression, 0))
@@ -233,8 +234,11 @@ _FORMS: Final[dict[str, Callable[[Deserializer, list[Any], Any, Any, int], Any]]
 
 def read_path(path: Any) -> Path:
     """A property path: a list of names and indices. Raises ProtocolError if it is none."""
-    if type(path) is not list or not all(type(name) is str or type(name) is int for name in path):
+    if type(path) is not list:
         raise ProtocolError(f"a property path is a list of names and indices: {_excerpt(path)}")
+    for name in path:
+        if type(name) is not str and type(name) is not int:
+            raise ProtocolError(f"a property path is a list of names and indices: {_excerpt(path)}")
     return tuple(path)
 
 

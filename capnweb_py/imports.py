@@ -47,14 +47,16 @@ class Import(Pending):
         # What the peer resolved it to.
         self.resolution: Hook | None = None
         # Called when it resolves, in order.
-        self._callbacks: list[Callable[[], object]] = []
+        self._callbacks: list[Callable[[], object]] | None = None
         # The registrations of `on_broken` in the session that belong to this entry.
-        self.brittle: list[int] = []
+        self.brittle: list[int] | None = None
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         if self.resolution is not None:
             callback()
         else:
+            if self._callbacks is None:
+                self._callbacks = []
             self._callbacks.append(callback)
 
     @property
@@ -65,8 +67,8 @@ class Import(Pending):
     def resolve(self, resolution: Hook) -> None:
         """Settle to what the peer resolved it to, or to the error that ended the session."""
         self.resolution = resolution
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
+        callbacks, self._callbacks = self._callbacks, None
+        for callback in callbacks or ():
             callback()
 
 

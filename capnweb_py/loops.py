@@ -189,11 +189,13 @@ class _Carried:
 
 def wait_settled(pending: Pending) -> Awaitable[Any]:
     """Wait until something settles. To be awaited at once."""
-    if not on_asyncio():
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
         event = anyio.Event()
         pending.subscribe(event.set)
         return event.wait()
-    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[None] = loop.create_future()
 
     def wake() -> None:
         if not future.done():

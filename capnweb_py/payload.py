@@ -11,7 +11,7 @@ its stubs; whatever happened, each is released at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .hooks import Hook, Pending
@@ -32,9 +32,9 @@ class Payload:
 
     __slots__ = ("_held", "_of_application", "_targets_known", "deliveries", "owners", "promises", "settling", "value")
 
-    def __init__(self, value: Any, promises: list[Located] | None = None) -> None:
+    def __init__(self, value: Any, promises: Sequence[Located] = ()) -> None:
         self.value = value
-        self.promises = [] if promises is None else promises
+        self.promises: Sequence[Located] = promises
         # Who begins the call that these are the arguments of; None for a call made on this side.
         self.deliveries: Deliveries | None = None
         # The replacing of the promises, once it has begun.
@@ -44,7 +44,7 @@ class Payload:
         # Whether the value is the application's own.
         self._of_application = False
         # Targets in the value by their `id()`, one reference held to each, and whether all of them have been found.
-        self._held: dict[int, Any] = {}
+        self._held: dict[int, Any] | None = None
         self._targets_known = True
 
     @classmethod
@@ -71,10 +71,13 @@ class Payload:
         self._of_application, self._targets_known = False, True
         self.value, self.promises = copy.value, copy.promises
         if copy.promises and copy.promises[0][0] is copy:
-            self.promises[0] = (self, *copy.promises[0][1:])
+            # The promise is the whole value, so it is the only one.
+            self.promises = [(self, *copy.promises[0][1:])]
 
     def hold(self, target: Any) -> None:
         """Keep a target, found in the value while it was written, until the payload is disposed."""
+        if self._held is None:
+            self._held = {}
         if id(target) not in self._held:
             retain(target)
             self._held[id(target)] = target
@@ -89,11 +92,11 @@ class Payload:
             self._hold_targets(self.value, 0)
             self._targets_known = True
         self._release_targets()
-        self.value, self.promises = None, []
+        self.value, self.promises = None, ()
 
     def _release_targets(self) -> None:
-        held, self._held = self._held, {}
-        for target in held.values():
+        held, self._held = self._held, None
+        for target in held.values() if held else ():
             release(target)
 
     def _hold_targets(self, value: Any, depth: int) -> None:
@@ -142,7 +145,7 @@ def settle(payload: Payload) -> Settling | None:
     Returns what to wait for, and whose error to raise then; None where nothing had to be replaced.
     """
     if payload.promises:
-        promises, payload.promises = payload.promises, []
+        promises, payload.promises = payload.promises, ()
         payload.settling = Settling(len(promises))
         for located in promises:
             _place(located, payload.settling)
@@ -151,7 +154,7 @@ def settle(payload: Payload) -> Settling | None:
 
 def _place(located: Located, outer: Settling) -> None:
     """Put what one promise resolves to where the promise is."""
-    container, key, hook = located
+    hook = located[2]
     try:
         resolution = hook.pull()
         if not isinstance(resolution, Payload):
@@ -164,6 +167,8 @@ def _place(located: Located, outer: Settling) -> None:
         return
 
     def place() -> None:
+        # Through `located`, which holds the hook, and so the value, until it is in its place.
+        container, key, _ = located
         if container.__class__ is Payload:
             container.value = resolution.value
         else:

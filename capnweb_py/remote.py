@@ -19,7 +19,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from .bindings import FACADES
 from .bindings.channels import Channels, ProxyAddress, describe
 from .client import open_session
-from .errors import RpcError
+from .errors import RpcError, SessionClosed
 from .hooks import ErrorHook, PromiseHook
 from .loops import Spawn, task_set
 from .options import SessionOptions
@@ -125,36 +125,43 @@ class _Session:
         # The main stub, from the first use on: calls on it wait for the session to open.
         self._main: RpcStub | None = None
         self._session: RpcSession | None = None
-        self._closing = anyio.Event()
+        # Of the session that is used last: set when it is to be closed, and when it is.
+        self._over = anyio.Event()
         self._closed = anyio.Event()
+        self._env_closed = False
 
     def main(self) -> RpcStub:
         """The binding's main object."""
+        if self._env_closed:
+            return make_stub(ErrorHook(SessionClosed("the env is closed: its bindings work inside connect_env() only")))
         if self._main is None or (self._session is not None and self._session.closed):
             opening = PromiseHook()
-            self._main, self._session, self._closed = make_stub(opening), None, anyio.Event()
-            self._spawn(partial(self._run, opening))
+            self._main, self._session = make_stub(opening), None
+            self._over, self._closed = anyio.Event(), anyio.Event()
+            self._spawn(partial(self._run, opening, self._over, self._closed))
         return self._main
 
-    async def _run(self, opening: PromiseHook) -> None:
-        """Hold a session open until `aclose`, or until it ends by itself."""
+    async def _run(self, opening: PromiseHook, over: anyio.Event, closed: anyio.Event) -> None:
+        """Hold a session open until it is to be closed, or ends by itself."""
         try:
             async with open_session(self._address.rpc_url(self.name), options=self._options) as session:
                 self._session = session
+                session.remote_main.on_broken(lambda _error: over.set())
                 opening.settle(session.remote_main._hook.dup())
-                await self._closing.wait()
+                await over.wait()
         except (OSError, RpcError) as error:
             failure = ConnectionError(f"the binding {self.name!r} cannot be reached: {error}")
             failure.__cause__ = error
             opening.settle(ErrorHook(failure))
             self._main = None  # the next use tries again
         finally:
-            self._closed.set()
+            closed.set()
 
     async def aclose(self) -> None:
         """Close the session, if it is open."""
+        self._env_closed = True
         if self._main is not None:
-            self._closing.set()
+            self._over.set()
             await self._closed.wait()
 
 

@@ -22,7 +22,7 @@ from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
 from .values import BigInt, InvalidDate, TypedArray, Undefined
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 
-__all__ = ["MAX_SAFE_INTEGER", "Exporter", "Serializer"]
+__all__ = ["MAX_SAFE_INTEGER", "Exporter", "Serializer", "stands_for_itself"]
 
 # Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
 MAX_SAFE_INTEGER: Final = 2**53 - 1
@@ -51,6 +51,14 @@ class Exporter(Protocol):
 
     def on_send_error(self, error: BaseException) -> BaseException | None:
         """The exception to send instead, with its traceback, or None for the same without."""
+
+
+def stands_for_itself(value: Any) -> bool:
+    """Whether a value is its own expression, and an expression its own value, without a look inside."""
+    kind = type(value)
+    return (
+        kind is str or kind is bool or value is None or (kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)
+    )
 
 
 class _Unsendable(TypeError):

@@ -34,7 +34,7 @@ from .local import PayloadHook, TargetHook, hook_of, result_hook
 from .loops import wait_settled
 from .options import SessionOptions
 from .payload import Payload
-from .serialize import Serializer
+from .serialize import Serializer, stands_for_itself
 from .stub import RpcStub, make_stub
 
 __all__ = ["Host", "Message", "RpcSession", "SessionStats"]
@@ -344,6 +344,8 @@ class RpcSession:
 
     def _evaluate(self, expression: Any) -> Hook:
         """The hook of an expression's value."""
+        if stands_for_itself(expression):
+            return PayloadHook(Payload(expression))
         reader = Deserializer(self, self._limits)
         try:
             hook = reader.read_hook(expression)
@@ -486,7 +488,10 @@ class RpcSession:
 
     def _send_answer(self, export_id: int, export: _Export, kind: str, value: Any, holder: Payload | None) -> None:
         try:
-            expression = Serializer(self, self._limits, holder).write(value, "the result")
+            if stands_for_itself(value):
+                expression = value
+            else:
+                expression = Serializer(self, self._limits, holder).write(value, "the result")
         except Exception as error:
             kind, expression = "reject", self._written_error(error)
         self._send([kind, export_id, expression])
@@ -649,7 +654,7 @@ class RpcSession:
         settled = resolution.settled()
         if isinstance(settled, ImportHook) and settled.entry is entry:
             resolution = ErrorHook(RpcError("the promise resolves to itself"))
-        for number in entry.brittle:
+        for number in entry.brittle or ():
             callback = self._watchers.pop(number, None)
             if callback is not None:
                 resolution.on_broken(partial(self._call_watcher, callback))
@@ -710,7 +715,7 @@ class RpcSession:
         if entry.resolution is not None:
             entry.resolution.dispose()
             return
-        for number in entry.brittle:
+        for number in entry.brittle or ():
             self._watchers.pop(number, None)
         if not entry.streaming:
             self._imports.pop(entry.id, None)
@@ -734,6 +739,8 @@ class RpcSession:
         number = self._next_watcher
         self._next_watcher += 1
         self._watchers[number] = callback
+        if entry.brittle is None:
+            entry.brittle = []
         entry.brittle.append(number)
 
     # The outbox.

@@ -35,8 +35,8 @@ class RpcStub(Handle):
     __slots__ = ("__weakref__",)
 
     def __init__(self, value: Any) -> None:
-        object.__setattr__(self, "_hook", hook_of(value))
-        object.__setattr__(self, "_path", None)
+        _set_hook(self, hook_of(value))
+        _set_path(self, None)
 
     def __getattr__(self, name: str) -> RpcPromise:
         if name.startswith("_"):
@@ -62,7 +62,7 @@ class RpcStub(Handle):
         """Let go of the object now. Safe to do twice; every other use of the stub is an error from now on."""
         if not self._path:
             hook: Hook = self._hook
-            object.__setattr__(self, "_hook", DISPOSED)
+            _set_hook(self, DISPOSED)
             hook.dispose()
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
@@ -118,9 +118,9 @@ class RpcPromise(RpcStub):
             hook = awaitable._hook.get(awaitable._path or ())
         else:
             hook = hook_of_awaitable(awaitable)
-        object.__setattr__(self, "_hook", hook)
-        object.__setattr__(self, "_path", ())
-        object.__setattr__(self, "_pulled", None)
+        _set_hook(self, hook)
+        _set_path(self, ())
+        _set_pulled(self, None)
 
     def __eq__(self, other: object) -> bool:
         return self is other
@@ -132,7 +132,7 @@ class RpcPromise(RpcStub):
         hook = self._pulled
         if hook is None:
             hook = self._hook.get(self._path) if self._path else self._hook
-            object.__setattr__(self, "_pulled", hook)
+            _set_pulled(self, hook)
         while True:
             payload = hook.pull()
             if payload.__class__ is Payload:
@@ -147,20 +147,26 @@ class RpcPromise(RpcStub):
         return payload.value
 
 
+# A stub refuses assignment, since that looks like one to a remote member; these go past that.
+_set_hook: Callable[[Handle, Hook], None] = Handle.__dict__["_hook"].__set__
+_set_path: Callable[[Handle, Path | None], None] = Handle.__dict__["_path"].__set__
+_set_pulled: Callable[[RpcPromise, Hook | None], None] = RpcPromise.__dict__["_pulled"].__set__
+
+
 def make_stub(hook: Hook) -> RpcStub:
     """A stub of a hook, which it owns."""
     stub = object.__new__(RpcStub)
-    object.__setattr__(stub, "_hook", hook)
-    object.__setattr__(stub, "_path", None)
+    _set_hook(stub, hook)
+    _set_path(stub, None)
     return stub
 
 
 def make_promise(hook: Hook, path: Path = ()) -> RpcPromise:
     """A promise of a hook, or of what the path leads to from it."""
     promise = object.__new__(RpcPromise)
-    object.__setattr__(promise, "_hook", hook)
-    object.__setattr__(promise, "_path", path)
-    object.__setattr__(promise, "_pulled", None)
+    _set_hook(promise, hook)
+    _set_path(promise, path)
+    _set_pulled(promise, None)
     return promise
 
 

@@ -196,6 +196,7 @@ async def test_a_stub_that_goes_home_is_the_object() -> None:
         assert await (await main.echo(counter)).increment(2) == 2
         assert api.made[0].increment() == 3
         await main.drop()
+        del counter
 
 
 async def test_a_stub_of_this_sides_object_is_that_object() -> None:

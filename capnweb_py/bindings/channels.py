@@ -86,24 +86,25 @@ class Channels:
             response = await self._http.send(wrapped, stream=True, follow_redirects=False)
         except httpx2.TransportError as error:
             raise ConnectionError(f"the binding {self.name!r} cannot be reached: {error}") from error
-        return _unwrapped(response)
+        return self._unwrapped(response)
 
+    def _unwrapped(self, response: httpx2.Response) -> Response:
+        headers = Headers(response.headers.multi_items())
+        # The body is handed out decoded, so these two do not describe it.
+        for name in ("content-encoding", "content-length") if "content-encoding" in headers else ():
+            headers.pop(name, None)
+        body = None if response.status_code in (204, 205, 304) else ReadableStream(self._chunks(response))
+        return Response(body, status=response.status_code, status_text=response.reason_phrase, headers=headers)
 
-def _unwrapped(response: httpx2.Response) -> Response:
-    headers = Headers(response.headers.multi_items())
-    # The body is handed out decoded, so these two do not describe it.
-    for name in ("content-encoding", "content-length") if "content-encoding" in headers else ():
-        headers.pop(name, None)
-    body = None if response.status_code in (204, 205, 304) else ReadableStream(_chunks(response))
-    return Response(body, status=response.status_code, status_text=response.reason_phrase, headers=headers)
-
-
-async def _chunks(response: httpx2.Response) -> AsyncIterator[bytes]:
-    try:
-        async for chunk in response.aiter_bytes():
-            yield chunk
-    finally:
-        await response.aclose()
+    async def _chunks(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+        """The body. Raises ConnectionError if it breaks off."""
+        try:
+            async for chunk in response.aiter_bytes():
+                yield chunk
+        except httpx2.TransportError as error:
+            raise ConnectionError(f"the response of the binding {self.name!r} broke off: {error}") from error
+        finally:
+            await response.aclose()
 
 
 async def describe(address: ProxyAddress, http: httpx2.AsyncClient) -> dict[str, Any] | None:

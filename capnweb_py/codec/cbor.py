@@ -14,7 +14,7 @@ import cbor2
 import orjson
 
 from .error import CodecError
-from .json import decode_json, encode_json
+from .json import decode_lenient, encode_json
 
 __all__ = ["CborCodec"]
 
@@ -42,7 +42,10 @@ class CborCodec:
 
     def decode(self, data: bytes | str, binary: bool) -> Any:
         if not binary:
-            return decode_json(data)
+            try:
+                return orjson.loads(data)
+            except orjson.JSONDecodeError:
+                return decode_lenient(data)
         source = BytesIO(data if isinstance(data, bytes) else data.encode())
         decoder = cbor2.CBORDecoder(
             source,

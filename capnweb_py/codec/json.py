@@ -29,15 +29,12 @@ def encode_json(tree: Any) -> bytes:
         return json.dumps(tree, default=_base64, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
-def decode_json(data: bytes | str) -> Any:
-    """The tree that JSON text holds. Raises CodecError if it is not JSON."""
+def decode_lenient(data: bytes | str) -> Any:
+    """The tree that JSON text holds which orjson refuses. Raises CodecError if it is not JSON."""
     try:
-        return orjson.loads(data)
-    except orjson.JSONDecodeError:
-        try:
-            return json.loads(data, parse_constant=_refuse_constant, parse_int=_parse_int)
-        except (ValueError, RecursionError) as error:
-            raise CodecError(f"the message is not JSON: {error}") from None
+        return json.loads(data, parse_constant=_refuse_constant, parse_int=_parse_int)
+    except (ValueError, RecursionError) as error:
+        raise CodecError(f"the message is not JSON: {error}") from None
 
 
 class JsonCodec:
@@ -52,7 +49,10 @@ class JsonCodec:
     def decode(self, data: bytes | str, binary: bool) -> Any:
         if binary:
             raise CodecError("a binary message came over a connection that speaks JSON text")
-        return decode_json(data)
+        try:
+            return orjson.loads(data)
+        except orjson.JSONDecodeError:
+            return decode_lenient(data)
 
 
 def _base64(value: bytes) -> str:

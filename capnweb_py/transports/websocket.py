@@ -7,8 +7,8 @@ Compression is off: it costs more time than it saves on any link that carries ca
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -82,15 +82,9 @@ async def open_websocket(
     }
     if ssl is not None:
         settings["ssl"] = ssl
-    if on_asyncio():
-        connecting: Any = websockets.asyncio.client.connect(
-            url, create_connection=SessionClientConnection, write_limit=limits.max_unsent, **settings
-        )
-    else:
-        from websockets.trio.client import connect as connect_on_trio
-
-        connecting = connect_on_trio(url, **settings)
-    connection = await _entered(connecting, url)
+    with _readable_refusals(url):
+        connecting = _connecting(url, limits.max_unsent, settings)
+        connection = await connecting.__aenter__()
     try:
         if codec is not None and codec_of(connection.subprotocol).name != codec:
             raise RpcError(f"{url} does not speak the codec {codec!r}; leave the choice open with codec=None")
@@ -101,14 +95,31 @@ async def open_websocket(
         await connecting.__aexit__(None, None, None)
 
 
-async def _entered(connecting: Any, url: str) -> Any:
-    """The connection, opened. Raises RpcError, with the reason, if the server refuses it."""
+def _connecting(url: str, write_limit: int, settings: dict[str, Any]) -> Any:
+    """The asynchronous context manager of a connection, of the event loop's kind."""
+    if on_asyncio():
+        return websockets.asyncio.client.connect(
+            url, create_connection=SessionClientConnection, write_limit=write_limit, **settings
+        )
+    from websockets.trio.client import connect as connect_on_trio
+
+    return connect_on_trio(url, **settings)
+
+
+@contextmanager
+def _readable_refusals(url: str) -> Iterator[None]:
+    """Turns what the two drivers raise for a connection that does not open into the errors of `open_session`."""
     try:
-        return await connecting.__aenter__()
+        yield
     except InvalidURI as error:
         raise ValueError(f"{url!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
     except InvalidHandshake as error:
         raise RpcError(f"{url} refused the connection: {error}") from error
+    except Exception as error:
+        # Of TLS that fails trio says only that the stream is broken; asyncio raises what is the cause there.
+        if not isinstance(error.__cause__, ssl_module.SSLError):
+            raise
+        raise error.__cause__ from None
 
 
 def _driver(connection: Any, options: SessionOptions | None) -> Driver:

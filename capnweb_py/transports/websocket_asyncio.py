@@ -63,6 +63,11 @@ class WebSocketDriver(Driver):
             self._flush_due = True
             self._loop.soon(self._flush_soon)
 
+    def wake_from_anywhere(self) -> None:
+        # The flush that is due sees what was collected before it begins, on whatever thread.
+        if not self._flush_due:
+            super().wake_from_anywhere()
+
     def hurry(self) -> None:
         # For a few calls once a turn: the first of many tasks is not to write for itself what the others are to add to.
         if self.session.undecided:

@@ -1,8 +1,8 @@
 """Remote bindings of a real workerd: Miniflare gets our connection string, and a Worker uses env.SVC and env.IMAGES.
 
-What a Worker does is in worker.mjs, by the name of its scenario, and what stands behind the proxy in
-workerd_services.py. Inside workerd, calls go through Miniflare's own client of remote bindings, with the capnweb that it
-bundles (0.5.0): each use of a binding there is a session of its own.
+What a Worker does is in worker.mjs, by the name of its scenario, and what stands behind the proxy in services.py.
+Inside workerd, calls go through Miniflare's own client of remote bindings, with the capnweb that it bundles (0.5.0):
+each use of a binding there is a session of its own.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from proxying import ROOT, serving
 
 from .node import HERE
 
-MODULE: Final = "tests.interop.workerd_services"
+MODULE: Final = "tests.services"
 CONFIG: Final = """
 [bindings.SVC]
 type = "service"

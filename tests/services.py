@@ -1,4 +1,4 @@
-"""The services behind the proxy that a real workerd binds to: an RpcTarget with an HTTP side, and an ASGI application.
+"""The services behind a proxy in its tests: an RpcTarget with an HTTP side, and an ASGI application.
 
 They run in the server's process. What a test needs to know of it, it asks by a call.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, MutableMapping
 from datetime import UTC, datetime
 from typing import Any
@@ -86,6 +87,11 @@ async def upload(body: AsyncIterable[bytes]) -> bytes:
 class Service(RpcTarget):
     """The main object of a session, and the handler of requests."""
 
+    made = 0
+
+    def __init__(self) -> None:
+        Service.made += 1
+
     @property
     def motto(self) -> str:
         return "all is reachable that is meant to be"
@@ -147,6 +153,22 @@ class Service(RpcTarget):
 
     def living(self) -> int:
         return Counter.living
+
+    def targets_made(self) -> int:
+        """How many of these there have been: one for each session and for each request."""
+        return Service.made
+
+    def process_id(self) -> int:
+        return os.getpid()
+
+    async def wait(self, started: RpcStub) -> str:
+        """Tell that the call has begun, and wait for a permit."""
+        await started()
+        return (await PERMITS.take()).decode()
+
+    async def permit(self, text: str) -> None:
+        """Let a call of `wait` end, on whichever session."""
+        await PERMITS.give(text.encode())
 
     async def fetch(self, request: Request) -> Response:
         path = request.url.removeprefix("https://a.example")
