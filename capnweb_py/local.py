@@ -167,8 +167,10 @@ class TargetHook(_LocalHook):
         return self._target
 
     def pull(self) -> Payload | Pending:
-        # A stub is no promise: its value is itself.
-        return self.get(()).pull()
+        # A stub is no promise: its value is a stub.
+        payload = Payload.of_application(self._value())
+        payload.own()
+        return payload
 
     def dup(self) -> Hook:
         return DISPOSED if self._target is None else TargetHook(self._target)

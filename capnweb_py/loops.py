@@ -156,9 +156,8 @@ async def beside(run: Callable[..., Coroutine[Any, Any, Any]]) -> AsyncIterator[
     """
     body = _Carried()
     async with anyio.create_task_group() as tasks:
-        started = await tasks.start(run)
         with body:
-            yield started
+            yield await tasks.start(run)
     body.put_down()
 
 

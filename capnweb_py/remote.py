@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -18,13 +17,9 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .bindings import FACADES
 from .bindings.channels import Channels, ProxyAddress, describe
-from .client import open_session
-from .errors import RpcError, SessionClosed
-from .hooks import ErrorHook, PromiseHook
-from .loops import Spawn, task_set
+from .lazy import LazySession
+from .loops import task_set
 from .options import SessionOptions
-from .session import RpcSession
-from .stub import RpcStub, make_stub
 
 __all__ = ["Env", "RemoteProxySession", "connect_env", "start_remote_proxy_session"]
 
@@ -84,16 +79,16 @@ async def connect_env(
     address = ProxyAddress(connection_string)
     async with httpx2.AsyncClient(timeout=httpx2.Timeout(10, read=None, write=None)) as http, task_set() as spawn:
         types = await _types(address, http) if bindings is None else bindings
-        sessions = [_Session(name, address, spawn, options) for name in types]
+        sessions = {name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options) for name in types}
         try:
             yield Env(
                 {
-                    session.name: _facade(types[session.name])(Channels(session.name, address, http, session.main))
-                    for session in sessions
+                    name: _facade(types[name])(Channels(name, address, http, session.main))
+                    for name, session in sessions.items()
                 }
             )
         finally:
-            for session in sessions:
+            for session in sessions.values():
                 await session.aclose()
 
 
@@ -112,57 +107,6 @@ def _facade(kind: str) -> Callable[[Channels], Any]:
         return FACADES[kind]
     except KeyError:
         raise ValueError(f"a binding of the type {kind!r} has no facade; one of {', '.join(FACADES)}") from None
-
-
-class _Session:
-    """The RPC session of one binding: opened when it is first used, and again when it is used after having ended."""
-
-    def __init__(self, name: str, address: ProxyAddress, spawn: Spawn, options: SessionOptions | None) -> None:
-        self.name = name
-        self._address = address
-        self._spawn = spawn
-        self._options = options
-        # The main stub, from the first use on: calls on it wait for the session to open.
-        self._main: RpcStub | None = None
-        self._session: RpcSession | None = None
-        # Of the session that is used last: set when it is to be closed, and when it is.
-        self._over = anyio.Event()
-        self._closed = anyio.Event()
-        self._env_closed = False
-
-    def main(self) -> RpcStub:
-        """The binding's main object."""
-        if self._env_closed:
-            return make_stub(ErrorHook(SessionClosed("the env is closed: its bindings work inside connect_env() only")))
-        if self._main is None or (self._session is not None and self._session.closed):
-            opening = PromiseHook()
-            self._main, self._session = make_stub(opening), None
-            self._over, self._closed = anyio.Event(), anyio.Event()
-            self._spawn(partial(self._run, opening, self._over, self._closed))
-        return self._main
-
-    async def _run(self, opening: PromiseHook, over: anyio.Event, closed: anyio.Event) -> None:
-        """Hold a session open until it is to be closed, or ends by itself."""
-        try:
-            async with open_session(self._address.rpc_url(self.name), options=self._options) as session:
-                self._session = session
-                session.remote_main.on_broken(lambda _error: over.set())
-                opening.settle(session.remote_main._hook.dup())
-                await over.wait()
-        except (OSError, RpcError) as error:
-            failure = ConnectionError(f"the binding {self.name!r} cannot be reached: {error}")
-            failure.__cause__ = error
-            opening.settle(ErrorHook(failure))
-            self._main = None  # the next use tries again
-        finally:
-            closed.set()
-
-    async def aclose(self) -> None:
-        """Close the session, if it is open."""
-        self._env_closed = True
-        if self._main is not None:
-            self._over.set()
-            await self._closed.wait()
 
 
 # How long, in seconds, a proxy server may take to answer or to stop.

@@ -644,8 +644,8 @@ class RpcSession:
         return hook
 
     def _resolve_import(self, entry: Import, resolution: Hook) -> None:
-        released = self._imports.pop(entry.id, None) is None
-        if released or not entry.hooks:
+        self._imports.pop(entry.id, None)
+        if not entry.hooks:
             # It was let go of while the answer was under way, or read.
             resolution.dispose()
             return

@@ -54,6 +54,11 @@ _MAX_LINE: Final = 1024 * 1024
 _MAX_HEAD: Final = 64 * 1024
 
 
+# Open files, which connections are too. Miniflare's client opens a WebSocket for every use of a service binding and
+# closes none before workerd ends; the usual limit of 1024 is reached in one afternoon of development.
+_MAX_OPEN_FILES: Final = 65_536
+
+
 class _AddressError(Exception):
     """The server cannot listen on an address. The message is one line."""
 
@@ -126,6 +131,7 @@ def serve(
     Raises:
         _AddressError: if it cannot listen there.
     """
+    _raise_file_limit()
     host = config.server.host if host is None else host
     listener = _listen(host, config.server.port if port is None else port)
     if not is_loopback(host):
@@ -229,6 +235,20 @@ def _listen(host: str, port: int) -> socket.socket:
         reason = error.strerror if isinstance(error, socket.gaierror) or not error.errno else os.strerror(error.errno)
         advice = "choose another one with --port, or 0 for any free one" if port else "choose another one with --host"
         raise _AddressError(f"cannot listen on {host} port {port}: {reason}: {advice}") from error
+
+
+def _raise_file_limit() -> None:
+    """Let the process have as many connections as its user may have, up to _MAX_OPEN_FILES."""
+    if sys.platform == "win32":
+        return  # it has no such limit
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # macOS says "infinity" and has a maximum of its own, past which it refuses: then the limit stays.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _log_to_stderr(secret: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from capnweb_py.codec import CBOR, JSON, Codec, CodecError
 
 TREES = [
-    None, True, 0, -(2**53) + 1, 2**53 - 1, 1.5, -0.0, "", "äöü \U0001f600 \x00", "\ud800", [], {}, ["a", [1, {"b": None}]],
+    None, True, 0, -(2**53) + 1, 2**53 - 1, 1.5, -0.0, "", "äöü \U0001f600 \x00", "\ud800", [], {}, ["a", [1, {"b": None}]],  # noqa: E501
     {"": "", "\udfff": [1, 2]}, ["\ud800", 2**53 - 1],
 ]  # fmt: skip
 
@@ -49,7 +49,9 @@ def test_json_reads_numbers_beyond_a_double_as_infinite() -> None:
     assert JSON.decode("[1e999,-1e999]", False) == [float("inf"), float("-inf")]
 
 
-@pytest.mark.parametrize("text", ["", "[", "[1,]", "nan", "[NaN]", "Infinity", "[1] 2", "\ufeff[]", '"\x01"', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text", ["", "[", "[1,]", "nan", "[NaN]", "Infinity", "[1] 2", "\ufeff[]", '"\x01"', "[" * 100_000]
+)
 def test_what_is_not_json_is_an_error(text: str) -> None:
     with pytest.raises(CodecError, match="the message is not JSON"):
         JSON.decode(text, False)

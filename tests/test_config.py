@@ -13,6 +13,7 @@ import pytest
 
 from proxy_server.bindings import Binding
 from proxy_server.bindings.asgi import AsgiService
+from proxy_server.bindings.peer import Peer
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
 from proxy_server.config import Config, ConfigError, load
@@ -214,6 +215,7 @@ def test_a_mistake_in_a_binding_is_named(tmp_path: Path, text: str, message: str
         ("targets:wrapped", 'kind = "asgi"', AsgiService),
         ("http://127.0.0.1:1/a", "", Upstream),
         ("https://example.com", "", Upstream),
+        ("ws://127.0.0.1:1/a", "", Peer),
     ],
 )
 async def test_a_target_becomes_the_binding_that_it_is(tmp_path: Path, target: str, more: str, kind: type) -> None:
@@ -240,7 +242,7 @@ async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
         ("targets:make_later", "is a coroutine function"),
         ("targets:NeedsMore", "needs arguments: a factory takes none"),
         ("ftp://a/", "URLs with ftp: are not served yet: http: and https: are"),
-        ("ws://a/", "URLs with ws: are not served yet: http: and https: are"),
+        ("ftp://a/", "URLs with ftp: are not served: http:, https:, ws: and wss: are"),
         ("http://", "it names no host"),
         ("http://u:p@a/", "no credentials"),
         ("http://a/?q", "no query"),

@@ -50,7 +50,10 @@ def test_keywords_are_sent_as_one_dict_after_the_arguments() -> None:
     peer = Peer()
     peer.main.f(1, key=2, other="x")
     peer.main.f({"key": 1})
-    assert [message[1][3] for message in peer.hear() if message[0] == "push"] == [[1, {"key": 2, "other": "x"}], [{"key": 1}]]
+    assert [message[1][3] for message in peer.hear() if message[0] == "push"] == [
+        [1, {"key": 2, "other": "x"}],
+        [{"key": 1}],
+    ]
 
 
 @pytest.mark.parametrize("name", ["mixed", "static", "wrapped", "function"])

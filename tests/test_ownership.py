@@ -316,7 +316,7 @@ async def test_a_dispose_hook_that_fails_harms_nobody(caplog: pytest.LogCaptureF
             super().dispose()
             raise RuntimeError("in dispose")
 
-    async with connected() as (api, main, _, _):
+    async with connected() as (_, main, _, _):
         bad = Bad()
         await main.keep(bad)
         await main.drop()

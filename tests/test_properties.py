@@ -40,8 +40,8 @@ ELEMENT_SIZES = {
 texts = st.text(st.characters(codec=None, exclude_categories=()), max_size=20)
 # Of these years a double holds the microseconds.
 dates = st.datetimes(
-    datetime(1900, 1, 1),
-    datetime(2100, 1, 1),
+    datetime(1900, 1, 1),  # noqa: DTZ001
+    datetime(2100, 1, 1),  # noqa: DTZ001
     timezones=st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes))),
 )
 typed_arrays = st.sampled_from(sorted(ELEMENT_SIZES)).flatmap(
@@ -88,7 +88,11 @@ def same(sent: Any, received: Any) -> bool:
     if isinstance(sent, list):
         return type(received) is list and len(sent) == len(received) and all(map(same, sent, received))
     if isinstance(sent, dict):
-        return type(received) is dict and list(sent) == list(received) and all(same(sent[key], received[key]) for key in sent)
+        return (
+            type(received) is dict
+            and list(sent) == list(received)
+            and all(same(sent[key], received[key]) for key in sent)
+        )
     if isinstance(sent, Exception):
         return (
             isinstance(received, RemoteError)
@@ -152,7 +156,7 @@ names = st.sampled_from(["plain", "call", "fail", "then", "__class__", "", 0, -1
 paths = st.lists(names, max_size=4)
 leaves = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 3), st.floats(), texts, st.just(["undefined"]), st.just(["date", 1e300]),
-    st.just(["bigint", "9" * 5000]), st.just(["bytes", "YQ"]), st.just(["bytes", "!"]), st.just(["nonsense"]), st.just([]),
+    st.just(["bigint", "9" * 5000]), st.just(["bytes", "YQ"]), st.just(["bytes", "!"]), st.just(["nonsense"]), st.just([]),  # noqa: E501
 )  # fmt: skip
 expressions = st.recursive(
     leaves,
@@ -163,15 +167,26 @@ expressions = st.recursive(
         st.builds(lambda number: ["export", number], ids),
         st.builds(lambda number: ["promise", number], ids),
         st.builds(lambda number, path: ["pipeline", number, path], ids, paths),
-        st.builds(lambda number, path, arguments: ["pipeline", number, path, arguments], ids, paths, st.lists(inner, max_size=3)),
-        st.builds(lambda name, props: ["error", name, "message", None, props], texts, st.dictionaries(texts, inner, max_size=2)),
+        st.builds(
+            lambda number, path, arguments: ["pipeline", number, path, arguments],
+            ids,
+            paths,
+            st.lists(inner, max_size=3),
+        ),
+        st.builds(
+            lambda name, props: ["error", name, "message", None, props],
+            texts,
+            st.dictionaries(texts, inner, max_size=2),
+        ),
         st.lists(inner, max_size=4),
     ),
     max_leaves=8,
 )
 # Messages that an honest peer could send, more often than not: so that a session lasts for a few of them.
 sound = st.one_of(
-    st.builds(lambda kind, value: [kind, ["pipeline", 0, ["plain"], [value]]], st.sampled_from(["push", "stream"]), leaves),
+    st.builds(
+        lambda kind, value: [kind, ["pipeline", 0, ["plain"], [value]]], st.sampled_from(["push", "stream"]), leaves
+    ),
     st.builds(lambda number: ["push", ["pipeline", 0, ["call"], [["export", number]]]], st.integers(-5, -1)),
     st.builds(lambda number: ["push", ["pipeline", 0, ["plain"], [["promise", number]]]], st.integers(-9, -6)),
     st.builds(lambda number: ["resolve", number, ["pipeline", 1]], st.integers(-9, 3)),
@@ -183,7 +198,9 @@ sound = st.one_of(
 messages = st.one_of(
     sound,
     st.builds(lambda kind, value: [kind, value], st.sampled_from(["push", "stream", "pull", "abort"]), expressions),
-    st.builds(lambda kind, number, value: [kind, number, value], st.sampled_from(["resolve", "reject"]), ids, expressions),
+    st.builds(
+        lambda kind, number, value: [kind, number, value], st.sampled_from(["resolve", "reject"]), ids, expressions
+    ),
     st.builds(lambda number, count: ["release", number, count], ids, ids),
     expressions,
 )
@@ -235,8 +252,12 @@ def test_any_bytes_end_in_a_clean_abort(feed: list[bytes], binary: bool) -> None
 
 def mangled(message: bytes, data: st.DataObject) -> bytes:
     """The bytes with some of them changed, doubled or left out; often with none."""
-    flips = data.draw(st.lists(st.tuples(st.integers(0, len(message)), st.integers(0, 255), st.sampled_from("=+-")), max_size=2))
+    flips = data.draw(
+        st.lists(st.tuples(st.integers(0, len(message)), st.integers(0, 255), st.sampled_from("=+-")), max_size=2)
+    )
     for position, byte, operation in flips:
         head, tail = message[:position], message[position:]
-        message = {"=": head + bytes([byte]) + tail[1:], "+": head + bytes([byte]) + tail, "-": head + tail[1:]}[operation]
+        message = {"=": head + bytes([byte]) + tail[1:], "+": head + bytes([byte]) + tail, "-": head + tail[1:]}[
+            operation
+        ]
     return message

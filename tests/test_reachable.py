@@ -131,7 +131,13 @@ def test_properties_of_the_class_are_reachable(name: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "result"),
-    [("method", "method"), ("inherited", "inherited"), ("overridden", "here"), ("static", "static"), ("of_class", "Api")],
+    [
+        ("method", "method"),
+        ("inherited", "inherited"),
+        ("overridden", "here"),
+        ("static", "static"),
+        ("of_class", "Api"),
+    ],
 )
 def test_methods_of_the_class_and_of_bases_below_rpctarget_are_reachable(name: str, result: str) -> None:
     assert Peer(Api()).call(name) == ["resolve", 1, result]
@@ -218,7 +224,9 @@ def test_nothing_has_no_members(path: list[str | int]) -> None:
     assert "cannot read the property" in answer[2][2]
 
 
-@pytest.mark.parametrize("name", ["attribute", "__globals__", "__code__", "__call__", "__self__", "__func__", "call", "apply"])
+@pytest.mark.parametrize(
+    "name", ["attribute", "__globals__", "__code__", "__call__", "__self__", "__func__", "call", "apply"]
+)
 @pytest.mark.parametrize("main", [give, Api().method, functools.partial(give, 1), len])
 def test_a_function_has_nothing_but_the_call(main: Any, name: str) -> None:
     assert Peer(main).ask(name) == ["resolve", 1, UNDEFINED]
@@ -251,7 +259,7 @@ def test_a_class_attribute_that_shadows_a_member_of_a_base_takes_it_back() -> No
 
 
 def test_dispose_must_be_a_plain_method() -> None:
-    with pytest.raises(TypeError, match="Bad.dispose must be a plain method"):
+    with pytest.raises(TypeError, match=r"Bad.dispose must be a plain method"):
 
         class Bad(RpcTarget):
             async def dispose(self) -> None: ...

@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from byhand import Peer
 
 from capnweb_py import (
     INVALID_DATE,
@@ -25,7 +26,6 @@ from capnweb_py import (
     ProtocolError,
     RemoteError,
     RpcError,
-    RpcPromise,
     RpcStub,
     RpcTarget,
     SessionOptions,
@@ -33,8 +33,6 @@ from capnweb_py import (
     deserialize,
     serialize,
 )
-
-from byhand import Peer
 
 
 @attrs.frozen
@@ -129,7 +127,7 @@ def f() -> None: ...
     [
         ({1}, "a value of the type set cannot be sent: send a list (at the value)"),
         ([1, {"a": (2, {3})}], "a value of the type set cannot be sent: send a list (at the value[1]['a'][1])"),
-        (datetime(2026, 1, 1), "a naive datetime cannot be sent: give it a time zone, such as datetime.UTC"),
+        (NOON.replace(tzinfo=None), "a naive datetime cannot be sent: give it a time zone, such as datetime.UTC"),
         (date(2026, 1, 1), "a value of the type datetime.date cannot be sent: send an aware datetime, or its text"),
         (math, "a value of the type module cannot be sent"),
         (object(), "a value of the type object cannot be sent: make it a dict, an attrs class or a dataclass"),
@@ -155,7 +153,7 @@ def test_nothing_passes_by_reference_without_a_session(value: Any) -> None:
 def test_a_value_that_contains_itself_is_refused() -> None:
     value: list[Any] = []
     value.append(value)
-    with pytest.raises(TypeError, match="the value nests deeper than max_depth = 256: does it contain itself?"):
+    with pytest.raises(TypeError, match=r"the value nests deeper than max_depth = 256: does it contain itself?"):
         serialize(value)
 
 
@@ -230,7 +228,9 @@ def test_an_error_of_any_name_can_be_received(name: str) -> None:
     assert (error.name, str(error)) == (name, "message")
 
 
-@pytest.mark.parametrize("name", ["SystemExit", "KeyboardInterrupt", "StopIteration", "StopAsyncIteration", "GeneratorExit"])
+@pytest.mark.parametrize(
+    "name", ["SystemExit", "KeyboardInterrupt", "StopIteration", "StopAsyncIteration", "GeneratorExit"]
+)
 def test_no_error_of_a_peer_steers_this_program(name: str) -> None:
     error = deserialize(json.dumps(["error", name, "message"]))
     assert type(error) is RemoteError
@@ -252,7 +252,9 @@ def test_causes_groups_and_attributes_travel() -> None:
 
 
 def test_a_peers_properties_replace_nothing_that_an_exception_has() -> None:
-    props = {name: 1 for name in ["args", "__traceback__", "__class__", "with_traceback", "message", "not a name", "class", "fine"]}
+    props = dict.fromkeys(
+        ["args", "__traceback__", "__class__", "with_traceback", "message", "not a name", "class", "fine"], 1
+    )
     error = deserialize(json.dumps(["error", "OSError", "message", None, props]))
     assert error.args == ("message",)
     assert error.message == "message"

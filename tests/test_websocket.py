@@ -202,7 +202,7 @@ async def test_a_server_that_is_no_websocket_server_is_an_rpc_error() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, refuse)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)
-        with pytest.raises(RpcError, match="refused the connection: .*403"):
+        with pytest.raises(RpcError, match=r"refused the connection: .*403"):
             async with connect(f"ws://127.0.0.1:{port}/"):
                 pass
         tasks.cancel_scope.cancel()
@@ -210,7 +210,7 @@ async def test_a_server_that_is_no_websocket_server_is_an_rpc_error() -> None:
 
 async def test_a_port_in_use_is_an_os_error() -> None:
     async with serve(Api) as server:
-        with pytest.raises(OSError, match="(?i)in use"):
+        with pytest.raises(OSError, match=r"(?i)in use"):
             async with serve(Api, port=server.port):
                 pass
 
@@ -266,7 +266,7 @@ async def test_pending_calls_fail_when_the_session_ends(text: str) -> None:
         await peer.close_frame()
 
     async with raw_server(handle) as url, connect(url) as api:
-        with pytest.raises(SessionClosed, match="enough|the message is not JSON"):
+        with pytest.raises(SessionClosed, match=r"enough|the message is not JSON"):
             await api.wait()
         with pytest.raises(SessionClosed):
             await api.again()
@@ -307,7 +307,7 @@ class Mine(Exception):
 
 async def test_an_exception_of_the_body_comes_out_as_it_is() -> None:
     async with serve(Api) as server:
-        with pytest.raises(Mine):
+        with pytest.raises(Mine):  # noqa: PT012
             async with connect(server.url) as api:
                 await api.hello("x")
                 raise Mine
@@ -322,7 +322,7 @@ async def test_no_task_stays_behind() -> None:
         async with connect(server.url) as api:
             api.wait()
             await api.hello("x")
-        with pytest.raises(Mine):
+        with pytest.raises(Mine):  # noqa: PT012
             async with connect(server.url) as api:
                 api.wait()
                 raise Mine

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
 import websockets.asyncio.client
@@ -87,9 +88,9 @@ async def open_websocket(
         connection = await connecting.__aenter__()
     try:
         if codec is not None and codec_of(connection.subprotocol).name != codec:
-            raise RpcError(f"{url} does not speak the codec {codec!r}; leave the choice open with codec=None")
+            raise RpcError(f"{_shown(url)} does not speak the codec {codec!r}; leave the choice open with codec=None")
         driver = _driver(connection, options)
-        async with run_session(driver, local_main, options, codec_of(connection.subprotocol), url) as session:
+        async with run_session(driver, local_main, options, codec_of(connection.subprotocol), _shown(url)) as session:
             yield session
     finally:
         await connecting.__aexit__(None, None, None)
@@ -112,14 +113,21 @@ def _readable_refusals(url: str) -> Iterator[None]:
     try:
         yield
     except InvalidURI as error:
-        raise ValueError(f"{url!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
+        raise ValueError(f"{_shown(url)!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
     except InvalidHandshake as error:
-        raise RpcError(f"{url} refused the connection: {error}") from error
+        raise RpcError(f"{_shown(url)} refused the connection: {error}") from error
+
     except Exception as error:
         # Of TLS that fails trio says only that the stream is broken; asyncio raises what is the cause there.
         if not isinstance(error.__cause__, ssl_module.SSLError):
             raise
         raise error.__cause__ from None
+
+
+def _shown(url: str) -> str:
+    """As much of a URL as errors and logs may show: the path and the query of one can hold a secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def _driver(connection: Any, options: SessionOptions | None) -> Driver:

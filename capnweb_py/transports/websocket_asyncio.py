@@ -8,6 +8,7 @@ write.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
@@ -49,6 +50,8 @@ class WebSocketDriver(Driver):
         # Answers written until the socket had last taken everything, in bytes, and whether reading waits for it.
         self._answers_sent = 0
         self._reading_paused = False
+        # Messages that had been read already when reading was paused: one read can hold thousands of calls.
+        self._held: deque[Message] = deque()
 
     async def carry(self) -> None:
         self._connection.attach(self)
@@ -97,6 +100,9 @@ class WebSocketDriver(Driver):
 
     def take(self, data: bytes, binary: bool) -> None:
         """Take a message. What many of them have led to is written before the last."""
+        if self._reading_paused:
+            self._held.append((data, binary))
+            return
         self.session.receive(data, binary)
         self._taken += 1
         if self._taken >= BATCH:
@@ -126,8 +132,13 @@ class WebSocketDriver(Driver):
     def writing_resumed(self) -> None:
         """The socket has taken what was written."""
         self._answers_sent = self.session.answered_bytes
-        if self._reading_paused:
-            self._reading_paused = False
+        if not self._reading_paused:
+            return
+        self._reading_paused = False
+        while self._held and not self._reading_paused:
+            self.take(*self._held.popleft())
+        self.flush()
+        if not self._reading_paused:
             self._connection.transport.resume_reading()
 
     def connection_lost(self) -> None:

@@ -20,6 +20,7 @@ from capnweb_py.target import release, retain
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.asgi import AsgiService
+from proxy_server.bindings.peer import Peer
 from proxy_server.bindings.upstream import Upstream, check_upstream_url
 from proxy_server.channels import AsgiApp
 from proxy_server.tables import ConfigError, Table, suggestion
@@ -51,15 +52,15 @@ def parse(table: Table) -> Opener:
 
 def _url_opener(table: Table, target: str) -> Opener:
     scheme = target.partition(":")[0].lower()
-    if scheme not in {"http", "https"}:
-        raise table.error(f"URLs with {scheme}: are not served yet: http: and https: are", "target")
+    if scheme not in {"http", "https", "ws", "wss"}:
+        raise table.error(f"URLs with {scheme}: are not served: http:, https:, ws: and wss: are", "target")
     try:
         check_upstream_url(target)
     except ValueError as error:
         raise table.error(str(error), "target") from error
 
-    async def open_upstream(_tasks: TaskGroup) -> Binding:
-        return Upstream(target)
+    async def open_upstream(tasks: TaskGroup) -> Binding:
+        return Peer(target, tasks) if scheme in {"ws", "wss"} else Upstream(target)
 
     return open_upstream
 

@@ -23,7 +23,7 @@ import attrs
 import httpx2
 import pytest
 from pictures import BLUE, RED, flat, is_like, picture_format, pixel, size
-from proxying import ROOT, serving
+from proxying import ROOT, command, serving
 
 from .node import HERE
 
@@ -97,9 +97,9 @@ def upstream() -> Iterator[str]:
     """The URL of the ASGI application on a server of its own."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         # Clients can connect from here on; they wait until it accepts.
-        command = [sys.executable, "-m", "uvicorn", f"{MODULE}:app", "--fd", str(listener.fileno())]
+        uvicorn = [sys.executable, "-m", "uvicorn", f"{MODULE}:app", "--fd", str(listener.fileno())]
         server = subprocess.Popen(
-            [*command, "--log-level", "critical"], cwd=ROOT, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL
+            [*uvicorn, "--log-level", "critical"], cwd=ROOT, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL
         )
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
@@ -115,6 +115,21 @@ def connection_string(upstream: str, tmp_path_factory: pytest.TempPathFactory) -
     config.write_text(CONFIG.format(module=MODULE, upstream=upstream))
     with serving(config) as server:
         yield server.url
+
+
+@pytest.fixture
+def frugal_connection_string(tmp_path: Path) -> Iterator[str]:
+    """Our proxy server, started with a soft limit of few open files, as a shell with 1024 has after longer use."""
+    config = tmp_path / "capnweb.toml"
+    config.write_text(f'[bindings.SVC]\ntype = "service"\ntarget = "{MODULE}:Service"\n')
+    shell = ["sh", "-c", 'ulimit -Sn 80 && exec "$@"', "sh"]
+    process = subprocess.Popen(
+        [*shell, *command("serve", config, "--port", "0")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.terminate()
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +233,13 @@ def test_calls_on_promises(worker: Worker) -> None:
 
 def test_many_calls_at_a_time(worker: Worker) -> None:
     assert worker.run("together") == list(range(30))
+
+
+def test_more_uses_than_a_process_may_open_files_by_default(node: str, frugal_connection_string: str) -> None:
+    """Each use of a binding leaves a WebSocket open until workerd ends."""
+    with workerd(node, frugal_connection_string, "SVC") as worker:
+        for _ in range(4):
+            assert worker.run("together") == list(range(30))
 
 
 # Requests
