@@ -241,7 +241,6 @@ async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
         ),
         ("targets:make_later", "is a coroutine function"),
         ("targets:NeedsMore", "needs arguments: a factory takes none"),
-        ("ftp://a/", "URLs with ftp: are not served yet: http: and https: are"),
         ("ftp://a/", "URLs with ftp: are not served: http:, https:, ws: and wss: are"),
         ("http://", "it names no host"),
         ("http://u:p@a/", "no credentials"),

@@ -177,7 +177,7 @@ async def test_the_end_of_the_env_fails_what_is_pending_and_what_comes_after(url
         await env.SVC.hello("World")
     with pytest.raises(SessionClosed):
         await pending
-    with pytest.raises(SessionClosed, match="the env is closed"):
+    with pytest.raises(SessionClosed, match="the binding 'SVC' cannot be used any more"):
         await env.SVC.hello("World")
 
 
