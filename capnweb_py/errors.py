@@ -25,6 +25,7 @@ __all__ = [
     "fresh",
     "release_frames",
     "remote_error",
+    "text_of",
 ]
 
 
@@ -164,6 +165,14 @@ class _RemoteGroup(RemoteError, ExceptionGroup[Exception]):
 
 
 _RemoteGroup.__name__ = _RemoteGroup.__qualname__ = _AGGREGATE
+
+
+def text_of(error: BaseException) -> str:
+    """What an error says, or what it is if it fails to say it."""
+    try:
+        return str(error)
+    except Exception:
+        return type(error).__name__
 
 
 def fresh(error: BaseException) -> BaseException:

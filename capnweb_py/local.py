@@ -100,12 +100,17 @@ class _LocalHook(Hook):
             hook, value = follow(self._value(), path)
             if hook is not None:
                 return hook.get(value)
-            payload = Payload.of_application(value)
-            if not isinstance(value, _ATOMS):
-                payload.own()
+            return PayloadHook(self._part(value))
         except Exception as error:
             return ErrorHook(error)
-        return PayloadHook(payload)
+
+    def _part(self, value: Any) -> Payload:
+        """A payload of what a path has found in the value."""
+        payload = Payload.of_application(value)
+        if not isinstance(value, _ATOMS):
+            # What a property gives may be the target's own state: the copy is what it was when it was asked for.
+            payload.own()
+        return payload
 
 
 class PayloadHook(_LocalHook):
@@ -120,6 +125,12 @@ class PayloadHook(_LocalHook):
 
     def _value(self) -> Any:
         return self.pull().value
+
+    def _part(self, value: Any) -> Payload:
+        # Not copied before it is delivered: a peer can ask for a large result as often as it likes, in a few bytes.
+        if self._payload is not None:
+            self._payload.hold_targets()
+        return Payload.of_application(value)
 
     def pull(self) -> Payload:
         if self._payload is None:

@@ -86,11 +86,16 @@ class Payload:
         """All targets in the value are held."""
         self._targets_known = True
 
+    def hold_targets(self) -> None:
+        """Hold all targets in the value, once: a part of it is about to be handed out."""
+        if not self._targets_known:
+            self._targets_known = True
+            self._hold_targets(self.value, 0)
+
     def dispose(self) -> None:
         """Let go of the value. Safe to do twice."""
-        if not self._targets_known:
-            self._hold_targets(self.value, 0)
-            self._targets_known = True
+        # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
+        self.hold_targets()
         self._release_targets()
         self.value, self.promises = None, ()
 
@@ -100,7 +105,6 @@ class Payload:
             release(target)
 
     def _hold_targets(self, value: Any, depth: int) -> None:
-        """Hold the targets in a value that was never written: nobody will ask for them any more."""
         if isinstance(value, RpcTarget):
             self.hold(value)
         elif isinstance(value, (dict, list, tuple)) and depth < _DEEPEST:

@@ -27,7 +27,7 @@ import attrs
 from .codec import JSON, Codec, CodecError
 from .delivery import Deliveries
 from .deserialize import Deserializer, UnreadableValue
-from .errors import LimitExceeded, ProtocolError, RpcError, SessionClosed, drop_tracebacks
+from .errors import LimitExceeded, ProtocolError, RpcError, SessionClosed, drop_tracebacks, text_of
 from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, PromiseHook
 from .imports import Import, ImportHook
 from .local import PayloadHook, TargetHook, hook_of, result_hook
@@ -194,7 +194,7 @@ class RpcSession:
             self._drained.append(promise)
             await wait_settled(promise)
         if self._end is not None:
-            raise SessionClosed(f"the session ended: {self._end}") from self._end
+            raise SessionClosed(f"the session ended: {text_of(self._end)}") from self._end
 
     def close(self) -> None:
         """End the session without a complaint. Pending calls fail with SessionClosed, exports are disposed."""
@@ -778,7 +778,7 @@ def _closed(end: BaseException) -> SessionClosed:
     """What calls fail with after a session's end."""
     if isinstance(end, SessionClosed):
         return end
-    error = SessionClosed(f"the session was aborted: {end}")
+    error = SessionClosed(f"the session was aborted: {text_of(end)}")
     error.__cause__ = end
     return error
 

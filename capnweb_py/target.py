@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import threading
 import types
 from typing import Any, Final, Literal
 
@@ -46,6 +47,10 @@ CALLABLE_TYPES: Final = frozenset(
 )
 
 
+# Stubs are collected on any thread, and in the middle of anything, this counting included.
+_counting = threading.RLock()
+
+
 class RpcTarget:
     """A class whose instances pass by reference: the peer receives a stub, and calls come back to the instance.
 
@@ -68,14 +73,16 @@ class RpcTarget:
             )
 
     def _retain(self) -> None:
-        # Through object: a frozen attrs class refuses ordinary assignment.
-        object.__setattr__(self, "_RpcTarget__references", self.__references + 1)
+        with _counting:
+            # Through object: a frozen attrs class refuses ordinary assignment.
+            object.__setattr__(self, "_RpcTarget__references", self.__references + 1)
 
     def _release(self) -> None:
-        object.__setattr__(self, "_RpcTarget__references", self.__references - 1)
-        if self.__references or self.__disposed:
-            return
-        object.__setattr__(self, "_RpcTarget__disposed", True)
+        with _counting:
+            object.__setattr__(self, "_RpcTarget__references", self.__references - 1)
+            if self.__references or self.__disposed:
+                return
+            object.__setattr__(self, "_RpcTarget__disposed", True)
         dispose = getattr(self, "dispose", None)
         if dispose is None:
             return

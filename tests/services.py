@@ -240,12 +240,26 @@ _Send = Callable[[_Event], Awaitable[None]]
 
 async def app(scope: _Event, receive: _Receive, send: _Send) -> None:
     """An ASGI application: it says what it was asked, where its path is none of those that Service has too."""
-    if scope["type"] != "http":
-        raise NotImplementedError(scope["type"])
+    if scope["type"] == "lifespan":
+        await _live(receive, send)
+        return
     await send({"type": "http.response.start", "status": 201, "headers": [(b"x-app", b"yes")]})
     async for chunk in _app_chunks(scope, receive):
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
+
+
+# Of the application's lifespan, in their order.
+EVENTS: list[str] = []
+
+
+async def _live(receive: _Receive, send: _Send) -> None:
+    """Run a lifespan, and note its events."""
+    for phase in ("startup", "shutdown"):
+        event = await receive()
+        assert event["type"] == f"lifespan.{phase}"
+        EVENTS.append(phase)
+        await send({"type": f"lifespan.{phase}.complete"})
 
 
 async def _app_chunks(scope: _Event, receive: _Receive) -> AsyncIterator[bytes]:
@@ -260,6 +274,8 @@ async def _app_chunks(scope: _Event, receive: _Receive) -> AsyncIterator[bytes]:
         await PERMITS.give()
     elif path == "/upload":
         yield await upload(_uploaded(receive))
+    elif path == "/lifespan":
+        yield " ".join(EVENTS).encode()
     elif path == "/arrived":
         yield await ARRIVALS.take()
     else:

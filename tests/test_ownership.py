@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from byhand import Peer
 
 from capnweb_py import RpcError, RpcSession, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
 
@@ -397,3 +398,27 @@ async def test_what_cannot_be_passed_on_to_a_third_party_fails_that_call_alone()
         assert await other.echo(1) == 1
         await other.drop()
         del proxied
+
+
+def test_a_part_of_a_result_does_not_take_the_targets_of_the_whole_with_it() -> None:
+    """A result lives until it is released, whatever has been asked of it and released before."""
+    disposed: list[str] = []
+
+    class Tracked(RpcTarget):
+        def dispose(self) -> None:
+            disposed.append("disposed")
+
+    class Api(RpcTarget):
+        def make(self) -> dict[str, Tracked]:
+            return {"tracked": Tracked()}
+
+    peer = Peer(Api())
+    peer.say("push", ["pipeline", 0, ["make"], []])
+    peer.say("push", ["pipeline", 1, ["tracked"]])
+    peer.say("pull", 2)
+    assert peer.hear() == [["resolve", 2, ["export", -1]]]
+    peer.say("release", 2, 1)
+    peer.say("release", -1, 1)
+    assert disposed == []
+    peer.say("release", 1, 1)
+    assert disposed == ["disposed"]

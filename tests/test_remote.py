@@ -26,6 +26,7 @@ from capnweb_py.web import Request
 pytestmark = pytest.mark.anyio
 
 SERVICE: Final = {"type": "service", "target": "tests.services:Service"}
+APP: Final = {"type": "service", "target": "tests.services:app"}
 IMAGES: Final = {"type": "images"}
 CONFIG: Final = f"""
 [server]
@@ -440,6 +441,15 @@ async def test_bindings_that_do_not_change_go_on_undisturbed() -> None:
 
 
 @pytest.mark.usefixtures("in_project")
+async def test_only_what_has_changed_is_opened_again() -> None:
+    async with await start_remote_proxy_session({"APP": APP}) as session, connect_env(session.connection_string) as env:
+        await session.update_bindings({"APP": APP, "SVC": SERVICE})
+        assert await (await env.APP.fetch("https://a.example/lifespan")).text() == "startup"
+        await session.update_bindings({"APP": APP | {"kind": "asgi"}})
+        assert await (await env.APP.fetch("https://a.example/lifespan")).text() == "startup startup shutdown"
+
+
+@pytest.mark.usefixtures("in_project")
 async def test_a_call_on_a_binding_that_is_removed_may_finish() -> None:
     async with await start_remote_proxy_session({"SVC": SERVICE, "OTHER": SERVICE}) as session:
         async with connect_env(session.connection_string) as env, waiting(env, "SVC") as outcome:
@@ -452,20 +462,21 @@ async def test_a_call_on_a_binding_that_is_removed_may_finish() -> None:
         assert outcome == ["finished"]
 
 
-INVALID: Final[dict[str, tuple[dict[str, Any], str]]] = {
-    "no type": ({"SVC": {}}, 'bindings.SVC: the key "type" is missing'),
-    "an unknown type": ({"SVC": {"type": "magic"}}, '"magic" is no type of binding'),
-    "an unknown key": ({"IMAGES": {"type": "images", "speed": 2}}, "bindings.IMAGES.speed: unknown key"),
-    "no such module": ({"SVC": {"type": "service", "target": "nowhere:X"}}, 'there is no module "nowhere"'),
-    "one of several": ({"SVC": SERVICE, "BAD": {"type": "magic"}}, "bindings.BAD.type"),
-}
+# Bindings, and what the refusal of each says.
+INVALID: Final[list[tuple[dict[str, Any], str]]] = [
+    ({"SVC": {}}, 'bindings.SVC: the key "type" is missing'),
+    ({"SVC": {"type": "magic"}}, '"magic" is no type of binding'),
+    ({"IMAGES": {"type": "images", "speed": 2}}, "bindings.IMAGES.speed: unknown key"),
+    ({"SVC": {"type": "service", "target": "nowhere:X"}}, 'there is no module "nowhere"'),
+    ({"SVC": SERVICE, "BAD": {"type": "magic"}}, "bindings.BAD.type"),
+]
 
 
 @pytest.mark.usefixtures("in_project")
 async def test_invalid_bindings_are_refused_and_the_old_ones_stay() -> None:
     async with await start_remote_proxy_session({"SVC": SERVICE}) as session:
         async with connect_env(session.connection_string) as env, waiting(env, "SVC") as outcome:
-            for bindings, problem in INVALID.values():
+            for bindings, problem in INVALID:
                 with pytest.raises(ValueError, match="standard input: ") as caught:
                     await session.update_bindings(bindings)
                 assert problem in str(caught.value)

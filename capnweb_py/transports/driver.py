@@ -16,6 +16,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from ..codec import Codec
+from ..errors import text_of
 from ..loops import Loop, Spawn, beside, running_loop, task_set
 from ..options import SessionOptions
 from ..session import ABORTED, Message, RpcSession
@@ -111,9 +112,9 @@ async def run_session(
 
 def close_reason(session: RpcSession) -> tuple[int, str]:
     """The close code and reason that tell a peer of a session's end."""
-    if not session.aborted:
+    if not session.aborted or session.end is None:
         return NORMAL, ""
-    reason = str(session.end).encode("utf-8", "replace")[:MAX_REASON_BYTES]
+    reason = text_of(session.end).encode("utf-8", "replace")[:MAX_REASON_BYTES]
     return ABORTED, reason.decode("utf-8", "ignore")
 
 

@@ -119,7 +119,7 @@ def connection_string(upstream: str, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def frugal_connection_string(tmp_path: Path) -> Iterator[str]:
-    """Our proxy server, started with a soft limit of few open files, as a shell with 1024 has after longer use."""
+    """Our proxy server, started with a soft limit of 80 open files, where 1024 are usual."""
     config = tmp_path / "capnweb.toml"
     config.write_text(f'[bindings.SVC]\ntype = "service"\ntarget = "{MODULE}:Service"\n')
     shell = ["sh", "-c", 'ulimit -Sn 80 && exec "$@"', "sh"]
