@@ -8,10 +8,11 @@ runs first begins the first call. While any call waits there, plain functions li
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -22,6 +23,11 @@ from .payload import Payload, settle
 from .target import invoke
 
 __all__ = ["Deliveries"]
+
+_log = logging.getLogger("capnweb_py")
+
+# What fails a call, and nothing more: a peer must not end the program with a call of something that exits.
+_FAILURES: Final = (Exception, SystemExit)
 
 
 @attrs.define
@@ -116,8 +122,8 @@ class Deliveries:
             return self._queue(function=function, arguments=arguments)
         try:
             result = invoke(function, arguments)
-        except Exception as error:
-            return self._failed(error)
+        except _FAILURES as error:
+            return self._failed(function, error)
         if _is_awaitable(result):
             return self._queue(awaitable=result)
         return self._hook_of(result)
@@ -148,16 +154,18 @@ class Deliveries:
             result = call.awaitable if call.awaitable is not None else invoke(call.function, call.arguments)
             if _is_awaitable(result):
                 result = await result
-        except Exception as error:
-            self._finish(call.promise, self._failed(error))
+        except _FAILURES as error:
+            self._finish(call.promise, self._failed(call.function or call.awaitable, error))
         except BaseException:
             self._finish(call.promise, ErrorHook(SessionClosed("the call was cancelled: the session ended")))
             raise
         else:
             self._finish(call.promise, self._hook_of(result))
 
-    def _failed(self, error: BaseException) -> Hook:
+    def _failed(self, function: Any, error: BaseException) -> Hook:
         """The hook of the result of a call whose exception was just caught."""
+        # The peer is told; this side only if it asks: a failed call is an answer, not an accident.
+        _log.info("a call of %s failed", getattr(function, "__qualname__", function), exc_info=error)
         if self._keep_tracebacks:
             release_frames(error)
         else:

@@ -126,6 +126,9 @@ class PayloadHook(_LocalHook):
     def _value(self) -> Any:
         return self.pull().value
 
+    def __repr__(self) -> str:
+        return "disposed" if self._payload is None else f"of {type(self._payload.value).__name__}"
+
     def _part(self, value: Any) -> Payload:
         # Not copied before it is delivered: a peer can ask for a large result as often as it likes, in a few bytes.
         if self._payload is not None:
@@ -171,6 +174,9 @@ class TargetHook(_LocalHook):
 
     def identity(self) -> object:
         return self if self._target is None else self._target
+
+    def __repr__(self) -> str:
+        return "disposed" if self._target is None else f"of {self._target!r}"
 
     def _value(self) -> Any:
         if self._target is None:

@@ -22,7 +22,7 @@ from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
 from .values import BigInt, InvalidDate, TypedArray, Undefined
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 
-__all__ = ["MAX_SAFE_INTEGER", "Exporter", "Serializer", "stands_for_itself"]
+__all__ = ["MAX_SAFE_INTEGER", "Exporter", "Serializer", "check_sendable", "stands_for_itself"]
 
 # Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
 MAX_SAFE_INTEGER: Final = 2**53 - 1
@@ -317,6 +317,16 @@ def _writer_of(value: Any) -> _Writer:
     if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0) > 0:
         return Serializer._buffer
     raise _Unsendable(f"a value of the type {_type_name(value)} cannot be sent{_advice(value)}")
+
+
+def check_sendable(value: Any) -> None:
+    """Raises TypeError, with advice, if a value is of a type that cannot be sent. What is inside it is not looked
+    at."""
+    if not stands_for_itself(value) and type(value) not in _WRITERS:
+        try:
+            _writer_of(value)
+        except _Unsendable as error:
+            raise TypeError(error.problem) from None
 
 
 def _advice(value: Any) -> str:

@@ -12,8 +12,9 @@ import anyio
 import attrs
 
 from .options import SessionOptions
+from .serialize import check_sendable
 from .session import RpcSession
-from .target import release, retain
+from .target import RpcTarget, release, retain
 from .transports.websocket import listen
 
 __all__ = ["Server", "main_factory", "serve"]
@@ -40,11 +41,28 @@ class Server:
 
 def main_factory(main: Any) -> Callable[[], Any]:
     """What makes the main object of one session: a class or function does when called, anything else is shared by
-    all."""
+    all.
+
+    Raises:
+        TypeError: if what it is, or makes, cannot be served.
+    """
+    if inspect.isclass(main) and not issubclass(main, RpcTarget):
+        raise TypeError(f"{main.__qualname__} cannot be served: derive it from RpcTarget, then peers reach its methods")
+    if inspect.iscoroutinefunction(main):
+        raise TypeError(f"{main.__qualname__}() makes main objects, and has to be a plain function for that")
     if inspect.isclass(main) or inspect.isroutine(main):
         factory: Callable[[], Any] = main
-        return factory
+        return lambda: _servable(factory())
+    _servable(main)
     return lambda: main
+
+
+def _servable(main: Any) -> Any:
+    try:
+        check_sendable(main)
+    except TypeError as error:
+        raise TypeError(f"the main object cannot be served: {error}") from None
+    return main
 
 
 @asynccontextmanager
@@ -81,6 +99,7 @@ async def serve(
 
     Raises:
         OSError: if it cannot listen there.
+        TypeError: if `main` cannot be served: its class is no RpcTarget.
     """
     make_main = main_factory(main)
     retain(main)

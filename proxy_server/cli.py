@@ -75,8 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = _parser().parse_args(arguments)
     if parsed.command == "demo":
         # Imported here: it needs the images' packages, which serving may do without.
-        exit_code: int = importlib.import_module("proxy_server.demo").main(parsed.output)
-        return exit_code
+        return _demo(parsed.output)
     try:
         controlled = parsed.config == "-"
         config = read({}, SOURCE) if controlled else load(parsed.config)
@@ -84,6 +83,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, _AddressError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _demo(output: Path | None) -> int:
+    try:
+        demo = importlib.import_module("proxy_server.demo")
+    except ModuleNotFoundError as error:
+        print(f"error: the demo needs the Python package {error.name!r}: install capnweb-py[demo]", file=sys.stderr)
+        return _USAGE_ERROR
+    exit_code: int = demo.main(output)
+    return exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -32,7 +32,6 @@ from capnweb_py import (
     TypedArray,
     memory_pair,
 )
-from capnweb_py.codec import CBOR
 from capnweb_py.stub import local_target
 from capnweb_py.web import ReadableStream, Request
 from proxy_server import imaging
@@ -392,7 +391,7 @@ async def error_of(promise: RpcPromise) -> tuple[int, str]:
     return caught.value.code, caught.value.message  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("options", [{}, {"codec": CBOR}], ids=["json", "cbor"])
+@pytest.mark.parametrize("options", [{}, {"codec": "cbor"}], ids=["json", "cbor"])
 async def test_info_over_rpc(options: dict[str, Any]) -> None:
     image = flat(RED, 30, 10)
     known = {"format": "image/png", "fileSize": len(image), "width": 30, "height": 10}

@@ -8,7 +8,6 @@ import anyio
 import pytest
 
 from capnweb_py import LimitExceeded, Limits, RpcTarget, SessionClosed, SessionOptions, memory_pair
-from capnweb_py.codec import CBOR, JSON, Codec
 
 pytestmark = pytest.mark.anyio
 
@@ -32,8 +31,8 @@ class Api(RpcTarget):
             self.cancelled.set()
 
 
-@pytest.mark.parametrize("codec", [JSON, CBOR])
-async def test_both_sides_have_a_main_object(codec: Codec) -> None:
+@pytest.mark.parametrize("codec", ["json", "cbor"])
+async def test_both_sides_have_a_main_object(codec: str) -> None:
     async with memory_pair(Api(), Api(), codec=codec) as (one, other):
         assert await one.remote_main.echo(b"a") == b"a"
         assert await other.remote_main.echo({"b": 1}) == {"b": 1}
@@ -115,3 +114,8 @@ async def test_drain_fails_when_the_session_ends_first() -> None:
         with pytest.raises(SessionClosed):
             await server.drain()
         assert client.remote_main is not None
+
+
+def test_a_codec_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="unknown codec 'xml'; one of cbor, json"):
+        memory_pair(codec="xml")

@@ -11,7 +11,7 @@ from .cbor import CborCodec
 from .error import CodecError
 from .json import JsonCodec
 
-__all__ = ["CBOR", "CODECS", "JSON", "Codec", "CodecError"]
+__all__ = ["CBOR", "CODECS", "JSON", "Codec", "CodecError", "codec_named"]
 
 
 class Codec(Protocol):
@@ -41,3 +41,11 @@ CBOR: Final = CborCodec()
 
 # The best first. Both sides of a connection choose from these by subprotocol.
 CODECS: Final[tuple[Codec, ...]] = (CBOR, JSON)
+
+
+def codec_named(name: str) -> Codec:
+    """The codec of a name. Raises ValueError if there is none."""
+    for codec in CODECS:
+        if codec.name == name:
+            return codec
+    raise ValueError(f"unknown codec {name!r}; one of {', '.join(codec.name for codec in CODECS)}")

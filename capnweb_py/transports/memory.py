@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from ..codec import JSON, Codec
+from ..codec import Codec, codec_named
 from ..loops import Loop, Spawn, running_loop, task_set
 from ..options import SessionOptions
 from ..session import RpcSession
@@ -14,7 +14,7 @@ __all__ = ["MemoryPair", "memory_pair"]
 
 
 def memory_pair(
-    main_a: Any = None, main_b: Any = None, *, options: SessionOptions | None = None, codec: Codec = JSON
+    main_a: Any = None, main_b: Any = None, *, options: SessionOptions | None = None, codec: str = "json"
 ) -> MemoryPair:
     """Two connected sessions, without a socket.
 
@@ -28,9 +28,12 @@ def memory_pair(
         main_a: the main object of the first session, which the second one's `remote_main` stands for.
         main_b: the main object of the second.
         options: of both sessions.
-        codec: of both sessions.
+        codec: of both sessions, "json" or "cbor".
+
+    Raises:
+        ValueError: if there is no such codec.
     """
-    return MemoryPair(main_a, main_b, options, codec)
+    return MemoryPair(main_a, main_b, options, codec_named(codec))
 
 
 class _Side:

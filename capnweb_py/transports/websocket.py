@@ -10,24 +10,24 @@ import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import attrs
 import websockets.asyncio.client
 import websockets.asyncio.server
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.protocol import CLIENT, OPEN
 from websockets.typing import Origin, Subprotocol
 
-from ..codec import CODECS, JSON, Codec
+from ..codec import CODECS, JSON, Codec, codec_named
 from ..errors import RpcError
 from ..loops import beside, on_asyncio
 from ..options import SessionOptions
 from ..session import Message, RpcSession
 from .driver import CLOSE_TIMEOUT, Driver, StreamDriver, StreamEnded, run_session
 from .frames import write_frames
-from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, closed_text
+from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, connection_closed_text
 
 __all__ = ["Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
 
@@ -37,10 +37,8 @@ def subprotocols_for(codec: str | None) -> list[Subprotocol]:
     if codec is None:
         # JSON first: a server that does not look takes the first, as `ws` for Node does.
         return [Subprotocol(choice.subprotocol) for choice in reversed(CODECS)]
-    for choice in CODECS:
-        if choice.name == codec:
-            return [] if choice is JSON else [Subprotocol(choice.subprotocol)]
-    raise ValueError(f"unknown codec {codec!r}; one of {', '.join(choice.name for choice in CODECS)}")
+    choice = codec_named(codec)
+    return [] if choice is JSON else [Subprotocol(choice.subprotocol)]
 
 
 def select_subprotocol(offered: Sequence[str]) -> Subprotocol | None:
@@ -115,13 +113,23 @@ def _readable_refusals(url: str) -> Iterator[None]:
     except InvalidURI as error:
         raise ValueError(f"{_shown(url)!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
     except InvalidHandshake as error:
-        raise RpcError(f"{_shown(url)} refused the connection: {error}") from error
-
+        raise RpcError(f"{_shown(url)} refused the connection: {error}{_explanation(error)}") from error
     except Exception as error:
         # Of TLS that fails trio says only that the stream is broken; asyncio raises what is the cause there.
         if not isinstance(error.__cause__, ssl_module.SSLError):
             raise
         raise error.__cause__ from None
+
+
+# How much of a refusal's body an error quotes.
+_QUOTED_CHARACTERS: Final = 200
+
+
+def _explanation(error: InvalidHandshake) -> str:
+    """What a server says of its refusal, in a line of text."""
+    body = error.response.body if isinstance(error, InvalidStatus) else None
+    lines = (body or b"").decode("utf-8", "replace").strip().splitlines()
+    return f": {lines[0][:_QUOTED_CHARACTERS]}" if len(lines) == 1 else ""
 
 
 def _shown(url: str) -> str:
@@ -165,7 +173,7 @@ class _TrioStream:
         await self._connection.aclose(code, reason)
 
     def _ended(self) -> StreamEnded:
-        return StreamEnded(closed_text(self._connection.close_code, self._connection.close_reason))
+        return StreamEnded(connection_closed_text(self._connection))
 
 
 @attrs.frozen

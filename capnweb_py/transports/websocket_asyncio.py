@@ -14,7 +14,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
-from websockets.frames import DATA_OPCODES, Frame, Opcode
+from websockets.frames import DATA_OPCODES, Close, Frame, Opcode
 from websockets.protocol import CLIENT, OPEN, SERVER, Event
 
 from ..options import SessionOptions
@@ -22,14 +22,36 @@ from ..session import BATCH, Message
 from .driver import Driver
 from .frames import FrameReader, write_frames
 
-__all__ = ["SessionClientConnection", "SessionServerConnection", "WebSocketDriver", "closed_text"]
+__all__ = [
+    "SessionClientConnection",
+    "SessionServerConnection",
+    "WebSocketDriver",
+    "closed_text",
+    "connection_closed_text",
+]
 
 
-def closed_text(code: int | None, reason: str | None) -> str:
-    """What to say of a connection that was closed with a code and a reason."""
-    if code is None or code == 1006:  # no close frame came (RFC 6455, section 7.1.5)
+def closed_text(code: int | None, reason: str | None, closed_here: Close | None = None) -> str:
+    """What to say of a connection that has ended.
+
+    Args:
+        code: of the peer's close frame, or 1006 if none came (RFC 6455, section 7.1.5).
+        reason: of the peer's close frame.
+        closed_here: the close frame that this side sent, if it sent one first: because the peer broke a rule of
+            WebSocket, or sent a message longer than `max_message_size`.
+    """
+    if closed_here is not None:
+        return f"this side closed the connection: {closed_here.code:d} {closed_here.reason}".rstrip()
+    if code is None or code == 1006:
         return "the connection was lost"
     return f"the peer closed the connection: {code} {reason or ''}".rstrip()
+
+
+def connection_closed_text(connection: Any) -> str:
+    """The same for a connection of `websockets`, of either loop."""
+    protocol = connection.protocol
+    closed_here = None if protocol.close_rcvd is not None and protocol.close_rcvd_then_sent else protocol.close_sent
+    return closed_text(connection.close_code, connection.close_reason, closed_here)
 
 
 class WebSocketDriver(Driver):
@@ -143,7 +165,7 @@ class WebSocketDriver(Driver):
 
     def connection_lost(self) -> None:
         """The connection is closed."""
-        text = closed_text(self._connection.close_code, self._connection.close_reason)
+        text = connection_closed_text(self._connection)
         self.session.connection_lost(self._connection.close_exc, text)
         self.wake()
 
