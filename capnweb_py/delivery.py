@@ -12,22 +12,21 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
-from typing import Any, Final
+from typing import Any
 
+import anyio
 import attrs
 
-from .errors import LimitExceeded, SessionClosed, drop_tracebacks, release_frames
+from .errors import LimitExceeded, RpcError, SessionClosed, drop_tracebacks, release_frames
 from .hooks import ErrorHook, Handle, Hook, PromiseHook
-from .loops import Spawn
+from .loops import Spawn, on_asyncio
+from .metering import Meter
 from .payload import Payload, settle
 from .target import invoke
 
 __all__ = ["Deliveries"]
 
 _log = logging.getLogger("capnweb_py")
-
-# What fails a call, and nothing more: a peer must not end the program with a call of something that exits.
-_FAILURES: Final = (Exception, SystemExit)
 
 
 @attrs.define
@@ -46,6 +45,7 @@ class Deliveries:
     Args:
         spawn: runs a coroutine function in a task of its own.
         hook_of: makes the hook of what a function returned.
+        meter: counts what is put in the place of promises in arguments. None for no limit.
         max_calls: how many calls may be in progress; one more fails with LimitExceeded. None for no limit.
         keep_tracebacks: whether anybody may read the traceback of what a function raises.
     """
@@ -55,12 +55,14 @@ class Deliveries:
         spawn: Spawn,
         hook_of: Callable[[Any], Hook],
         max_calls: int | None = None,
+        meter: Meter | None = None,
         *,
         keep_tracebacks: bool = True,
     ) -> None:
         self._spawn = spawn
         self._hook_of = hook_of
         self._max_calls = max_calls
+        self._meter = meter
         self._keep_tracebacks = keep_tracebacks
         # Calls that wait for the first step of their task, in order.
         self._line: deque[_Call] = deque()
@@ -79,7 +81,7 @@ class Deliveries:
         promise = self._promise()
         if isinstance(promise, ErrorHook):
             return promise
-        settling = settle(arguments)
+        settling = settle(arguments, self._meter)
         assert settling is not None, "there were promises"
         settling.subscribe(lambda: self._begin_settled(promise, function, arguments, settling.error))
         return promise
@@ -122,7 +124,9 @@ class Deliveries:
             return self._queue(function=function, arguments=arguments)
         try:
             result = invoke(function, arguments)
-        except _FAILURES as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return self._failed(function, error)
         if _is_awaitable(result):
             return self._queue(awaitable=result)
@@ -154,11 +158,14 @@ class Deliveries:
             result = call.awaitable if call.awaitable is not None else invoke(call.function, call.arguments)
             if _is_awaitable(result):
                 result = await result
-        except _FAILURES as error:
-            self._finish(call.promise, self._failed(call.function or call.awaitable, error))
-        except BaseException:
-            self._finish(call.promise, ErrorHook(SessionClosed("the call was cancelled: the session ended")))
+        except anyio.get_cancelled_exc_class():
+            self._finish(call.promise, ErrorHook(RpcError("the call was cancelled")))
+            if self._closed or not on_asyncio():
+                raise  # it is this task that was cancelled, or trio, where nothing else raises it
+        except KeyboardInterrupt:
             raise
+        except BaseException as error:
+            self._finish(call.promise, self._failed(call.function or call.awaitable, error))
         else:
             self._finish(call.promise, self._hook_of(result))
 
@@ -174,6 +181,8 @@ class Deliveries:
 
     def _finish(self, promise: PromiseHook, hook: Hook) -> None:
         self.in_progress -= 1
+        if self._meter is not None:
+            self._meter.renew()
         promise.settle(hook)
 
 

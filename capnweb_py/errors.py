@@ -66,6 +66,9 @@ class RemoteError(RpcError):
     def __init__(self, *args: Any) -> None:
         """Not the built-in exception's own: UnicodeDecodeError and its like ask for what a peer does not send."""
         self.args = args
+        self.name, self.stack, self.props = "Error", None, {}
+        if not isinstance(self, BaseExceptionGroup):  # a group has its message already
+            self.message = str(args[0]) if args else ""
 
     def __str__(self) -> str:
         return self.message
@@ -132,8 +135,6 @@ def remote_error(name: str, message: str, stack: str | None = None, props: dict[
     else:
         error = cls(message)
     error.name, error.stack, error.props = name, stack, props
-    if not isinstance(error, _RemoteGroup):  # a group has its message already
-        error.message = message
     if isinstance(props.get("cause"), BaseException):
         error.__cause__ = props["cause"]
     for key, value in props.items():
@@ -147,15 +148,26 @@ def _is_free(error: RemoteError, key: str) -> bool:
     return usable and key not in _TAKEN and not hasattr(type(error), key)
 
 
-@functools.lru_cache(maxsize=256)
+# Python's own exceptions that a peer's error can be an instance of, by name.
+_BUILTIN: Final = {
+    name: value
+    for name, value in vars(builtins).items()
+    if isinstance(value, type)
+    and issubclass(value, Exception)
+    and not issubclass(value, (*_STEERING, BaseExceptionGroup))
+    and value is not Exception
+}
+
+
 def _remote_class(name: str) -> type[RemoteError]:
     """The class for a peer's error: RemoteError, and the built-in exception of that name where there is one."""
-    builtin = getattr(builtins, name, None)
-    if not (isinstance(builtin, type) and issubclass(builtin, Exception)) or builtin is Exception:
-        return RemoteError
-    if issubclass(builtin, _STEERING) or issubclass(builtin, BaseExceptionGroup):
-        return RemoteError
-    return type(name, (RemoteError, builtin), {"__module__": RemoteError.__module__})
+    # Cached by built-in names only: a peer can make up any number of others.
+    return _derived_class(name) if name in _BUILTIN else RemoteError
+
+
+@functools.cache
+def _derived_class(name: str) -> type[RemoteError]:
+    return type(name, (RemoteError, _BUILTIN[name]), {"__module__": RemoteError.__module__})
 
 
 class _RemoteGroup(RemoteError, ExceptionGroup[Exception]):

@@ -123,8 +123,12 @@ class ImportHook(Hook):
         entry = self._entry
         if entry is None:
             return DISPOSED.pull()
-        if entry.resolution is not None:
-            return entry.resolution.pull()
+        # A loop, for a peer decides how many promises resolve to the next. A stub is a value, and not looked behind.
+        while entry.resolution is not None:
+            following = entry.resolution
+            if not isinstance(following, ImportHook) or following._entry is None:
+                return following.pull()
+            entry = following._entry
         entry.session.send_pull(entry)
         return entry
 

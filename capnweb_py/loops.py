@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, final
-from weakref import WeakKeyDictionary
 
 import anyio
 
@@ -51,11 +50,7 @@ def running_loop() -> Loop:
     """The loop that runs in this thread. Raises RuntimeError if none does."""
     if not on_asyncio():
         return _TrioLoop()
-    running = asyncio.get_running_loop()
-    loop = _asyncio_loops.get(running)
-    if loop is None:
-        loop = _asyncio_loops[running] = _AsyncioLoop(running)
-    return loop
+    return _AsyncioLoop(asyncio.get_running_loop())
 
 
 @final
@@ -64,8 +59,6 @@ class _AsyncioLoop(Loop):
         self._soon = running.call_soon
         self._soon_threadsafe = running.call_soon_threadsafe
         self._thread = threading.get_ident()
-        # asyncio keeps only weak references to its tasks.
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def soon(self, callback: Callable[[], object]) -> None:
         self._soon(callback)
@@ -81,11 +74,12 @@ class _AsyncioLoop(Loop):
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         task = asyncio.get_running_loop().create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        _tasks.add(task)
+        task.add_done_callback(_tasks.discard)
 
 
-_asyncio_loops: WeakKeyDictionary[asyncio.AbstractEventLoop, _AsyncioLoop] = WeakKeyDictionary()
+# Tasks that belong to their loop: asyncio itself keeps only weak references.
+_tasks: set[asyncio.Task[None]] = set()
 
 
 @final

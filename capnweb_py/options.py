@@ -35,6 +35,8 @@ class Limits:
         max_exports: live entries of the export table: what the peer holds of this side, results included.
         max_imports: live entries of the import table: what this side holds of the peer.
         max_calls: calls of the peer in progress: asynchronous methods that run, and calls that wait for an argument.
+        max_copied: values (items of lists and dicts, and each 256 bytes of text or bytes) that are put in the place of
+            promises because of one message; the call that they are for fails.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
     """
 
@@ -44,6 +46,7 @@ class Limits:
     max_exports: int = _count(262_144)
     max_imports: int = _count(262_144)
     max_calls: int = _count(16_384)
+    max_copied: int = _count(250_000)
     max_unsent: int = _count(8 * 1024 * 1024)
 
 

@@ -12,10 +12,11 @@ its stubs; whatever happened, each is released at the end.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from .hooks import Hook, Pending
-from .target import RpcTarget, release, retain
+from .metering import Meter
+from .target import RpcTarget, parts_of, release, retain
 
 if TYPE_CHECKING:
     from .delivery import Deliveries
@@ -90,7 +91,7 @@ class Payload:
         """Hold all targets in the value, once: a part of it is about to be handed out."""
         if not self._targets_known:
             self._targets_known = True
-            self._hold_targets(self.value, 0)
+            self._hold_targets()
 
     def dispose(self) -> None:
         """Let go of the value. Safe to do twice."""
@@ -104,16 +105,22 @@ class Payload:
         for target in held.values() if held else ():
             release(target)
 
-    def _hold_targets(self, value: Any, depth: int) -> None:
-        if isinstance(value, RpcTarget):
-            self.hold(value)
-        elif isinstance(value, (dict, list, tuple)) and depth < _DEEPEST:
-            for item in value.values() if isinstance(value, dict) else value:
-                self._hold_targets(item, depth + 1)
+    def _hold_targets(self) -> None:
+        # A loop, and every container once: the value is the application's, and may be as deep as it likes, or contain
+        # itself.
+        pending, seen = [self.value], {id(self.value)}
+        while pending:
+            value = pending.pop()
+            if isinstance(value, RpcTarget):
+                self.hold(value)
+            elif not isinstance(value, _ATOMS):
+                inner = [item for item in parts_of(value) if not isinstance(item, _ATOMS) and id(item) not in seen]
+                seen.update(map(id, inner))
+                pending += inner
 
 
-# Nothing deeper could have been sent.
-_DEEPEST = 400
+# What holds nothing.
+_ATOMS: Final = (str, int, float, bytes, type(None))
 
 
 class Settling(Pending):
@@ -143,8 +150,8 @@ class Settling(Pending):
                 callback()
 
 
-def settle(payload: Payload) -> Settling | None:
-    """Replace the promises in a payload that owns its value by what they resolve to.
+def settle(payload: Payload, meter: Meter | None = None) -> Settling | None:
+    """Replace the promises in a payload that owns its value by what they resolve to, which the meter counts.
 
     Returns what to wait for, and whose error to raise then; None where nothing had to be replaced.
     """
@@ -152,20 +159,22 @@ def settle(payload: Payload) -> Settling | None:
         promises, payload.promises = payload.promises, ()
         payload.settling = Settling(len(promises))
         for located in promises:
-            _place(located, payload.settling)
+            _place(located, payload.settling, meter)
     return payload.settling
 
 
-def _place(located: Located, outer: Settling) -> None:
+def _place(located: Located, outer: Settling, meter: Meter | None) -> None:
     """Put what one promise resolves to where the promise is."""
     hook = located[2]
     try:
         resolution = hook.pull()
         if not isinstance(resolution, Payload):
-            resolution.subscribe(lambda: _place(located, outer))
+            resolution.subscribe(lambda: _place(located, outer, meter))
             return
+        if meter is not None:
+            meter.charge(resolution.value)
         resolution.own()
-        inner = settle(resolution)
+        inner = settle(resolution, meter)
     except Exception as error:
         outer.placed(error)
         return

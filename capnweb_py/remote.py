@@ -12,11 +12,11 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
-import httpx2
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .bindings import FACADES
 from .bindings.channels import Channels, ProxyAddress, describe
+from .http11 import Http11Client
 from .lazy import LazySession
 from .loops import task_set
 from .options import SessionOptions
@@ -77,7 +77,7 @@ async def connect_env(
         ValueError: if the connection string or a binding's type is none.
     """
     address = ProxyAddress(connection_string)
-    async with httpx2.AsyncClient(timeout=httpx2.Timeout(10, read=None, write=None)) as http, task_set() as spawn:
+    async with task_set() as spawn, Http11Client(spawn) as http:
         types = await _types(address, http) if bindings is None else bindings
         sessions = {name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options) for name in types}
         try:
@@ -92,7 +92,7 @@ async def connect_env(
                 await session.aclose()
 
 
-async def _types(address: ProxyAddress, http: httpx2.AsyncClient) -> dict[str, str]:
+async def _types(address: ProxyAddress, http: Http11Client) -> dict[str, str]:
     described = await describe(address, http)
     if described is None:
         raise ValueError(

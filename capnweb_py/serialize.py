@@ -332,9 +332,9 @@ def check_sendable(value: Any) -> None:
 def _advice(value: Any) -> str:
     if isinstance(value, (set, frozenset)):
         return ": send a list"
-    if hasattr(value, "isoformat"):
+    if hasattr(type(value), "isoformat"):
         return ": send an aware datetime, or its text"
-    if hasattr(value, "item") and hasattr(value, "dtype"):
+    if hasattr(type(value), "item") and hasattr(type(value), "dtype"):
         return ": send value.item()"
     if callable(value):
         return ": only functions and methods pass by reference, and instances of RpcTarget"

@@ -14,6 +14,7 @@ import attrs
 from .options import SessionOptions
 from .serialize import check_sendable
 from .session import RpcSession
+from .stub import RpcStub
 from .target import RpcTarget, release, retain
 from .transports.websocket import listen
 
@@ -50,7 +51,7 @@ def main_factory(main: Any) -> Callable[[], Any]:
         raise TypeError(f"{main.__qualname__} cannot be served: derive it from RpcTarget, then peers reach its methods")
     if inspect.iscoroutinefunction(main):
         raise TypeError(f"{main.__qualname__}() makes main objects, and has to be a plain function for that")
-    if inspect.isclass(main) or inspect.isroutine(main):
+    if callable(main) and not isinstance(main, (RpcTarget, RpcStub)):
         factory: Callable[[], Any] = main
         return lambda: _servable(factory())
     _servable(main)

@@ -32,6 +32,7 @@ from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, PromiseHook
 from .imports import Import, ImportHook
 from .local import PayloadHook, TargetHook, hook_of, result_hook
 from .loops import wait_settled
+from .metering import Meter
 from .options import SessionOptions
 from .payload import Payload
 from .serialize import Serializer, stands_for_itself
@@ -80,14 +81,15 @@ class SessionStats:
 class _Export:
     """One entry of the export table."""
 
-    __slots__ = ("count", "hook", "released_when_answered", "resolving")
+    __slots__ = ("answered", "count", "hook", "released_when_answered", "resolving")
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
         # How many times the peer has been told of the id, less what it has released.
         self.count = 1
-        # Whether the peer gets the resolution as soon as it is there.
+        # Whether the peer gets the resolution as soon as it is there, and whether it has got it.
         self.resolving = False
+        self.answered = False
         # Whether the entry goes with its answer: the result of a "stream" message.
         self.released_when_answered = False
 
@@ -135,6 +137,8 @@ class RpcSession:
         self._decided = 0
         # Promises exported by what waits in the outbox. Their resolutions follow it.
         self._to_resolve: deque[int] = deque()
+        # What waits to be disposed of while something is; None while nothing is.
+        self._letting_go: list[Hook] | None = None
         # Entries whose hooks Python has collected, on whatever thread.
         self._collected: deque[Import] = deque()
         # Callbacks of `on_broken` in the order of their registration, by a number of their own.
@@ -148,10 +152,14 @@ class RpcSession:
         self._drained: list[PromiseHook] = []
         # Bytes of answers written so far.
         self.answered_bytes = 0
+        # Set by the host while the connection takes nothing more: then promises that were passed wait to be resolved.
+        self.congested = False
+        self._meter = Meter(self._limits.max_copied)
         self.deliveries = Deliveries(
             host.spawn,
             result_hook,
             self._limits.max_calls,
+            self._meter,
             keep_tracebacks=self._options.on_send_error is not None,
         )
         self._main = make_stub(_MainHook(self._imports[0]))
@@ -222,6 +230,7 @@ class RpcSession:
         """Take one message of the peer's. Never raises: what breaks the protocol aborts the session."""
         if self._end is not None:
             return
+        self._meter.renew()
         try:
             if len(data) > self._limits.max_message_size:
                 raise LimitExceeded(
@@ -238,34 +247,46 @@ class RpcSession:
             _log.exception("%r failed on a message of its peer", self)
             self.abort(RpcError(f"internal error: {type(error).__name__}"))
 
-    def messages_to_send(self, decided_only: bool = False) -> list[Message]:
+    def messages_to_send(self, *, hurried: bool = False) -> list[Message]:
         """The messages that have come together since the last time. To be sent in order.
 
         Args:
-            decided_only: leave the first call that nothing has been done with yet, and what follows it, for the next
-                time.
+            hurried: send only what somebody waits for. The first call that nothing has been done with yet, and what
+                follows it, is left for the next time, and so are releases that nobody has asked for.
         """
-        self._release_collected()
-        while self._to_resolve and self._end is None:
-            self._answer(self._to_resolve.popleft())
+        if not hurried:
+            self._release_collected()
+        self._resolve_exported()
         messages: list[Message] = []
         outbox, self._outbox = self._outbox, []
         self._decided = 0
-        if not decided_only:
+        if not hurried:
             self._undecided = 0
         for position, item in enumerate(outbox):
             if item.__class__ is Import:
-                if decided_only and not item.pulled and not item.pipelined:
+                if hurried and not item.pulled and not item.pipelined:
                     self._outbox = outbox[position:]
                     break
                 for tree in self._write_call(item):
                     messages.append(self._codec.encode(tree))
             else:
                 message = self._codec.encode(item)
-                if item[0] == "resolve":
+                if item[0] == "resolve" or item[0] == "reject":
                     self.answered_bytes += len(message[0])
                 messages.append(message)
         return messages
+
+    def _resolve_exported(self) -> None:
+        """Resolve promises that were exported, some at a time: the resolution of one can export any number of
+        others."""
+        if self.congested or self._end is not None:
+            return
+        for _ in range(min(len(self._to_resolve), BATCH)):
+            export_id = self._to_resolve.popleft()
+            if export_id in self._exports:
+                self._answer(export_id)
+        if self._to_resolve:
+            self._host.wake_from_anywhere()
 
     @property
     def undecided(self) -> int:
@@ -290,16 +311,23 @@ class RpcSession:
         exports, self._exports = self._exports, {}
         watchers, self._watchers = self._watchers, {}
         self._collected.clear()
-        self.deliveries.close()
+        self._guarded(self.deliveries.close)
         for callback in watchers.values():
             self._call_watcher(callback, failure.error)
         for entry in imports.values():
             if entry.resolution is None:
-                entry.resolve(failure)
+                self._guarded(partial(entry.resolve, failure))
         for export in exports.values():
-            export.hook.dispose()
-        self._answered_all()
+            self._guarded(export.hook.dispose)
+        self._guarded(self._answered_all)
         self._host.wake()
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        """Take one step of the end, whose failure must not keep the others from being taken."""
+        try:
+            step()
+        except Exception:
+            _log.exception("%r did not end as it should", self)
 
     def _call_watcher(self, callback: Callable[[BaseException], object], error: BaseException) -> None:
         try:
@@ -441,6 +469,8 @@ class RpcSession:
         export.count -= count
         if export.count == 0:
             del self._exports[export_id]
+            if export.resolving and not export.answered:
+                self._count_answered()  # nobody waits for it any more
             export.hook.dispose()
 
     def _answer(self, export_id: int) -> None:
@@ -455,8 +485,7 @@ class RpcSession:
         if self._end is not None:
             return
         if self._exports.get(export_id) is not export:
-            self._count_answered()  # the peer has released it meanwhile
-            return
+            return  # the peer has released it meanwhile
         settled = hook.settled()
         if isinstance(settled, ErrorHook):
             self._send_answer(export_id, export, "reject", settled.error, None)
@@ -495,9 +524,10 @@ class RpcSession:
         except Exception as error:
             kind, expression = "reject", self._written_error(error)
         self._send([kind, export_id, expression])
+        export.answered = True
+        self._count_answered()
         if export.released_when_answered:
             self._release_export(export_id, 1)
-        self._count_answered()
 
     def _written_error(self, error: BaseException) -> Any:
         """The expression of an error, which can always be sent, if need be as another."""
@@ -713,7 +743,7 @@ class RpcSession:
         if entry.hooks:
             return
         if entry.resolution is not None:
-            entry.resolution.dispose()
+            self._let_go(entry.resolution)
             return
         for number in entry.brittle or ():
             self._watchers.pop(number, None)
@@ -722,6 +752,19 @@ class RpcSession:
             self._send(["release", entry.id, entry.remote_count])
         if entry.awaited:
             entry.resolve(ErrorHook(RpcError("the promise was disposed before its value arrived")))
+
+    def _let_go(self, resolution: Hook) -> None:
+        """Dispose what an entry has resolved to. That may be another entry, and a peer decides how many there are in
+        line."""
+        if self._letting_go is not None:
+            self._letting_go.append(resolution)
+            return
+        self._letting_go = [resolution]
+        try:
+            while self._letting_go:
+                self._letting_go.pop().dispose()
+        finally:
+            self._letting_go = None
 
     def unhook_later(self, entry: Import) -> None:
         """A hook on an entry was collected, on any thread: act when the session's own turn comes."""

@@ -65,6 +65,14 @@ class RpcStub(Handle):
             _set_hook(self, DISPOSED)
             hook.dispose()
 
+    def map(self, function: Callable[[RpcPromise], Any]) -> RpcPromise:
+        """Reserved: what it is to do, calling a function on each item of a remote list, is not there yet.
+
+        Raises:
+            NotImplementedError: always. A remote member of this name is `stub["map"]`.
+        """
+        raise NotImplementedError("map() is not there yet; a remote member of that name is stub['map']")
+
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
         """Have `callback(error)` called when the stub can no longer work: its session ended, or its promise failed."""
         self._hook.on_broken(callback)

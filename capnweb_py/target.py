@@ -13,6 +13,7 @@ import inspect
 import logging
 import threading
 import types
+from collections.abc import Collection
 from typing import Any, Final, Literal
 
 import attrs
@@ -27,6 +28,7 @@ __all__ = [
     "invoke",
     "is_record",
     "member",
+    "parts_of",
     "release",
     "retain",
     "same",
@@ -182,6 +184,19 @@ def field_values(record: Any) -> dict[str, Any]:
     return {field.name: getattr(record, field.name) for field in fields if not field.name.startswith("_")}
 
 
+def parts_of(value: Any) -> Collection[Any]:
+    """The values inside a value that passes by value: of a dict, list, tuple, attrs class, dataclass or exception."""
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, (list, tuple)):
+        return value
+    if isinstance(value, BaseException):
+        return [*vars(value).values(), value.__cause__]
+    if not isinstance(value, type) and is_record(value):
+        return field_values(value).values()
+    return ()
+
+
 def invoke(function: Any, arguments: list[Any]) -> Any:
     """Call a function with the arguments of a peer's call.
 
@@ -194,8 +209,18 @@ def invoke(function: Any, arguments: list[Any]) -> Any:
     if arguments and type(arguments[-1]) is dict:
         count = _positional_count(getattr(function, "__func__", function))
         if count is not None and len(arguments) == count + 1 - isinstance(function, types.MethodType):
+            _check_keywords(function, arguments[-1])
             return function(*arguments[:-1], **arguments[-1])
     return function(*arguments)
+
+
+def _check_keywords(function: Any, keywords: dict[str, Any]) -> None:
+    """A keyword that begins with an underscore is as private as a member that does."""
+    for name in keywords:
+        if name.startswith("_"):
+            raise TypeError(
+                f"{getattr(function, '__name__', function)}() takes no keyword argument {name!r} from a peer"
+            )
 
 
 def _positional_count(function: Any) -> int | None:

@@ -11,14 +11,14 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
 from proxying import SECRET, declared, fetch, http_scope, proxy, serving, wired
 
 from capnweb_py.target import RpcTarget
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate
-from proxy_server.bindings import BindingError, Opener
+from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
@@ -580,6 +580,15 @@ async def test_an_application_that_breaks_the_protocol_is_told(events: list[Any]
 # Upstream URLs
 
 
+def forwarding(url: str) -> Opener:
+    """What opens a binding that forwards to a URL."""
+
+    async def open_upstream(tasks: TaskGroup) -> Binding:
+        return Upstream(url, tasks)
+
+    return open_upstream
+
+
 @asynccontextmanager
 async def upstream(respond: Callable[[ByteStream, bytes], Any]) -> AsyncIterator[str]:
     """An HTTP server that reads a request's head, and leaves the rest of the connection to a function."""
@@ -614,7 +623,7 @@ async def test_a_request_is_forwarded_as_it_is_and_its_answer_comes_back_as_it_i
             % (len(packed), packed)
         )
 
-    async with upstream(respond) as url, proxy(S=Upstream(f"{url}/base/")) as app:
+    async with upstream(respond) as url, proxy(S=forwarding(f"{url}/base/")) as app:
         headers = [
             *wrapped("https://app.example/a%20b?c=d", x_one="1", te="trailers"),
             ("content-length", "4"),
@@ -651,7 +660,7 @@ async def test_an_upstream_streams_both_ways() -> None:
         await stream.send(b"6\r\nsecond\r\n0\r\n\r\n")
 
     scope = http_scope("S", method="POST", headers=[("transfer-encoding", "chunked")])
-    async with upstream(respond) as url, proxy(S=Upstream(url)) as app, wired(app, scope) as wire:
+    async with upstream(respond) as url, proxy(S=forwarding(url)) as app, wired(app, scope) as wire:
         await wire.push(b"one")
         await wire.push(b"two")
         await wire.push(b"", more=False)
@@ -677,7 +686,7 @@ async def test_a_path_stays_below_the_targets(path: str, forwarded: bytes) -> No
         seen.append(received.split()[1])
         await stream.send(b"HTTP/1.1 204 No Content\r\n\r\n")
 
-    async with upstream(respond) as url, proxy(S=Upstream(f"{url}/base")) as app:
+    async with upstream(respond) as url, proxy(S=forwarding(f"{url}/base")) as app:
         headers = wrapped(f"http://app.example{path}")
         assert (await fetch(app, http_scope("S", headers=headers))).status == 204
     assert seen == [forwarded]
@@ -686,7 +695,7 @@ async def test_a_path_stays_below_the_targets(path: str, forwarded: bytes) -> No
 async def test_an_upstream_that_does_not_answer_is_a_502_that_names_it() -> None:
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
-    async with proxy(S=Upstream(url)) as app:
+    async with proxy(S=forwarding(url)) as app:
         reply = await fetch(app, http_scope("S"))
     assert reply.status == 502
     assert f"the upstream {url} did not answer" in reply.body.decode()
@@ -701,7 +710,7 @@ async def test_a_client_that_leaves_gives_the_upstreams_connection_up() -> None:
             await stream.receive()
         left.set()
 
-    async with upstream(respond) as url, proxy(S=Upstream(url)) as app, wired(app, http_scope("S")) as wire:
+    async with upstream(respond) as url, proxy(S=forwarding(url)) as app, wired(app, http_scope("S")) as wire:
         await wire.push(b"", more=False)
         await wire.next()
         assert await wire.next_chunk() == b"a"
@@ -709,9 +718,10 @@ async def test_a_client_that_leaves_gives_the_upstreams_connection_up() -> None:
         await left.wait()
 
 
-def test_an_upstream_has_no_rpc_side() -> None:
-    with pytest.raises(BindingError, match="speak HTTP only"):
-        Upstream("http://a/").rpc_main()
+async def test_an_upstream_has_no_rpc_side() -> None:
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(BindingError, match="speak HTTP only"):
+            Upstream("http://a/", tasks).rpc_main()
 
 
 # On a real server

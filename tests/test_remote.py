@@ -279,6 +279,33 @@ async def test_the_request_streams(env: Env) -> None:
     assert (await response.text(), arrived) == ("firstlast", ["first"])
 
 
+async def test_100_megabytes_there_and_back(env: Env) -> None:
+    """The service sends each chunk back before it reads the next: no side holds more than a few of them."""
+    piece = bytes(range(256)) * 256
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(1600):
+            yield piece
+
+    response = await env.SVC.fetch("https://a.example/duplex", method="POST", body=body())
+    assert response.body is not None
+    size = 0
+    async for chunk in response.body:
+        at = size % len(piece)
+        assert chunk == (piece + piece)[at : at + len(chunk)]
+        size += len(chunk)
+    assert size == 1600 * len(piece)
+
+
+async def test_an_error_of_the_requests_body_is_the_callers(env: Env) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise LookupError("nothing more today")
+
+    with pytest.raises(LookupError, match="nothing more today"):
+        await env.SVC.fetch("https://a.example/", method="POST", body=body())
+
+
 async def test_a_body_that_fails_is_no_whole_body(env: Env) -> None:
     response = await env.SVC.fetch("https://a.example/cut")
     with pytest.raises(ConnectionError, match="the response of the binding 'SVC' broke off"):

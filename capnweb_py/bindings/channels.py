@@ -7,14 +7,14 @@ to the proxy; a WebSocket names its binding in the query, a request in the heade
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-import httpx2
-
+from ..http11 import Http11Client
 from ..stub import RpcStub
-from ..web import Headers, ReadableStream, Request, Response
+from ..web import Headers, Request, Response
 
 __all__ = ["Channels", "ProxyAddress"]
 
@@ -57,9 +57,7 @@ class Channels:
         open_rpc: gives the main stub of the binding's session, which is opened for the first caller.
     """
 
-    def __init__(
-        self, name: str, address: ProxyAddress, http: httpx2.AsyncClient, open_rpc: Callable[[], RpcStub]
-    ) -> None:
+    def __init__(self, name: str, address: ProxyAddress, http: Http11Client, open_rpc: Callable[[], RpcStub]) -> None:
         self.name = name
         self._address = address
         self._http = http
@@ -71,43 +69,23 @@ class Channels:
         return self._open_rpc()
 
     async def fetch(self, request: Request) -> Response:
-        """Send a request to the binding. Its body streams there, the response's body streams back.
+        """Send a request to the binding. Its body streams there and the response's body back, both at a time.
+
+        The response is as the binding made it: a body whose headers say that it is compressed still is.
 
         Raises:
-            ConnectionError: if the proxy cannot be reached.
+            ConnectionError: if the proxy cannot be reached. Reading the body raises it if it breaks off.
+            Exception: what the request's body raises.
         """
         headers = Headers({"MF-URL": request.url, "MF-Binding": self.name})
         for name, value in request.headers.pairs():
             headers.append(f"MF-Header-{name}", value)
-        wrapped = self._http.build_request(
-            request.method, self._address.http_url, headers=headers.pairs(), content=request.buffered or request.body
-        )
-        try:
-            response = await self._http.send(wrapped, stream=True, follow_redirects=False)
-        except httpx2.TransportError as error:
-            raise ConnectionError(f"the binding {self.name!r} cannot be reached: {error}") from error
-        return self._unwrapped(response)
-
-    def _unwrapped(self, response: httpx2.Response) -> Response:
-        headers = Headers(response.headers.multi_items())
-        # The body is handed out decoded, so these two do not describe it.
-        for name in ("content-encoding", "content-length") if "content-encoding" in headers else ():
-            headers.pop(name, None)
-        body = None if response.status_code in (204, 205, 304) else ReadableStream(self._chunks(response))
-        return Response(body, status=response.status_code, status_text=response.reason_phrase, headers=headers)
-
-    async def _chunks(self, response: httpx2.Response) -> AsyncIterator[bytes]:
-        """The body. Raises ConnectionError if it breaks off."""
-        try:
-            async for chunk in response.aiter_bytes():
-                yield chunk
-        except httpx2.TransportError as error:
-            raise ConnectionError(f"the response of the binding {self.name!r} broke off: {error}") from error
-        finally:
-            await response.aclose()
+        body = request.body if request.buffered is None else request.buffered
+        wrapped = Request(self._address.http_url, method=request.method, headers=headers, body=body)
+        return await self._http.exchange(wrapped, self._address.http_url, title=f"the binding {self.name!r}")
 
 
-async def describe(address: ProxyAddress, http: httpx2.AsyncClient) -> dict[str, Any] | None:
+async def describe(address: ProxyAddress, http: Http11Client) -> dict[str, Any] | None:
     """The bindings of a proxy, by name: {"IMAGES": {"type": "images"}}. None if it does not tell.
 
     Raises:
@@ -115,12 +93,13 @@ async def describe(address: ProxyAddress, http: httpx2.AsyncClient) -> dict[str,
         PermissionError: if it refuses the connection string.
     """
     try:
-        response = await http.get(address.http_url, headers={DESCRIBE: "1"})
-    except httpx2.TransportError as error:
+        response = await http.exchange(Request(address.http_url, headers={DESCRIBE: "1"}), address.http_url)
+        answer = await response.bytes()
+    except ConnectionError as error:
         raise ConnectionError(f"no proxy server answers at {address!r}: {error}") from error
-    if response.status_code in (401, 403):
-        raise PermissionError(f"the proxy server refuses the connection string: {response.text}")
+    if response.status in (401, 403):
+        raise PermissionError(f"the proxy server refuses the connection string: {answer.decode(errors='replace')}")
     if response.headers.get(DESCRIBE) is None:
         return None
-    bindings: dict[str, Any] = response.json()["bindings"]
+    bindings: dict[str, Any] = json.loads(answer)["bindings"]
     return bindings

@@ -149,6 +149,7 @@ class StreamDriver(Driver):
         await self._stream.close(code, reason)
 
     def _collect(self) -> None:
+        self.session.congested = bool(self._unsent)
         self._unsent += self.session.messages_to_send()
 
     async def _read(self) -> None:

@@ -95,11 +95,9 @@ class WebSocketDriver(Driver):
 
     def hurry(self) -> None:
         # For a few calls once a turn: the first of many tasks is not to write for itself what the others are to add to.
-        if self.session.undecided:
-            self._write(decided_only=True)
-        elif not self._hurried:
+        if self.session.undecided or not self._hurried:
             self._hurried = True
-            self._write()
+            self._write(hurried=True)
 
     def _flush_soon(self) -> None:
         """Write, now that the turn of the loop is over in which the first message came.
@@ -138,8 +136,8 @@ class WebSocketDriver(Driver):
         if self.session.closed:
             self._ended.set()
 
-    def _write(self, decided_only: bool = False) -> None:
-        messages = self.session.messages_to_send(decided_only)
+    def _write(self, *, hurried: bool = False) -> None:
+        messages = self.session.messages_to_send(hurried=hurried)
         if messages:
             self._connection.write(messages)
             if self._connection.paused:
@@ -147,12 +145,15 @@ class WebSocketDriver(Driver):
 
     def writing_paused(self) -> None:
         """The socket does not take what is written. A peer that reads no answers is not asked for more calls."""
+        self.session.congested = True
         if self.session.answered_bytes - self._answers_sent > self._max_unsent and not self._reading_paused:
             self._reading_paused = True
             self._connection.transport.pause_reading()
 
     def writing_resumed(self) -> None:
         """The socket has taken what was written."""
+        self.session.congested = False
+        self.wake()
         self._answers_sent = self.session.answered_bytes
         if not self._reading_paused:
             return
@@ -240,7 +241,8 @@ class _SessionConnection(Connection):
             return
         if event.opcode is not Opcode.CONT:
             self._binary = event.opcode is Opcode.BINARY
-        self._fragments.append(bytes(event.data))
+        if event.data or event.opcode is not Opcode.CONT:  # any number of empty fragments can be sent for nothing
+            self._fragments.append(bytes(event.data))
         if event.fin:
             data = b"".join(self._fragments)
             self._fragments.clear()

@@ -11,9 +11,10 @@ from functools import partial
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 from anyio import to_thread
 
-from proxy_server.imaging import ImageInfo, ImagesError, Output, Rendered, Source, Text, probe, render
+from proxy_server.imaging import ImageInfo, ImagesError, Output, Rendered, Source, Stop, Text, probe, render
 from proxy_server.imaging.errors import BAD_OPTION, TOO_MANY_BYTES
 from proxy_server.imaging.fields import Fields
 
@@ -27,7 +28,8 @@ MAX_RENDERS: Final = 4
 class Renderer:
     """The images engine, off the event loop: libvips blocks, so it runs in threads, MAX_RENDERS at most.
 
-    A call that is cancelled ends when its thread does: the memory of a picture is free only then.
+    A render that is cancelled is told to stop, and ends when its thread does, soon after: the memory of a picture
+    is free only then, and so is its place among MAX_RENDERS.
 
     Args:
         max_input_bytes: how large one image file may be.
@@ -47,8 +49,30 @@ class Renderer:
 
     async def render(self, sources: Sequence[Source], operations: Sequence[object], output: Output) -> Rendered:
         """See `imaging.render`."""
-        work = partial(render, sources, operations, output)
-        return await to_thread.run_sync(work, limiter=self._threads)
+        stop = Stop()
+        outcome: Rendered | Exception
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_stop_when_cancelled, stop)
+            try:
+                work = partial(render, sources, operations, output, stop)
+                outcome = await to_thread.run_sync(work, limiter=self._threads)
+            except Exception as error:
+                # Kept, not raised: the task group would wrap it.
+                outcome = error
+            tasks.cancel_scope.cancel()
+        # Of a render that was stopped nobody hears.
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+
+async def _stop_when_cancelled(stop: Stop) -> None:
+    # The caller cannot do this itself: it is in the thread, and hears of nothing until that ends.
+    try:
+        await anyio.sleep_forever()
+    finally:
+        stop.request()
 
 
 def text_source(content: Any, options: Mapping[str, Any]) -> Text:

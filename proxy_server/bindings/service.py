@@ -60,7 +60,7 @@ def _url_opener(table: Table, target: str) -> Opener:
         raise table.error(str(error), "target") from error
 
     async def open_upstream(tasks: TaskGroup) -> Binding:
-        return Peer(target, tasks) if scheme in {"ws", "wss"} else Upstream(target)
+        return Peer(target, tasks) if scheme in {"ws", "wss"} else Upstream(target, tasks)
 
     return open_upstream
 

@@ -2,7 +2,7 @@
 
 `probe` answers `.info()`, and `render` does `.input().transform().draw().output()` in one go; everything else
 serves these two. Files, from the ground floor up: errors, colors, fields, options (the JSON, checked),
-geometry (arithmetic), picture, sources and text (bytes to pixels), transforms and drawing (pixels to pixels),
+geometry and work (arithmetic), stopping, picture, sources and text (bytes to pixels), transforms and drawing (pixels to pixels),
 encoding (pixels to bytes), rendering.
 """
 
@@ -10,6 +10,18 @@ from .encoding import Output, Rendered
 from .errors import ImagesError
 from .rendering import Source, render
 from .sources import ImageInfo, probe
+from .stopping import Stop, StoppedError
 from .text import Text
 
-__all__ = ["ImageInfo", "ImagesError", "Output", "Rendered", "Source", "Text", "probe", "render"]
+__all__ = [
+    "ImageInfo",
+    "ImagesError",
+    "Output",
+    "Rendered",
+    "Source",
+    "Stop",
+    "StoppedError",
+    "Text",
+    "probe",
+    "render",
+]

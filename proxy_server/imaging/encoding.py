@@ -13,8 +13,10 @@ import pyvips
 from .colors import WHITE, Color
 from .errors import BROKEN_IMAGE, TOO_MANY_PIXELS, ImagesError
 from .fields import Fields
+from .geometry import Size
 from .picture import RGB, RGBA, Picture, underlay, with_alpha
 from .sources import COPYRIGHT_FIELD
+from .stopping import Stop
 
 DEFAULT_QUALITY = 85
 
@@ -93,35 +95,35 @@ def _quality(fields: Fields) -> int | None:
     return quality
 
 
-def encode(picture: Picture, encoding: Encoding) -> Rendered:
+def encode(picture: Picture, encoding: Encoding, stop: Stop) -> Rendered:
     """The picture as a file. ImagesError: 9413 too large for the format, 9516 the encoder failed."""
     if (ground := encoding.background) is not None:
         picture = picture.map(lambda frame: underlay(frame, ground))
     try:
-        return _encode(picture, encoding)
+        return _encode(picture, encoding, stop)
     except pyvips.Error as error:
         raise ImagesError(BROKEN_IMAGE, f"The result can't be encoded as {encoding.format}", status=500) from error
 
 
-def _encode(picture: Picture, encoding: Encoding) -> Rendered:
+def _encode(picture: Picture, encoding: Encoding, stop: Stop) -> Rendered:
     still = picture.frames[0]
     match encoding.format:
         case "image/jpeg":
-            data = _jpeg(underlay(still, WHITE), encoding, picture.copyright)
+            data = _jpeg(stop.watched(underlay(still, WHITE)), encoding, picture.copyright)
         case "image/png":
-            data = _png(still, encoding)
+            data = _png(stop.watched(still), encoding)
         case "image/avif":
-            data = _avif(still, encoding)
+            data = _avif(stop.watched(still), encoding)
         case "image/webp":
-            data = _webp(picture, encoding)
+            data = _webp(stop.watched(_strip(picture)), picture.size, encoding)
         case "image/gif":
-            data = _strip(picture).gifsave_buffer(
+            data = stop.watched(_strip(picture)).gifsave_buffer(
                 keep=_KEEP_NOTHING, page_height=picture.size.height, effort=_GIF_EFFORT
             )
         case "rgb":
-            return Rendered("application/octet-stream", _raw(underlay(still, WHITE), RGB))
+            return Rendered("application/octet-stream", _raw(stop.watched(underlay(still, WHITE)), RGB))
         case _:
-            return Rendered("application/octet-stream", _raw(with_alpha(still), RGBA))
+            return Rendered("application/octet-stream", _raw(stop.watched(with_alpha(still)), RGBA))
     return Rendered(encoding.format, data)
 
 
@@ -158,11 +160,9 @@ def _avif(image: pyvips.Image, encoding: Encoding) -> bytes:
     return data
 
 
-def _webp(picture: Picture, encoding: Encoding) -> bytes:
+def _webp(strip: pyvips.Image, page: Size, encoding: Encoding) -> bytes:
     quality = encoding.quality or DEFAULT_QUALITY
-    data: bytes = _strip(picture).webpsave_buffer(
-        keep=_KEEP_NOTHING, page_height=picture.size.height, Q=quality, lossless=quality == 100
-    )
+    data: bytes = strip.webpsave_buffer(keep=_KEEP_NOTHING, page_height=page.height, Q=quality, lossless=quality == 100)
     return data
 
 

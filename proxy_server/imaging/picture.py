@@ -16,6 +16,7 @@ from .colors import Color
 from .errors import TOO_MANY_PIXELS, ImagesError
 from .geometry import Box, Size
 from .options import MAX_SIDE
+from .stopping import Stop
 
 # Cloudflare's limit for the area of an image, all frames of an animation counted. At 4 bytes a pixel this is
 # 400 MB. Here it holds for all images of one request together, since they are in memory together.
@@ -59,9 +60,9 @@ class Picture:
         """The picture with each frame changed. libvips is lazy: pixels are worked out when asked for."""
         return attrs.evolve(self, frames=tuple(change(frame) for frame in self.frames))
 
-    def rendered(self) -> Picture:
+    def rendered(self, stop: Stop) -> Picture:
         """The same with all pixels worked out and in memory, so that nothing works them out again."""
-        return self.map(pyvips.Image.copy_memory)
+        return self.map(lambda frame: stop.watched(frame).copy_memory())
 
 
 def check_size(size: Size, frames: int = 1) -> None:

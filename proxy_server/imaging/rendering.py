@@ -1,7 +1,7 @@
 """`.output()`: sources and operations in, a finished image out.
 
-Everything that can be refused is refused first: the options, then every header, and only then is a pixel
-decoded. After each operation its result is worked out and the caps are checked again, so that cost and memory
+Everything that can be refused is refused first: the options, then every header, then the work that they make
+together, and only then is a pixel decoded. After each operation its result is worked out and the caps are checked again, so that cost and memory
 grow with the number of operations and no faster.
 """
 
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import pyvips
 
 from .drawing import drawn
 from .encoding import Output, Rendered, encode, parse_output
 from .errors import BAD_REQUEST, CONSUMED, ImagesError
-from .options import Draw, Operation, parse_operations
+from .options import Draw, Operation, Transform, parse_operations
 from .picture import Picture, check_pixels, check_size
 from .sources import Encoded, decode, read_header
+from .stopping import Stop
 from .text import Text, rasterize
 from .transforms import transformed
+from .work import Budget, Extent, check_work
 
 # A real request draws fewer than ten. Each is decoded, and in memory until it is drawn.
 MAX_SOURCES = 32
@@ -26,28 +29,32 @@ MAX_SOURCES = 32
 Source = bytes | Text
 
 
-def render(sources: Sequence[Source], operations: Sequence[object], output: Output) -> Rendered:
+def render(
+    sources: Sequence[Source], operations: Sequence[object], output: Output, stop: Stop | None = None
+) -> Rendered:
     """Apply `operations` in order, and encode the first source.
 
     `sources[0]` is the canvas, the others are images to draw. An operation is a JSON object as the Workers
     runtime sends it in the form field `transforms`: `{"imageIndex": 0, "width": 256}` changes an image, and
     `{"drawImageIndex": 1, "targetImageIndex": 0, "bottom": 5}` draws one on another, which uses it up.
 
-    Blocks while it computes: on an event loop, call it in a worker thread. Raises ImagesError, and nothing
-    else.
+    Blocks while it computes: on an event loop, call it in a worker thread. Raises ImagesError, and nothing else
+    unless another thread asks it to `stop`: then StoppedError, or an ImagesError about what could not be finished.
     """
     encoding = parse_output(output)
     if not 1 <= len(sources) <= MAX_SOURCES:
         raise ImagesError(BAD_REQUEST, f"There are {len(sources)} images; 1 to {MAX_SOURCES} are allowed")
     steps = parse_operations(operations, len(sources))
     _check_order(steps)
-    pictures = _Pictures(sources, animated=encoding.animates)
-    for number, step in enumerate(steps):
+    parts = [(number, part) for number, step in enumerate(steps) for part in _parts(step)]
+    stop = stop or Stop()
+    pictures = _Pictures(_open_all(sources, parts, animated=encoding.animates), stop)
+    for number, part in parts:
         try:
-            pictures.apply(step)
+            pictures.apply(number, part)
         except pyvips.Error as error:
             raise ImagesError(BAD_REQUEST, f"transforms[{number}] failed in the image library", status=500) from error
-    return encode(pictures.canvas, encoding)
+    return encode(pictures.canvas, encoding, stop)
 
 
 def _check_order(steps: Sequence[Operation]) -> None:
@@ -66,25 +73,45 @@ def _check_order(steps: Sequence[Operation]) -> None:
             used.add(step.overlay)
 
 
+def _parts(step: Operation) -> Sequence[Operation]:
+    """An operation, cut in two where only the pixels tell how large the image is that the rest works on."""
+    if isinstance(step, Transform) and step.trim is not None and step.trim.border is not None:
+        return Transform(step.target, trim=step.trim), attrs.evolve(step, trim=None)
+    return (step,)
+
+
+def _open_all(
+    sources: Sequence[Source], parts: Sequence[tuple[int, Operation]], *, animated: bool
+) -> list[Encoded | Text]:
+    """The images with their headers read, found few and small enough for what is to be done to them."""
+    # An image that is drawn is a still: its first frame.
+    opened = [
+        _open(f"images[{number}]", source, animated=animated and number == 0) for number, source in enumerate(sources)
+    ]
+    check_pixels(sum(source.pixels for source in opened if isinstance(source, Encoded)))
+    check_work({number: _extent(source) for number, source in enumerate(opened)}, parts)
+    return opened
+
+
 class _Pictures:
     """The images of one request, by their numbers, as they are after the operations so far."""
 
-    def __init__(self, sources: Sequence[Source], *, animated: bool) -> None:
-        # An image that is drawn is a still: its first frame.
-        opened = [
-            _open(f"images[{number}]", source, animated=animated and number == 0)
-            for number, source in enumerate(sources)
-        ]
-        check_pixels(sum(source.pixels for source in opened if isinstance(source, Encoded)))
-        self._pictures = {number: _load(source) for number, source in enumerate(opened)}
-        self._check()
+    def __init__(self, opened: Sequence[Encoded | Text], stop: Stop) -> None:
+        self._stop = stop
+        self._budget = Budget()
+        self._pictures: dict[int, Picture] = {}
+        for number, source in enumerate(opened):
+            self._pictures[number] = _load(source, stop)
+            # After each: texts tell their size only now.
+            self._check()
 
     @property
     def canvas(self) -> Picture:
         return self._pictures[0]
 
-    def apply(self, step: Operation) -> None:
+    def apply(self, number: int, step: Operation) -> None:
         picture = self._pictures[step.target]
+        self._budget.charge(number, step, Extent(picture.size, len(picture.frames)))
         if isinstance(step, Draw):
             # Drawn, it is needed no more, and its memory is free.
             changed = drawn(picture, self._pictures.pop(step.overlay), step)
@@ -93,7 +120,7 @@ class _Pictures:
         check_size(changed.size, len(changed.frames))
         self._pictures[step.target] = changed
         self._check()
-        self._pictures[step.target] = changed.rendered()
+        self._pictures[step.target] = changed.rendered(self._stop)
 
     def _check(self) -> None:
         check_pixels(sum(picture.pixels for picture in self._pictures.values()))
@@ -107,5 +134,9 @@ def _open(where: str, source: object, *, animated: bool) -> Encoded | Text:
     raise ImagesError(BAD_REQUEST, f"{where} must be the bytes of an image or a text, not {type(source).__name__}")
 
 
-def _load(source: Encoded | Text) -> Picture:
-    return rasterize(source) if isinstance(source, Text) else decode(source)
+def _extent(source: Encoded | Text) -> Extent | None:
+    return None if isinstance(source, Text) else Extent(source.size, source.frames)
+
+
+def _load(source: Encoded | Text, stop: Stop) -> Picture:
+    return rasterize(source, stop) if isinstance(source, Text) else decode(source, stop)

@@ -17,6 +17,7 @@ import pyvips
 from .errors import BROKEN_IMAGE, NOT_AN_IMAGE, TOO_MANY_BYTES, UNSUPPORTED_TYPE, ImagesError
 from .geometry import Box, Size
 from .picture import RGBA, Picture, as_pixels, check_size, crop
+from .stopping import Stop
 
 # Cloudflare's limit for what `.input()` takes.
 MAX_IMAGE_BYTES = 20_000_000
@@ -141,11 +142,11 @@ def read_header(data: bytes, *, animated: bool) -> Encoded:
     return Encoded(kind, data, size, frames)
 
 
-def decode(encoded: Encoded) -> Picture:
+def decode(encoded: Encoded, stop: Stop) -> Picture:
     """The pixels of an image, upright and in sRGB. ImagesError 9516: it is corrupt or cut short."""
     kind = encoded.kind
     try:
-        return _decode(encoded).rendered()
+        return _decode(encoded, stop).rendered(stop)
     except pyvips.Error as error:
         raise ImagesError(
             BROKEN_IMAGE, f"The {kind.name} image is corrupt or cut short: it can't be decoded"
@@ -177,7 +178,7 @@ def _open(kind: _Kind, data: bytes, **options: int) -> pyvips.Image:
         raise ImagesError(BROKEN_IMAGE, f"The {kind.name} image is corrupt or cut short: no header") from error
 
 
-def _decode(encoded: Encoded) -> Picture:
+def _decode(encoded: Encoded, stop: Stop) -> Picture:
     animated = encoded.frames > 1
     image = _open(encoded.kind, encoded.data, **({"n": -1} if animated else {}))
     pixels = _to_srgb(image)
@@ -185,7 +186,7 @@ def _decode(encoded: Encoded) -> Picture:
         return Picture((_bare(pixels.autorot()),), copyright=_copyright(image))
     # libvips gives the frames of an animation below each other in one tall image. It is decoded once, for all
     # of them.
-    strip = pixels.copy_memory()
+    strip = stop.watched(pixels).copy_memory()
     frames = (crop(strip, Box(0, i * encoded.size.height, *attrs.astuple(encoded.size))) for i in range(encoded.frames))
     return Picture(
         tuple(_bare(frame.autorot()) for frame in frames),

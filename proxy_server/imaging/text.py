@@ -17,6 +17,7 @@ from .errors import BROKEN_IMAGE, ImagesError
 from .fields import Fields
 from .geometry import Size
 from .picture import Picture, as_pixels, check_size
+from .stopping import Stop
 
 MAX_LENGTH = 1_000  # characters: an overlay, not a page
 MAX_POINTS = 1_000
@@ -30,6 +31,9 @@ _PIXELS_PER_INCH = 96
 _LARGEST_LETTER = 1.5
 
 _FAMILY = re.compile(r"[^\W\d_]+(?:[ -][^\W\d_]+)*")
+
+# What no UTF-8 that ends with a NUL can hold, which is how Pango takes a text.
+_UNDRAWABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @attrs.frozen
@@ -46,7 +50,7 @@ class Text:
     color: str | None = None
 
 
-def rasterize(text: Text) -> Picture:
+def rasterize(text: Text, stop: Stop) -> Picture:
     """The text as a picture, as large as it needs.
 
     ImagesError: an option is not valid, or nothing of the text can be seen.
@@ -65,7 +69,7 @@ def rasterize(text: Text) -> Picture:
         ) from error
     check_size(Size(mask.width, mask.height))
     letters = mask.new_from_image(color.rgb)
-    return Picture((as_pixels(letters.bandjoin(mask * (color.alpha / 255))),)).rendered()
+    return Picture((as_pixels(letters.bandjoin(mask * (color.alpha / 255))),)).rendered(stop)
 
 
 def _family(fields: Fields) -> str:
@@ -83,6 +87,8 @@ def _check_extent(fields: Fields, points: float) -> None:
     content = fields.values["content"]
     if not isinstance(content, str) or not content.strip() or len(content) > MAX_LENGTH:
         raise fields.wrong("content", f"a visible text of at most {MAX_LENGTH} characters")
+    if _UNDRAWABLE.search(content):
+        raise fields.wrong("content", "a text without NUL and without halves of surrogate pairs")
     lines = content.splitlines()
     letter = points * _PIXELS_PER_INCH / 72 * _LARGEST_LETTER
     check_size(Size(round(max(map(len, lines)) * letter), round(len(lines) * letter)))

@@ -309,7 +309,7 @@ def test_the_request_streams(worker: Worker, binding: str) -> None:
     assert worker.run("upload", binding=binding) == ["first", "firstlast"]
 
 
-@pytest.mark.parametrize("binding", ["SVC", "APP"])
+@pytest.mark.parametrize("binding", ["SVC", "APP", "UPSTREAM"])
 def test_both_bodies_stream_at_a_time(worker: Worker, binding: str) -> None:
     """Each chunk of the request is written after the one before has come back in the response."""
     assert worker.run("duplex", binding=binding) == ["one", "two", "three", None]
