@@ -7,7 +7,7 @@ from functools import partial
 import anyio
 
 from .client import open_session
-from .errors import RpcError, SessionClosed
+from .errors import SessionClosed
 from .hooks import ErrorHook, PromiseHook
 from .loops import Spawn
 from .options import SessionOptions
@@ -35,9 +35,10 @@ class LazySession:
         # The main stub, from the first use on: calls on it wait for the session to open.
         self._main: RpcStub | None = None
         self._session: RpcSession | None = None
-        # Of the session that is used last: set when it is to be closed, and when it is.
+        # Of the session that is used last: set when it is to be closed, and when it is; and what gives up opening it.
         self._over = anyio.Event()
         self._closed = anyio.Event()
+        self._attempt = anyio.CancelScope()
         # Whether `aclose` has been called.
         self._finished = False
 
@@ -50,29 +51,44 @@ class LazySession:
         if self._main is None or (self._session is not None and self._session.closed):
             opening = PromiseHook()
             self._main, self._session = make_stub(opening), None
-            self._over, self._closed = anyio.Event(), anyio.Event()
+            self._over, self._closed, self._attempt = anyio.Event(), anyio.Event(), anyio.CancelScope()
             self._spawn(partial(self._run, opening, self._over, self._closed))
         return self._main
 
     async def _run(self, opening: PromiseHook, over: anyio.Event, closed: anyio.Event) -> None:
         """Hold a session open until it is to be closed, or ends by itself."""
+        failure: Exception | None = None
+        opened = False
         try:
-            async with open_session(self._url, options=self._options) as session:
-                self._session = session
-                session.remote_main.on_broken(lambda _error: over.set())
-                opening.settle(session.remote_main._hook.dup())
-                await over.wait()
-        except (OSError, RpcError) as error:
-            failure = ConnectionError(f"{self._title} cannot be reached: {error}")
-            failure.__cause__ = error
-            opening.settle(ErrorHook(failure))
-            self._main = None  # the next use tries again
+            with self._attempt:
+                async with open_session(self._url, options=self._options) as session:
+                    self._session = session
+                    session.remote_main.on_broken(lambda _error: over.set())
+                    opened = True
+                    opening.settle(session.remote_main._hook.dup())
+                    await over.wait()
+        except Exception as error:
+            # Whatever it is, it is this session's failure, not that of the tasks beside it.
+            failure = error
         finally:
+            if not opened:
+                self._main = None  # the next use tries again
+                opening.settle(ErrorHook(self._unopened(failure)))
             closed.set()
 
+    def _unopened(self, failure: Exception | None) -> Exception:
+        """What calls fail with that waited for a session which did not open."""
+        if failure is None:
+            return SessionClosed(f"{self._title} was closed before it could be reached")
+        error = ConnectionError(f"{self._title} cannot be reached: {failure}")
+        error.__cause__ = failure
+        return error
+
     async def aclose(self) -> None:
-        """Close the session, if it is open, for good."""
+        """Close the session, if it is open, for good. One that is being opened is given up."""
         self._finished = True
         if self._main is not None:
             self._over.set()
+            if self._session is None:
+                self._attempt.cancel()
             await self._closed.wait()

@@ -130,8 +130,9 @@ class RemoteProxySession:
         self._process = process
         self._stdin = process.stdin
         self._answers = BufferedByteReceiveStream(process.stdout)
-        # One request and its answer at a time.
+        # One request and its answer at a time, and how many answers are yet to come.
         self._turn = anyio.Lock()
+        self._unanswered = 0
 
     async def update_bindings(self, bindings: Mapping[str, Mapping[str, Any]]) -> None:
         """Replace the bindings. The connection string stays, and so do calls that run on bindings that do not change.
@@ -142,17 +143,23 @@ class RemoteProxySession:
         Raises:
             ValueError: if a binding is not valid; the old ones stay.
             RuntimeError: if the server has ended.
+            TimeoutError: if it does not answer.
         """
+        request = _line(bindings)
         async with self._turn:
+            self._unanswered += 1
             try:
                 with anyio.fail_after(_PATIENCE):
-                    await self._stdin.send(json.dumps({"bindings": bindings}).encode() + b"\n")
-                    line = await self._answers.receive_until(b"\n", max_bytes=1 << 20)
+                    await self._stdin.send(request)
+                    # Those that were cancelled have left their answers behind.
+                    while self._unanswered:
+                        line = await self._answers.receive_until(b"\n", max_bytes=1 << 20)
+                        self._unanswered -= 1
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.IncompleteRead):
                 raise RuntimeError("the proxy server has ended; see what it wrote to standard error") from None
         answer = json.loads(line)
         if "error" in answer:
-            raise ValueError(answer["error"])
+            raise ValueError(answer["error"].removeprefix("standard input: "))
         self.connection_string = answer["url"]
 
     async def dispose(self) -> None:
@@ -170,6 +177,13 @@ class RemoteProxySession:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.dispose()
+
+
+def _line(bindings: Mapping[str, Mapping[str, Any]]) -> bytes:
+    try:
+        return json.dumps({"bindings": bindings}).encode() + b"\n"
+    except TypeError as error:
+        raise ValueError(f'a binding is a table of texts and numbers, its target named as "module:Name": {error}') from None
 
 
 async def start_remote_proxy_session(bindings: Mapping[str, Mapping[str, Any]]) -> RemoteProxySession:

@@ -7,7 +7,7 @@ channels/, and what a binding does in bindings/. Routing follows Cloudflare's pr
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import parse_qs
@@ -69,7 +69,8 @@ class ProxyApp:
                 yield
             finally:
                 with anyio.CancelScope(shield=True):
-                    await self._retire(set(self._open), at_once=True)
+                    retired, self._open = self._open, {}
+                    await self._retire(retired.values(), at_once=True)
             self._tasks.cancel_scope.cancel()
 
     async def replace_bindings(self, bindings: Mapping[str, Declaration]) -> None:
@@ -96,12 +97,17 @@ class ProxyApp:
                 for binding in opened.values():
                     await binding.retire(at_once=True)
             raise
-        await self._retire({name for name in self._open if name in changed or name not in bindings})
-        self._open.update(opened)
+        replaced = [binding for name, binding in self._open.items() if name in changed or name not in bindings]
+        # The new ones first: closing an old one may take its time, and a request must find one of the two.
+        self._open = {name: opened.get(name) or self._open[name] for name in bindings}
+        await self._retire(replaced)
 
-    async def _retire(self, names: set[str], *, at_once: bool = False) -> None:
-        for name in names:
-            await self._open.pop(name).retire(at_once=at_once)
+    async def _retire(self, retired: Iterable[_OpenBinding], *, at_once: bool = False) -> None:
+        for binding in retired:
+            try:
+                await binding.retire(at_once=at_once)
+            except Exception:
+                LOG.exception("a binding of the type %s did not close as it should", binding.declared.kind)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # "lifespan.startup"

@@ -394,8 +394,13 @@ def proxy_of_document() -> Any:
     return proxy(
         GREETER=RpcService("greeter:Greeter", CLASSES["Greeter"]),
         IMAGES=Declaration("images", opener(Images())),
-        LEGACY=Upstream("http://127.0.0.1:1/"),
+        LEGACY=open_legacy,
     )
+
+
+async def open_legacy(tasks: TaskGroup) -> Upstream:
+    """The document's binding that speaks HTTP only."""
+    return Upstream("http://127.0.0.1:1/", tasks)
 
 
 def check_reply(reply: Reply, exchange: Exchange) -> None:

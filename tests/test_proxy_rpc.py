@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from anyio.abc import TaskGroup
 from proxying import fetch, proxy, serving, websocket_scope, wired
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -74,8 +75,11 @@ async def test_a_handshake_that_leads_nowhere_is_refused_with_the_reason(
 
 
 async def test_a_binding_without_an_rpc_side_closes_the_socket_with_the_reason() -> None:
+    async def opener(tasks: TaskGroup) -> Upstream:
+        return Upstream("http://a.example/" + "%c3" * 50, tasks)
+
     async with (
-        proxy(S=Upstream("http://a.example/" + "%c3" * 50)) as app,
+        proxy(S=opener) as app,
         wired(app, websocket_scope("MF-Binding=S")) as wire,
     ):
         await wire.to_app.send({"type": "websocket.connect"})
