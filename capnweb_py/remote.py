@@ -183,7 +183,9 @@ def _line(bindings: Mapping[str, Mapping[str, Any]]) -> bytes:
     try:
         return json.dumps({"bindings": bindings}).encode() + b"\n"
     except TypeError as error:
-        raise ValueError(f'a binding is a table of texts and numbers, its target named as "module:Name": {error}') from None
+        raise ValueError(
+            f'a binding is a table of texts and numbers, its target named as "module:Name": {error}'
+        ) from None
 
 
 async def start_remote_proxy_session(bindings: Mapping[str, Mapping[str, Any]]) -> RemoteProxySession:

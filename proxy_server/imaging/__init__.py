@@ -1,8 +1,8 @@
 """The images engine: what the `images` binding does to pixels, on libvips. It knows no RPC and no HTTP.
 
-`probe` answers `.info()`, and `render` does `.input().transform().draw().output()` in one go; everything else
-serves these two. Files, from the ground floor up: errors, colors, fields, options (the JSON, checked),
-geometry and work (arithmetic), stopping, picture, sources and text (bytes to pixels), transforms and drawing (pixels to pixels),
+`probe` answers `.info()`, and `render` does `.input().transform().draw().output()` in one go; everything else serves
+these two. Files, from the ground floor up: errors, colors, fields, options (the JSON, checked), geometry and work
+(arithmetic), stopping, picture, sources and text (bytes to pixels), transforms and drawing (pixels to pixels),
 encoding (pixels to bytes), rendering.
 """
 

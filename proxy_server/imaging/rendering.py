@@ -1,8 +1,8 @@
 """`.output()`: sources and operations in, a finished image out.
 
 Everything that can be refused is refused first: the options, then every header, then the work that they make
-together, and only then is a pixel decoded. After each operation its result is worked out and the caps are checked again, so that cost and memory
-grow with the number of operations and no faster.
+together, and only then is a pixel decoded. After each operation its result is worked out and the caps are checked
+again, so that cost and memory grow with the number of operations and no faster.
 """
 
 from __future__ import annotations
