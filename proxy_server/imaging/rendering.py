@@ -135,7 +135,7 @@ def _open(where: str, source: object, *, animated: bool) -> Encoded | Text:
 
 
 def _extent(source: Encoded | Text) -> Extent | None:
-    return None if isinstance(source, Text) else Extent(source.size, source.frames)
+    return None if isinstance(source, Text) else Extent(source.shown, source.frames)
 
 
 def _load(source: Encoded | Text, stop: Stop) -> Picture:

@@ -101,11 +101,15 @@ _ACCEPTED = "JPEG, PNG, WebP, GIF or AVIF"
 
 @attrs.frozen
 class Encoded:
-    """An image file whose header was read and found acceptable, and no pixel yet."""
+    """An image file whose header was read and found acceptable, and no pixel yet.
+
+    `size` is that of each frame as it is stored, `shown` with the EXIF orientation applied.
+    """
 
     kind: _Kind
     data: bytes
     size: Size
+    shown: Size
     frames: int
 
     @property
@@ -139,7 +143,7 @@ def read_header(data: bytes, *, animated: bool) -> Encoded:
     frames = _int_field(header, "n-pages", 1) if animated and kind.animates else 1
     size = Size(header.width, header.height)
     check_size(size, frames)
-    return Encoded(kind, data, size, frames)
+    return Encoded(kind, data, size, _shown_size(header), frames)
 
 
 def decode(encoded: Encoded, stop: Stop) -> Picture:

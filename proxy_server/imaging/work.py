@@ -20,10 +20,10 @@ from .picture import check_size
 # workers for longer than its client waits. Decoding and encoding come once a request, and have caps of their own.
 MAX_WORK = 10_000_000_000
 
-# In nanoseconds for each pixel, measured on 25 million opaque and half-transparent pixels (libvips 8, one core of
-# 2020's servers), the dearer of the two: to move pixels or lay something under them, to make them larger, to read
-# those that are made smaller, to change their colours, to sharpen, to blend two images.
-_MOVE, _ENLARGE, _SHRINK, _COLOR, _SHARPEN, _BLEND = 20.0, 40.0, 15.0, 25.0, 40.0, 60.0
+# In nanoseconds of one core for each pixel, measured on 25 million opaque and half-transparent ones, the dearer of the
+# two rounded up: to move pixels or lay something under them, to make them larger, to read those that are made
+# smaller, to change their colours, to sharpen, to blend two images.
+_MOVE, _ENLARGE, _SHRINK, _COLOR, _SHARPEN, _BLEND = 20.0, 50.0, 10.0, 25.0, 40.0, 40.0
 
 # A blur costs this much at least, more with each pixel of the radius until it works on a shrunk copy, and from
 # there on little more, for a copy that is enlarged further: 50 with a radius of 1, 110 with 8, 280 with 250.
