@@ -16,9 +16,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import uvicorn
 
@@ -157,7 +157,7 @@ def serve(
     uvicorn_config = _uvicorn_config(app, options)
     server: uvicorn.Server
     if controlled:
-        server = _ControlledServer(uvicorn_config, app, url)
+        server = _ControlledServer(uvicorn_config, app, url, _taken_stdout())
     else:
         server = _AnnouncingServer(uvicorn_config, json.dumps({"url": url}) if as_json else url)
     for stop in (signal.SIGINT, signal.SIGTERM):
@@ -184,10 +184,11 @@ class _AnnouncingServer(uvicorn.Server):
 class _ControlledServer(uvicorn.Server):
     """A server that obeys standard input once it accepts connections, and stops at its end."""
 
-    def __init__(self, config: uvicorn.Config, app: ProxyApp, url: str) -> None:
+    def __init__(self, config: uvicorn.Config, app: ProxyApp, url: str, answers: TextIO) -> None:
         super().__init__(config)
         self._app = app
         self._url = url
+        self._answers = answers
         # asyncio keeps only weak references to its tasks.
         self._control: asyncio.Task[None] | None = None
 
@@ -202,13 +203,38 @@ class _ControlledServer(uvicorn.Server):
 
     async def _obey(self) -> None:
         # uvicorn runs asyncio, whose pipes are read without a thread that nobody could interrupt.
-        lines = asyncio.StreamReader(limit=_MAX_LINE)
+        reader = asyncio.StreamReader(limit=_MAX_LINE)
         loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
         try:
-            await obey(lines, self._app, self._url, lambda line: print(line, flush=True))
+            await obey(_lines(reader), self._app, self._url, self._answer)
+        except Exception:
+            logging.getLogger("proxy_server").exception("the control of the server failed, and the server stops")
         finally:
             self.should_exit = True
+
+    def _answer(self, line: str) -> None:
+        print(line, file=self._answers, flush=True)
+
+
+async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes | None]:
+    """The lines of the input, None for one that is too long."""
+    while True:
+        try:
+            line = await reader.readline()
+        except ValueError:
+            yield None
+            continue
+        if not line:
+            return
+        yield line
+
+
+def _taken_stdout() -> TextIO:
+    """Standard output for the answers alone: what targets print goes to standard error from now on."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
 
 
 def _uvicorn_config(app: ProxyApp, options: SessionOptions) -> uvicorn.Config:

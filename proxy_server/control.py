@@ -26,11 +26,11 @@ __all__ = ["SOURCE", "obey"]
 SOURCE: Final = Path("standard input")
 
 
-async def obey(lines: AsyncIterable[bytes], app: ProxyApp, url: str, answer: Callable[[str], None]) -> None:
+async def obey(lines: AsyncIterable[bytes | None], app: ProxyApp, url: str, answer: Callable[[str], None]) -> None:
     """Do what each line says, until there are no more.
 
     Args:
-        lines: the input.
+        lines: the input. None stands for a line that was too long to be read.
         app: the application, which is running.
         url: the connection string.
         answer: takes the answer to each line, a line itself.
@@ -39,14 +39,23 @@ async def obey(lines: AsyncIterable[bytes], app: ProxyApp, url: str, answer: Cal
         answer(json.dumps(await _answer(line, app, url)))
 
 
-async def _answer(line: bytes, app: ProxyApp, url: str) -> Mapping[str, Any]:
+async def _answer(line: bytes | None, app: ProxyApp, url: str) -> Mapping[str, Any]:
     try:
-        document = json.loads(line)
-        if not isinstance(document, dict):
-            raise ConfigError(SOURCE, "", "a line has to hold one JSON object")
-        await app.replace_bindings(read(document, SOURCE).bindings)
-    except ValueError as error:
-        return {"error": f"{SOURCE}: the line is not JSON: {error}"}
+        await app.replace_bindings(read(_document(line), SOURCE).bindings)
     except (ConfigError, BindingError) as error:
         return {"error": str(error)}
     return {"url": url}
+
+
+def _document(line: bytes | None) -> dict[str, Any]:
+    if line is None:
+        raise ConfigError(SOURCE, "", "the line is too long")
+    try:
+        document = json.loads(line)
+    except RecursionError:
+        raise ConfigError(SOURCE, "", "the line nests too deep") from None
+    except ValueError as error:
+        raise ConfigError(SOURCE, "", f"the line is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(SOURCE, "", "a line has to hold one JSON object")
+    return document

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +77,27 @@ async def test_a_peer_has_no_http_side() -> None:
         response = await peer.fetch("http://peer/")
         assert response.status == 500
         assert "speaks RPC only" in await response.text()
+
+
+async def test_a_service_that_prints_does_not_disturb_the_control_of_its_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "printing.py").write_text(
+        "from capnweb_py import RpcTarget\n"
+        "class Printing(RpcTarget):\n"
+        "    def speak(self, count):\n"
+        "        print('x' * count)\n"
+        "        return count\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    bindings = {"P": {"type": "service", "target": "printing:Printing"}}
+    async with await start_remote_proxy_session(bindings) as proxy:
+        async with connect_env(proxy.connection_string) as env:
+            assert await env.P.speak(10) == 10
+        await proxy.update_bindings(bindings)
+
+
+async def test_a_target_that_is_no_text_is_refused_before_it_is_sent() -> None:
+    async with await start_remote_proxy_session({}) as proxy:
+        with pytest.raises(ValueError, match="module:Name"):
+            await proxy.update_bindings({"P": {"type": "service", "target": Upstream}})
