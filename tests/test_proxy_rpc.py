@@ -12,9 +12,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from capnweb_py.target import RpcTarget
+from capnweb_py.transports.driver import cut_reason
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
-from proxy_server.channels import close_reason
 
 pytestmark = pytest.mark.anyio
 
@@ -91,8 +91,8 @@ async def test_a_binding_without_an_rpc_side_closes_the_socket_with_the_reason()
 
 
 def test_the_reason_of_a_close_is_cut_between_characters() -> None:
-    assert close_reason("ä" * 100) == "ä" * 61
-    assert close_reason("short") == "short"
+    assert cut_reason("ä" * 100) == "ä" * 61
+    assert cut_reason("short") == "short"
 
 
 def test_sessions_on_a_real_server(tmp_path: Path) -> None:

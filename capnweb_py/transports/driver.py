@@ -21,7 +21,7 @@ from ..loops import Loop, Spawn, beside, running_loop, task_set
 from ..options import SessionOptions
 from ..session import ABORTED, Message, RpcSession
 
-__all__ = ["Driver", "MessageStream", "StreamDriver", "StreamEnded", "close_reason", "run_session"]
+__all__ = ["Driver", "MessageStream", "StreamDriver", "StreamEnded", "close_reason", "cut_reason", "run_session"]
 
 # A WebSocket close reason is at most 125 bytes with its code of two (RFC 6455, section 5.5).
 MAX_REASON_BYTES: Final = 123
@@ -114,8 +114,12 @@ def close_reason(session: RpcSession) -> tuple[int, str]:
     """The close code and reason that tell a peer of a session's end."""
     if not session.aborted or session.end is None:
         return NORMAL, ""
-    reason = text_of(session.end).encode("utf-8", "replace")[:MAX_REASON_BYTES]
-    return ABORTED, reason.decode("utf-8", "ignore")
+    return ABORTED, cut_reason(text_of(session.end))
+
+
+def cut_reason(text: str) -> str:
+    """As much of a text as the reason of a close frame holds, cut between two characters."""
+    return text.encode("utf-8", "replace")[:MAX_REASON_BYTES].decode("utf-8", "ignore")
 
 
 class StreamDriver(Driver):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeAlias
 
+from capnweb_py.transports.driver import cut_reason
 from capnweb_py.web import Headers
 
 __all__ = [
@@ -19,7 +20,6 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
-    "close_reason",
     "end_to_end",
     "header",
     "refuse_websocket",
@@ -51,9 +51,7 @@ _HOP_BY_HOP: Final = frozenset(
 
 LOG: Final = logging.getLogger("proxy_server")
 
-# RFC 6455, sections 5.5 and 7.4.1: a close frame's reason has at most 123 bytes, and 1008 is a violated
-# policy.
-_MAX_CLOSE_REASON: Final = 123
+# RFC 6455, section 7.4.1: a violated policy.
 _POLICY_VIOLATION: Final = 1008
 
 
@@ -84,12 +82,7 @@ async def refuse_websocket(scope: Scope, receive: Receive, send: Send, status: i
         await send(start)
         await send(body)
     else:
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": close_reason(text)})
-
-
-def close_reason(text: str) -> str:
-    """As much of a text as the reason of a close frame holds, cut between two characters."""
-    return text.encode()[:_MAX_CLOSE_REASON].decode("utf-8", "ignore")
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": cut_reason(text)})
 
 
 def _text_response(prefix: str, status: int, text: str) -> tuple[dict[str, Any], dict[str, Any]]:

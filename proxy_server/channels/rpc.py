@@ -7,14 +7,13 @@ main object to give.
 from __future__ import annotations
 
 from capnweb_py.options import SessionOptions
+from capnweb_py.session import ABORTED
 from capnweb_py.transports.asgi import serve_websocket
+from capnweb_py.transports.driver import cut_reason
 from proxy_server.bindings import Binding, BindingError
-from proxy_server.channels import LOG, Receive, Scope, Send, close_reason, refuse_websocket
+from proxy_server.channels import LOG, Receive, Scope, Send, refuse_websocket
 
 __all__ = ["serve_rpc"]
-
-# What every capnweb peer closes the socket of an aborted session with.
-_ABORTED = 3000
 
 
 async def serve_rpc(
@@ -40,4 +39,4 @@ async def _turn_away(receive: Receive, send: Send, reason: str) -> None:
     """
     await receive()  # "websocket.connect"
     await send({"type": "websocket.accept"})
-    await send({"type": "websocket.close", "code": _ABORTED, "reason": close_reason(reason)})
+    await send({"type": "websocket.close", "code": ABORTED, "reason": cut_reason(reason)})
