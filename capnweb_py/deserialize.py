@@ -191,14 +191,15 @@ class Deserializer:
 
     def _referenced(self, form: list[Any], depth: int) -> Hook:
         """What an "import" or "pipeline" leads to: this side's own export, a member of it, or the result of a call."""
-        if len(form) > 4:
+        parts = len(form)
+        if parts > 4:
             raise ProtocolError(f"a reference has too many parts: {_excerpt(form)}")
         hook = self._importer.exported(_field(form, 1, int))
-        if len(form) == 2:
+        if parts == 2:
             # Of the settled hook: a stub of a stub of a stub would nest as deep as a peer likes.
             return hook.get(()) if form[0] == "pipeline" else hook.settled().dup()
         path = read_path(form[2])
-        arguments = self.read_call(_field(form, 3, list), depth) if len(form) == 4 else None
+        arguments = self.read_call(_field(form, 3, list), depth) if parts == 4 else None
         try:
             return hook.get(path) if arguments is None else hook.call(path, arguments)
         except (TypeError, LimitExceeded) as error:

@@ -35,11 +35,6 @@ def result_hook(result: Any) -> PayloadHook:
     return PayloadHook(Payload.of_application(result))
 
 
-def _deliveries_of(arguments: Payload) -> Deliveries:
-    """Who begins a call: the session that it came over, or this side's own for a call made on this side."""
-    return _own.deliveries if arguments.deliveries is None else arguments.deliveries
-
-
 def _spawn_detached(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
     running_loop().spawn(run)
 
@@ -90,7 +85,8 @@ class _LocalHook(Hook):
         if hook is not None:
             return hook.call(rest, arguments)
         if type(rest) in CALLABLE_TYPES:
-            return _deliveries_of(arguments).deliver(rest, arguments)
+            # Of the session that the call came over, or this side's own for a call made on this side.
+            return (arguments.deliveries or _own.deliveries).deliver(rest, arguments)
         if isinstance(rest, Handle):
             return rest._hook.call((), arguments)
         return ErrorHook(TypeError(f"{'.'.join(map(str, path)) or 'the value'} is not a function"))
@@ -124,7 +120,9 @@ class PayloadHook(_LocalHook):
         payload.owners += 1
 
     def _value(self) -> Any:
-        return self.pull().value
+        if self._payload is None:
+            raise fresh(DISPOSED.error)
+        return self._payload.value
 
     def __repr__(self) -> str:
         return "disposed" if self._payload is None else f"of {type(self._payload.value).__name__}"

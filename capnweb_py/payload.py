@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .hooks import Hook, Pending
 from .metering import Meter
-from .target import RpcTarget, parts_of, release, retain
+from .target import RpcTarget, has_lifecycle, parts_of, release, retain
 
 if TYPE_CHECKING:
     from .delivery import Deliveries
@@ -77,6 +77,8 @@ class Payload:
 
     def hold(self, target: Any) -> None:
         """Keep a target, found in the value while it was written, until the payload is disposed."""
+        if not has_lifecycle(target):
+            return  # the value itself holds it
         if self._held is None:
             self._held = {}
         if id(target) not in self._held:
@@ -91,13 +93,17 @@ class Payload:
         """Hold all targets in the value, once: a part of it is about to be handed out."""
         if not self._targets_known:
             self._targets_known = True
-            self._hold_targets()
+            if isinstance(self.value, RpcTarget):
+                self.hold(self.value)
+            elif not isinstance(self.value, _ATOMS):
+                self._hold_targets()
 
     def dispose(self) -> None:
         """Let go of the value. Safe to do twice."""
         # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
         self.hold_targets()
-        self._release_targets()
+        if self._held:
+            self._release_targets()
         self.value, self.promises = None, ()
 
     def _release_targets(self) -> None:

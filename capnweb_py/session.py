@@ -154,6 +154,8 @@ class RpcSession:
         self.answered_bytes = 0
         # Set by the host while the connection takes nothing more: then promises that were passed wait to be resolved.
         self.congested = False
+        # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
+        self.woke = False
         self._meter = Meter(self._limits.max_copied)
         self.deliveries = Deliveries(
             host.spawn,
@@ -236,7 +238,11 @@ class RpcSession:
                 raise LimitExceeded(
                     f"a message of {len(data)} bytes is larger than max_message_size = {self._limits.max_message_size}"
                 )
-            self._handle(self._codec.decode(data, binary))
+            message = self._codec.decode(data, binary)
+            kind = message[0] if type(message) is list and message else None
+            handle = _HANDLERS.get(kind) if type(kind) is str else None
+            if handle is None or not handle(self, message):
+                raise ProtocolError(f"bad RPC message: {ascii(message)[:200]}")
         except (ProtocolError, LimitExceeded) as error:
             self.abort(error)
         except CodecError as error:
@@ -251,12 +257,12 @@ class RpcSession:
         """The messages that have come together since the last time. To be sent in order.
 
         Args:
-            hurried: send only what somebody waits for. The first call that nothing has been done with yet, and what
-                follows it, is left for the next time, and so are releases that nobody has asked for.
+            hurried: the first call that nothing has been done with yet, and what follows it, is left for the next time.
         """
-        if not hurried:
+        if self._collected:
             self._release_collected()
-        self._resolve_exported()
+        if self._to_resolve:
+            self._resolve_exported()
         messages: list[Message] = []
         outbox, self._outbox = self._outbox, []
         self._decided = 0
@@ -338,11 +344,6 @@ class RpcSession:
 
     # Messages from the peer (protocol, section "Top-level messages").
 
-    def _handle(self, message: Any) -> None:
-        handle = _HANDLERS.get(message[0]) if type(message) is list and message and type(message[0]) is str else None
-        if handle is None or not handle(self, message):
-            raise ProtocolError(f"bad RPC message: {ascii(message)[:200]}")
-
     def _on_push(self, message: list[Any]) -> bool:
         if len(message) != 2:
             return False
@@ -372,7 +373,7 @@ class RpcSession:
 
     def _evaluate(self, expression: Any) -> Hook:
         """The hook of an expression's value."""
-        if stands_for_itself(expression):
+        if expression.__class__ is not list and stands_for_itself(expression):
             return PayloadHook(Payload(expression))
         reader = Deserializer(self, self._limits)
         try:
@@ -428,6 +429,9 @@ class RpcSession:
     def _on_release(self, message: list[Any]) -> bool:
         if len(message) != 3 or type(message[1]) is not int or type(message[2]) is not int or message[2] < 0:
             return False
+        if self._outbox:
+            # The peer waits for what is there already, and for nothing that this leads to.
+            self._host.hurry()
         self._release_export(message[1], message[2])
         return True
 
@@ -688,6 +692,8 @@ class RpcSession:
             callback = self._watchers.pop(number, None)
             if callback is not None:
                 resolution.on_broken(partial(self._call_watcher, callback))
+        if entry.awaited:
+            self.woke = True
         entry.resolve(resolution)
 
     def send_call(self, target: Import, path: Path, arguments: Payload | None) -> Hook:
@@ -700,7 +706,10 @@ class RpcSession:
         expression: list[Any] = ["pipeline", target.id, list(path)]
         self._check_imports()
         if arguments is not None:
-            expression.append(Serializer(self, self._limits).write_arguments(arguments.value))
+            values = arguments.value
+            # Most calls carry a few texts and numbers. (Saves 0.9 of 6 us.)
+            plain = all(map(stands_for_itself, values))
+            expression.append(values if plain else Serializer(self, self._limits).write_arguments(values))
         self._refer_to(target)
         return ImportHook(self._call(expression))
 
@@ -774,6 +783,7 @@ class RpcSession:
                 self._host.wake_from_anywhere()
 
     def _release_collected(self) -> None:
+        """Release what has been collected: in the messages that are sent next, behind all that anybody waits for."""
         while self._collected:
             self.unhook(self._collected.popleft())
 

@@ -24,6 +24,7 @@ __all__ = [
     "CALLABLE_TYPES",
     "RpcTarget",
     "field_values",
+    "has_lifecycle",
     "identity_hash",
     "invoke",
     "is_record",
@@ -85,25 +86,27 @@ class RpcTarget:
             if self.__references or self.__disposed:
                 return
             object.__setattr__(self, "_RpcTarget__disposed", True)
-        dispose = getattr(self, "dispose", None)
-        if dispose is None:
-            return
         try:
-            dispose()
+            self.dispose()  # type: ignore[attr-defined]  # only targets that have one are counted
         except Exception:
             # There is no caller to tell: the peer has let go, and the session must go on.
             _log.exception("%s.dispose() failed", type(self).__qualname__)
 
 
-def retain(target: object) -> None:
-    """Count one more reference of a peer to a target. Functions have no lifecycle: they are not counted."""
-    if isinstance(target, RpcTarget):
+def has_lifecycle(target: object) -> bool:
+    """Whether anybody needs to know when the last reference to a target goes. Functions have no lifecycle."""
+    return isinstance(target, RpcTarget) and hasattr(target, "dispose")
+
+
+def retain(target: Any) -> None:
+    """Count one more reference of a peer to a target, if it has a lifecycle."""
+    if has_lifecycle(target):
         target._retain()
 
 
-def release(target: object) -> None:
+def release(target: Any) -> None:
     """Count one reference less; the last one calls the target's `dispose`."""
-    if isinstance(target, RpcTarget):
+    if has_lifecycle(target):
         target._release()
 
 
