@@ -72,10 +72,11 @@ class Deliveries:
 
     def deliver(self, function: Any, arguments: Payload) -> Hook:
         """Call a function. Returns the hook of the result."""
-        try:
-            arguments.own()
-        except (TypeError, LimitExceeded) as error:
-            return ErrorHook(error)
+        if arguments.borrowed:
+            try:
+                arguments.own()
+            except (TypeError, LimitExceeded) as error:
+                return ErrorHook(error)
         if not arguments.promises:
             return self._begin(function, arguments.value)
         promise = self._promise()

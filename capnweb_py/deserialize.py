@@ -56,14 +56,14 @@ class Importer(Protocol):
 
 
 class Deserializer:
-    """Reads one message's expression."""
+    """Reads the expressions of messages, one at a time."""
 
     __slots__ = ("_importer", "_limits", "_promises")
 
     def __init__(self, importer: Importer, limits: Limits) -> None:
         self._importer = importer
         self._limits = limits
-        # The promises found so far in the value that is being read.
+        # The promises found so far in the value that is being read: of the arguments of a call, while they are read.
         self._promises: list[Located] = []
 
     def read(self, expression: Any, depth: int = 0) -> Payload:
@@ -74,10 +74,12 @@ class Deserializer:
             LimitExceeded: if it nests deeper, or holds a longer bigint, than the limits allow.
             UnreadableValue: if a value in it has no counterpart in Python.
         """
-        promises: list[Located] = []
-        self._promises = promises
-        payload = Payload(None, promises)
-        payload.value = self._read(expression, payload, None, depth)
+        outer, self._promises = self._promises, []
+        payload = Payload(None, self._promises)
+        try:
+            payload.value = self._read(expression, payload, None, depth)
+        finally:
+            self._promises = outer
         return payload
 
     def read_hook(self, expression: Any) -> Hook | None:
@@ -86,15 +88,17 @@ class Deserializer:
         It is what most pushes are, and needs no payload around it. None for any other expression. Raises as `read`
         does.
         """
-        if type(expression) is list and expression and expression[0] == "pipeline":
-            return self._importer.local(self._referenced(expression, 0))
-        return None
+        if type(expression) is not list or not expression or expression[0] != "pipeline":
+            return None
+        return self._importer.local(self._referenced(expression, 0))
 
     def read_call(self, arguments: list[Any], depth: int) -> Payload:
         """The payload of a call's arguments, from the bare list of their expressions."""
-        inner = Deserializer(self._importer, self._limits)
-        payload = Payload(None, inner._promises)
-        payload.value = inner._items(arguments, depth)
+        outer, self._promises = self._promises, []
+        try:
+            payload = Payload(self._items(arguments, depth), self._promises)
+        finally:
+            self._promises = outer
         payload.deliveries = self._importer.deliveries
         return payload
 

@@ -83,6 +83,9 @@ class ImportHook(Hook):
         self._entry: Import | None = entry
 
     def call(self, path: Path, arguments: Payload) -> Hook:
+        entry = self._entry
+        if entry is not None and entry.resolution is None and not entry.streaming:
+            return entry.session.send_call(entry, path, arguments)
         return self._ask(path, arguments)
 
     def get(self, path: Path) -> Hook:

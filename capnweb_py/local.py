@@ -27,12 +27,12 @@ def hook_of(value: Any) -> Hook:
     """A hook on a value of this side: a target or function by reference, anything else by value."""
     if isinstance(value, RpcTarget) or type(value) in CALLABLE_TYPES:
         return TargetHook(value)
-    return PayloadHook(Payload.of_application(value))
+    return PayloadHook(Payload(value, borrowed=True))
 
 
 def result_hook(result: Any) -> PayloadHook:
     """The hook of what a function returned. The payload keeps its targets alive for pipelined calls."""
-    return PayloadHook(Payload.of_application(result))
+    return PayloadHook(Payload(result, borrowed=True))
 
 
 def _spawn_detached(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -102,7 +102,7 @@ class _LocalHook(Hook):
 
     def _part(self, value: Any) -> Payload:
         """A payload of what a path has found in the value."""
-        payload = Payload.of_application(value)
+        payload = Payload(value, borrowed=True)
         if not isinstance(value, _ATOMS):
             # What a property gives may be the target's own state: the copy is what it was when it was asked for.
             payload.own()
@@ -131,7 +131,7 @@ class PayloadHook(_LocalHook):
         # Not copied before it is delivered: a peer can ask for a large result as often as it likes, in a few bytes.
         if self._payload is not None:
             self._payload.hold_targets()
-        return Payload.of_application(value)
+        return Payload(value, borrowed=True)
 
     def pull(self) -> Payload:
         if self._payload is None:
@@ -183,7 +183,7 @@ class TargetHook(_LocalHook):
 
     def pull(self) -> Payload | Pending:
         # A stub is no promise: its value is a stub.
-        payload = Payload.of_application(self._value())
+        payload = Payload(self._value(), borrowed=True)
         payload.own()
         return payload
 

@@ -31,10 +31,12 @@ Located = tuple[Any, Any, Hook]
 class Payload:
     """A value, with the promises inside it that must be replaced by what they resolve to before it is delivered."""
 
-    __slots__ = ("_held", "_of_application", "_targets_known", "deliveries", "owners", "promises", "settling", "value")
+    __slots__ = ("_held", "_targets_known", "borrowed", "deliveries", "owners", "promises", "settling", "value")
 
-    def __init__(self, value: Any, promises: Sequence[Located] = ()) -> None:
+    def __init__(self, value: Any, promises: Sequence[Located] = (), *, borrowed: bool = False) -> None:
         self.value = value
+        # Whether the value is the application's own.
+        self.borrowed = borrowed
         self.promises: Sequence[Located] = promises
         # Who begins the call that these are the arguments of; None for a call made on this side.
         self.deliveries: Deliveries | None = None
@@ -42,19 +44,9 @@ class Payload:
         self.settling: Settling | None = None
         # How many hooks share the payload; the last one disposes it.
         self.owners = 0
-        # Whether the value is the application's own.
-        self._of_application = False
         # Targets in the value by their `id()`, one reference held to each, and whether all of them have been found.
         self._held: dict[int, Any] | None = None
-        self._targets_known = True
-
-    @classmethod
-    def of_application(cls, value: Any) -> Payload:
-        """A payload around the application's own object."""
-        payload = cls(value)
-        payload._of_application = True
-        payload._targets_known = False
-        return payload
+        self._targets_known = not borrowed
 
     def own(self) -> None:
         """Have the payload own its value: a copy, of which targets and functions are stubs, as if it had been sent.
@@ -62,14 +54,14 @@ class Payload:
         Raises:
             TypeError: if the value holds something that cannot be sent.
         """
-        if not self._of_application:
+        if not self.borrowed:
             return
         # The one circle of the core, closed here: copying makes stubs, whose calls make payloads.
         from .copying import copied
 
         copy = copied(self)
         self._release_targets()
-        self._of_application, self._targets_known = False, True
+        self.borrowed, self._targets_known = False, True
         self.value, self.promises = copy.value, copy.promises
         if copy.promises and copy.promises[0][0] is copy:
             # The promise is the whole value, so it is the only one.

@@ -164,6 +164,7 @@ class RpcSession:
             self._meter,
             keep_tracebacks=self._options.on_send_error is not None,
         )
+        self._reader = Deserializer(self, self._limits)
         self._main = make_stub(_MainHook(self._imports[0]))
 
     # What applications use.
@@ -375,12 +376,11 @@ class RpcSession:
         """The hook of an expression's value."""
         if expression.__class__ is not list and stands_for_itself(expression):
             return PayloadHook(Payload(expression))
-        reader = Deserializer(self, self._limits)
         try:
-            hook = reader.read_hook(expression)
+            hook = self._reader.read_hook(expression)
             if hook is not None:
                 return hook
-            payload = reader.read(expression)
+            payload = self._reader.read(expression)
         except UnreadableValue as error:
             drop_tracebacks(error)  # whose frames hold what was read of the value
             return ErrorHook(error)
@@ -416,7 +416,7 @@ class RpcSession:
 
     def _read_error(self, expression: Any) -> BaseException:
         try:
-            payload = Deserializer(self, self._limits).read(expression)
+            payload = self._reader.read(expression)
         except UnreadableValue as error:
             drop_tracebacks(error)
             return error
@@ -643,7 +643,10 @@ class RpcSession:
             )
 
     def exported(self, export_id: int) -> Hook:
-        return self._export(export_id).hook
+        export = self._exports.get(export_id)
+        if export is None:
+            raise ProtocolError(f"no such entry on exports table: {export_id}")
+        return export.hook
 
     def local(self, hook: Hook) -> Hook:
         """What to hand out for a hook that leads back to this side.

@@ -52,7 +52,7 @@ class RpcStub(Handle):
 
     def __call__(self, *arguments: Any, **keywords: Any) -> RpcPromise:
         values = [*arguments, keywords] if keywords else list(arguments)
-        return make_promise(self._hook.call(self._path or (), Payload.of_application(values)))
+        return make_promise(self._hook.call(self._path or (), Payload(values, borrowed=True)))
 
     def dup(self) -> RpcStub:
         """A second stub of the same object, to be given away or disposed by itself."""
