@@ -50,13 +50,10 @@ def _better(row: Measure, ours: float, node: float) -> float:
 
 
 def print_table(figures: Figures, pairs: Sequence[Pair]) -> None:
-    """Print a row for everything measured and a column for every pair, and below why a figure is missing."""
+    """Print a row for everything measured and a column for every pair."""
     header = ("workload", "unit", *(pair.name for pair in pairs), "ratio", "by round", "goal", "")
     rows = [_cells(figures, pairs, row) for row in _ROWS]
     _print_rows(header, rows)
-    for row in _ROWS:
-        if row.missing is not None:
-            print(f"{row.name} is skipped: {row.missing}")
 
 
 def _print_rows(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
@@ -90,7 +87,7 @@ def write_json(path: Path, figures: Figures, pairs: Sequence[Pair], rounds: int,
 
 def _result(figures: Figures, pairs: Sequence[Pair], row: Measure) -> dict[str, Any]:
     return {
-        **attrs.asdict(row, filter=attrs.filters.include("name", "unit", "goal", "less_is_better", "missing")),
+        **attrs.asdict(row, filter=attrs.filters.include("name", "unit", "goal", "less_is_better")),
         "ratio": ratio(figures, row),
         "round_ratios": round_ratios(figures, row),
         "median": {pair.name: median(figures, pair.name, row.name) for pair in pairs},
@@ -106,8 +103,6 @@ def _cells(figures: Figures, pairs: Sequence[Pair], row: Measure) -> tuple[str, 
 
 
 def _verdict(row: Measure, times: float | None) -> str:
-    if row.missing is not None:
-        return "skipped"
     if times is None:
         return "not measured"
     return "reached" if times >= row.goal else "below"

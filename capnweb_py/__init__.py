@@ -8,6 +8,7 @@ from .options import Limits, SessionOptions
 from .server import serve
 from .session import RpcSession, SessionStats
 from .standalone import deserialize, serialize
+from .streams import WritableStream
 from .stub import RpcPromise, RpcStub
 from .target import RpcTarget
 from .transports.memory import memory_pair
@@ -37,6 +38,7 @@ __all__ = [
     "SessionStats",
     "TypedArray",
     "Url",
+    "WritableStream",
     "connect",
     "deserialize",
     "memory_pair",

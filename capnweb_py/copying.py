@@ -14,6 +14,8 @@ from .local import TargetHook
 from .options import Limits
 from .payload import Payload
 from .serialize import Serializer
+from .streams import WritableStream
+from .web import ReadableStream
 
 __all__ = ["copied"]
 
@@ -38,7 +40,7 @@ class _Loopback:
     deliveries: Deliveries | None = None
 
     def __init__(self) -> None:
-        self._hooks: list[Hook] = []
+        self._passed: list[Any] = []
 
     def import_id(self, hook: Hook) -> int | None:
         return None
@@ -47,24 +49,36 @@ class _Loopback:
         return self.export_stub(TargetHook(target))
 
     def export_stub(self, hook: Hook) -> int:
-        self._hooks.append(hook)
-        return len(self._hooks) - 1
+        return self._pass(hook)
 
     def export_promise(self, hook: Hook) -> int:
-        return self.export_stub(hook)
+        return self._pass(hook)
+
+    # A stream is read, or written, once: it is handed on as it is.
+
+    def export_writable(self, stream: WritableStream) -> int:
+        return self._pass(stream)
+
+    def create_pipe(self, stream: ReadableStream[Any]) -> int:
+        return self._pass(stream)
 
     def unexport(self, ids: list[int]) -> None:
         for export_id in ids:
-            self._hooks[export_id].dispose()
+            passed = self._passed[export_id]
+            if isinstance(passed, Hook):
+                passed.dispose()
+
+    def _pass(self, passed: Any) -> int:
+        self._passed.append(passed)
+        return len(self._passed) - 1
 
     def on_send_error(self, error: BaseException) -> BaseException | None:
         return None
 
-    def import_stub(self, import_id: int) -> Hook:
-        return self._hooks[import_id]
+    def _passed_under(self, import_id: int) -> Any:
+        return self._passed[import_id]
 
-    def import_promise(self, import_id: int) -> Hook:
-        return self._hooks[import_id]
+    import_stub = import_promise = import_writable = pipe_readable = _passed_under
 
     def exported(self, export_id: int) -> Hook:
         raise AssertionError("a loopback imports nothing of its own")

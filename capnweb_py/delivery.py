@@ -17,7 +17,7 @@ from typing import Any
 import anyio
 import attrs
 
-from .errors import LimitExceeded, RpcError, SessionClosed, drop_tracebacks, release_frames, text_of
+from .errors import LimitExceeded, RpcError, SessionClosed, drop_tracebacks, release_frames, sendable
 from .hooks import ErrorHook, Handle, Hook, PromiseHook
 from .loops import Spawn, on_asyncio
 from .metering import Meter
@@ -178,10 +178,7 @@ class Deliveries:
             release_frames(error)
         else:
             drop_tracebacks(error)
-        if not isinstance(error, Exception):
-            # SystemExit and its like steer a program. They end the call, and must not end whoever awaits it.
-            error = RpcError(f"the call ended with {type(error).__name__}: {text_of(error)}")
-        return ErrorHook(error)
+        return ErrorHook(sendable(error))
 
     def _finish(self, promise: PromiseHook, hook: Hook) -> None:
         self.in_progress -= 1

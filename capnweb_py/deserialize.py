@@ -20,8 +20,10 @@ from .hooks import ErrorHook, Hook, Path
 from .options import Limits
 from .payload import Located, Payload
 from .serialize import MAX_SAFE_INTEGER
+from .streams import WritableStream
 from .stub import make_promise, make_stub
 from .values import INVALID_DATE, UNDEFINED, TypedArray
+from .web import ReadableStream
 
 __all__ = ["Deserializer", "Importer", "UnreadableValue", "read_path"]
 
@@ -50,6 +52,12 @@ class Importer(Protocol):
 
     def exported(self, export_id: int) -> Hook:
         """The hook of this side's own export, still owned by the table. Raises ProtocolError if there is none."""
+
+    def import_writable(self, import_id: int) -> WritableStream:
+        """The stream that the peer exports under the id, to be written."""
+
+    def pipe_readable(self, export_id: int) -> ReadableStream[Any]:
+        """The readable end of a pipe, once. Raises ProtocolError if there is none under the id."""
 
     def local(self, hook: Hook) -> Hook:
         """What to hand to the application for a hook that leads back to this side."""
@@ -216,6 +224,12 @@ class Deserializer:
     def _exported_promise(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         return self._promise(self._importer.import_promise(_field(form, 1, int)), container, key)
 
+    def _readable(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return self._importer.pipe_readable(_field(form, 1, int))
+
+    def _writable(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        return self._importer.import_writable(_field(form, 1, int))
+
     def _promise(self, hook: Hook, container: Any, key: Any) -> Any:
         self._promises.append((container, key, hook))
         return make_promise(hook)
@@ -234,6 +248,8 @@ _FORMS: Final[dict[str, Callable[[Deserializer, list[Any], Any, Any, int], Any]]
     "pipeline": Deserializer._pipeline,
     "export": Deserializer._export,
     "promise": Deserializer._exported_promise,
+    "readable": Deserializer._readable,
+    "writable": Deserializer._writable,
 }
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "fresh",
     "release_frames",
     "remote_error",
+    "sendable",
     "text_of",
 ]
 
@@ -202,6 +203,16 @@ def fresh(error: BaseException) -> BaseException:
         return error
     copy.__cause__ = error.__cause__
     return copy
+
+
+def sendable(error: BaseException) -> Exception:
+    """What a peer is told of an exception: itself, unless it steers a program, as SystemExit and its like do.
+
+    Those end a call, and must not end whoever awaits it.
+    """
+    if isinstance(error, Exception):
+        return error
+    return RpcError(f"the call ended with {type(error).__name__}: {text_of(error)}")
 
 
 def release_frames(error: BaseException) -> None:

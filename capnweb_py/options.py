@@ -26,7 +26,8 @@ class Limits:
 
     They are the receiver's own decision, and the peer never learns them. The first three defaults are those of npm
     capnweb; the others it does not have. Passing one aborts the session with `LimitExceeded` as the reason, except
-    `max_calls`, which fails the one call, and what this side itself sends, which fails with `LimitExceeded` here.
+    `max_calls` and `max_unread`, which fail the one call, and what this side itself sends, which fails with
+    `LimitExceeded` here.
 
     Attributes:
         max_message_size: bytes of one incoming message.
@@ -37,6 +38,8 @@ class Limits:
         max_calls: calls of the peer in progress: asynchronous methods that run, and calls that wait for an argument.
         max_copied: values (items of lists and dicts, and each 256 bytes of text or bytes) that are put in the place of
             promises because of one message; the call that they are for fails.
+        max_unread: bytes of chunks that the peer has written into streams and nobody has read; the write that passes it
+            fails, and its stream ends.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
     """
 
@@ -47,6 +50,7 @@ class Limits:
     max_imports: int = _count(262_144)
     max_calls: int = _count(16_384)
     max_copied: int = _count(250_000)
+    max_unread: int = _count(64 * 1024 * 1024)
     max_unsent: int = _count(8 * 1024 * 1024)
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import array
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import AsyncIterable, Callable
 from datetime import UTC, datetime, timedelta
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol
 
 from .bigints import decimal_digits, fits_digits
@@ -18,6 +19,7 @@ from .errors import ErrorParts, describe_error
 from .hooks import Handle, Hook
 from .options import Limits
 from .payload import Payload
+from .streams import WritableStream, as_readable
 from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
 from .values import BigInt, InvalidDate, TypedArray, Undefined
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
@@ -46,8 +48,17 @@ class Exporter(Protocol):
     def export_promise(self, hook: Hook) -> int:
         """Export a promise, taking its hook over; its resolution follows when it is there."""
 
+    def export_writable(self, stream: WritableStream) -> int:
+        """Export a stream that the peer is to write, taking it over. Raises TypeError if it was given away."""
+
+    def create_pipe(self, stream: ReadableStream[Any]) -> int:
+        """Open a pipe, and write into it what a stream yields. Returns its id, which is the peer's count.
+
+        Raises TypeError if the stream has been read.
+        """
+
     def unexport(self, ids: list[int]) -> None:
-        """Take back exports: the expression that they were made for is not sent."""
+        """Take back exports and pipes: the expression that they were made for is not sent."""
 
     def on_send_error(self, error: BaseException) -> BaseException | None:
         """The exception to send instead, with its traceback, or None for the same without."""
@@ -256,6 +267,18 @@ class Serializer:
             return ["export", self._export(self._exporter.export_stub(hook.dup()))]
         return ["promise", self._export(self._exporter.export_promise(hook.get(path)))]
 
+    def _readable(self, value: Any, depth: int) -> Any:
+        return ["readable", self._export(self._stream(self._exporter.create_pipe, as_readable(value)))]
+
+    def _writable(self, value: WritableStream, depth: int) -> Any:
+        return ["writable", self._export(self._stream(self._exporter.export_writable, value))]
+
+    def _stream(self, send: Callable[[Any], int], stream: Any) -> int:
+        try:
+            return send(stream)
+        except TypeError as error:
+            raise _Unsendable(str(error)) from None
+
     def _export(self, export_id: int) -> int:
         self._exported.append(export_id)
         return export_id
@@ -282,6 +305,10 @@ _WRITERS: dict[type, _Writer] = {
     memoryview: Serializer._buffer,
     array.array: Serializer._buffer,
     TypedArray: Serializer._typed_array,
+    ReadableStream: Serializer._readable,
+    WritableStream: Serializer._writable,
+    AsyncGeneratorType: Serializer._readable,
+    GeneratorType: Serializer._readable,
     **dict.fromkeys(CALLABLE_TYPES, Serializer._target),
 }
 
@@ -300,6 +327,8 @@ _BY_BASE: Final[tuple[tuple[type, _Writer], ...]] = (
     (dict, Serializer._dict),
     (list, Serializer._list),
     (tuple, Serializer._list),
+    (ReadableStream, Serializer._readable),
+    (WritableStream, Serializer._writable),
 )
 
 
@@ -310,10 +339,12 @@ def _writer_of(value: Any) -> _Writer:
             return writer
     if isinstance(value, type):
         raise _Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
-    if isinstance(value, (Blob, Headers, ReadableStream, Request, Response, Url)):
+    if isinstance(value, (Blob, Headers, Request, Response, Url)):
         raise _Unsendable(f"a {type(value).__name__} cannot be sent over RPC yet: send its bytes or its text")
     if is_record(value):
         return Serializer._record
+    if isinstance(value, AsyncIterable):
+        return Serializer._readable
     if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0) > 0:
         return Serializer._buffer
     raise _Unsendable(f"a value of the type {_type_name(value)} cannot be sent{_advice(value)}")

@@ -36,7 +36,9 @@ from .metering import Meter
 from .options import SessionOptions
 from .payload import Payload
 from .serialize import Serializer, stands_for_itself
+from .streams import QueueReader, RemoteSink, Unread, WritableStream, WriteQueue, WriterHook, feed, pump
 from .stub import RpcStub, make_stub
+from .web import ReadableStream
 
 __all__ = ["Host", "Message", "RpcSession", "SessionStats"]
 
@@ -69,6 +71,9 @@ class Host(Protocol):
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> object:
         """Run a coroutine function in a task that is cancelled when the session ends."""
 
+    def now(self) -> float:
+        """A clock that never goes back, in seconds."""
+
 
 @attrs.frozen
 class SessionStats:
@@ -81,7 +86,7 @@ class SessionStats:
 class _Export:
     """One entry of the export table."""
 
-    __slots__ = ("answered", "count", "hook", "released_when_answered", "resolving")
+    __slots__ = ("answered", "count", "hook", "readable", "released_when_answered", "resolving")
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
@@ -92,6 +97,23 @@ class _Export:
         self.answered = False
         # Whether the entry goes with its answer: the result of a "stream" message.
         self.released_when_answered = False
+        # The other end of a pipe, until it is referred to.
+        self.readable: ReadableStream[Any] | None = None
+
+
+@attrs.frozen
+class _Stream:
+    """A stream that was sent, and what is to run for it once its message is written.
+
+    Attributes:
+        run: the coroutine function.
+        give_back: undoes the sending.
+        sink: of the pipe that was opened for it; None where none was.
+    """
+
+    run: Callable[[], Coroutine[Any, Any, None]]
+    give_back: Callable[[], None]
+    sink: RemoteSink | None = None
 
 
 class RpcSession:
@@ -139,8 +161,10 @@ class RpcSession:
         self._to_resolve: deque[int] = deque()
         # What waits to be disposed of while something is; None while nothing is.
         self._letting_go: list[Hook] | None = None
-        # Entries whose hooks Python has collected, on whatever thread.
-        self._collected: deque[Import] = deque()
+        # What streams that are being sent are to run, by the ids that they were sent under.
+        self._to_run: dict[int, _Stream] = {}
+        # What Python has collected, on whatever thread: entries whose hooks are gone, and what else is to be called.
+        self._collected: deque[Import | Callable[[], None]] = deque()
         # Callbacks of `on_broken` in the order of their registration, by a number of their own.
         self._watchers: dict[int, Callable[[BaseException], object]] = {}
         self._next_watcher = 0
@@ -157,6 +181,7 @@ class RpcSession:
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
         self._meter = Meter(self._limits.max_copied)
+        self._unread = Unread(self._limits.max_unread)
         self.deliveries = Deliveries(
             host.spawn,
             result_hook,
@@ -234,6 +259,7 @@ class RpcSession:
         if self._end is not None:
             return
         self._meter.renew()
+        self._unread.message_size = len(data)
         try:
             if len(data) > self._limits.max_message_size:
                 raise LimitExceeded(
@@ -264,6 +290,8 @@ class RpcSession:
             self._release_collected()
         if self._to_resolve:
             self._resolve_exported()
+        if self._to_run:
+            self._run_streams()
         messages: list[Message] = []
         outbox, self._outbox = self._outbox, []
         self._decided = 0
@@ -276,6 +304,8 @@ class RpcSession:
                     break
                 for tree in self._write_call(item):
                     messages.append(self._codec.encode(tree))
+            elif item.__class__ is tuple:
+                messages.append(item)
             else:
                 message = self._codec.encode(item)
                 if item[0] == "resolve" or item[0] == "reject":
@@ -324,7 +354,12 @@ class RpcSession:
         for entry in imports.values():
             if entry.resolution is None:
                 self._guarded(partial(entry.resolve, failure))
+        for stream in self._to_run.values():
+            stream.give_back()
+        self._to_run.clear()
         for export in exports.values():
+            if isinstance(export.hook, WriterHook) and not export.hook.queue.closing:
+                export.hook.queue.fail(failure.error)  # what is there to its end can still be read
             self._guarded(export.hook.dispose)
         self._guarded(self._answered_all)
         self._host.wake()
@@ -358,6 +393,17 @@ class RpcSession:
         if export_id is not None:
             self._exports[export_id].released_when_answered = True
             self._answer(export_id)
+        return True
+
+    def _on_pipe(self, message: list[Any]) -> bool:
+        if len(message) != 1:
+            return False
+        export_id = self._next_pushed
+        self._next_pushed += 1
+        self._check_exports()
+        queue = WriteQueue(self._unread)
+        export = self._exports[export_id] = _Export(WriterHook(queue))
+        export.readable = ReadableStream(QueueReader(queue, self._call_later))
         return True
 
     def _push(self, expression: Any) -> int | None:
@@ -595,8 +641,42 @@ class RpcSession:
         self._to_resolve.append(export_id)
         return export_id
 
+    def export_writable(self, stream: WritableStream) -> int:
+        sink = stream.take()
+        if isinstance(sink, RemoteSink):
+            # Another peer's, or this one's own: its calls are passed on, and flow control reaches from end to end.
+            return self.export_stub(sink.hook.dup())
+        queue = WriteQueue(self._unread)
+        export_id = self.export_stub(WriterHook(queue))
+        self._to_run[export_id] = _Stream(partial(feed, queue, sink), stream.give_back)
+        return export_id
+
+    def create_pipe(self, stream: ReadableStream[Any]) -> int:
+        if self._end is not None:
+            raise _closed(self._end)
+        self._check_imports()
+        chunks = stream.take()
+        entry = Import(self, self._next_import)
+        self._next_import += 1
+        self._imports[entry.id] = entry
+        self._send(["pipe"])
+        sink = RemoteSink(ImportHook(entry), self.send_stream, self._host.now)
+        self._to_run[entry.id] = _Stream(partial(pump, stream, chunks, sink), stream.give_back, sink)
+        return entry.id
+
+    def _run_streams(self) -> None:
+        streams, self._to_run = self._to_run, {}
+        for stream in streams.values():
+            self._host.spawn(stream.run)
+
     def unexport(self, ids: list[int]) -> None:
         for export_id in ids:
+            stream = self._to_run.pop(export_id, None)
+            if stream is not None:
+                stream.give_back()
+                if stream.sink is not None:
+                    stream.sink.hook.dispose()
+                    continue
             if export_id in self._to_resolve:
                 self._to_resolve.remove(export_id)
             if export_id in self._exports:
@@ -628,6 +708,16 @@ class RpcSession:
         entry = self._new_import(import_id)
         entry.pulled = True
         return ImportHook(entry)
+
+    def import_writable(self, import_id: int) -> WritableStream:
+        return WritableStream(RemoteSink(self.import_stub(import_id), self.send_stream, self._host.now))
+
+    def pipe_readable(self, export_id: int) -> ReadableStream[Any]:
+        export = self._export(export_id)
+        if export.readable is None:
+            raise ProtocolError(f"{export_id} is no pipe, or its readable end was referred to before")
+        stream, export.readable = export.readable, None
+        return stream
 
     def _new_import(self, import_id: int) -> Import:
         if import_id >= 0:
@@ -716,6 +806,25 @@ class RpcSession:
         self._refer_to(target)
         return ImportHook(self._call(expression))
 
+    def send_stream(self, hook: Hook, path: Path, arguments: Payload) -> tuple[Hook, int | None]:
+        """Call a member of what a hook stands for, with an answer that tells only that it is done.
+
+        Returns the hook of the answer, and the size of the message in bytes; None if nothing was sent to the peer.
+        Raises as `send_call` does.
+        """
+        target = self._own_import(hook)
+        if target is None:
+            return hook.call(path, arguments), None
+        self._check_imports()
+        written = Serializer(self, self._limits).write_arguments(arguments.value)
+        message = self._codec.encode(["stream", ["pipeline", target.id, list(path), written]])
+        entry = Import(self, self._next_import)
+        self._next_import += 1
+        self._imports[entry.id] = entry
+        entry.pulled = entry.streaming = True
+        self._send(message)
+        return ImportHook(entry), len(message[0])
+
     def _call(self, expression: Any) -> Import:
         """Send an expression to be evaluated, under the next id of this side's count."""
         entry = Import(self, self._next_import, [expression])
@@ -780,15 +889,22 @@ class RpcSession:
 
     def unhook_later(self, entry: Import) -> None:
         """A hook on an entry was collected, on any thread: act when the session's own turn comes."""
+        self._call_later(entry)
+
+    def _call_later(self, collected: Import | Callable[[], None]) -> None:
         if self._end is None:
-            self._collected.append(entry)
+            self._collected.append(collected)
             if len(self._collected) == 1:
                 self._host.wake_from_anywhere()
 
     def _release_collected(self) -> None:
         """Release what has been collected: in the messages that are sent next, behind all that anybody waits for."""
         while self._collected:
-            self.unhook(self._collected.popleft())
+            collected = self._collected.popleft()
+            if isinstance(collected, Import):
+                self.unhook(collected)
+            else:
+                collected()
 
     def watch(self, entry: Import, callback: Callable[[BaseException], object]) -> None:
         """Have `callback` called when the session ends, or what the entry resolves to breaks."""
@@ -842,6 +958,7 @@ def _closed(end: BaseException) -> SessionClosed:
 _HANDLERS: Final[dict[str, Callable[[RpcSession, list[Any]], bool]]] = {
     "push": RpcSession._on_push,
     "stream": RpcSession._on_stream,
+    "pipe": RpcSession._on_pipe,
     "pull": RpcSession._on_pull,
     "resolve": RpcSession._on_resolve,
     "reject": RpcSession._on_reject,

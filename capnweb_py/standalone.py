@@ -11,6 +11,8 @@ from .errors import ProtocolError
 from .hooks import Hook
 from .options import Limits
 from .serialize import Serializer
+from .streams import WritableStream
+from .web import ReadableStream
 
 __all__ = ["deserialize", "serialize"]
 
@@ -59,6 +61,12 @@ class _NoSession:
 
     export_promise = export_stub
 
+    def export_writable(self, stream: WritableStream) -> int:
+        raise TypeError("a stream needs a session to be sent")
+
+    def create_pipe(self, stream: ReadableStream[Any]) -> int:
+        raise TypeError("a stream needs a session to be sent")
+
     def unexport(self, ids: list[int]) -> None:
         """Nothing has been exported."""
 
@@ -69,6 +77,12 @@ class _NoSession:
         raise ProtocolError("the text refers to an object of a session")
 
     import_promise = exported = import_stub
+
+    def import_writable(self, import_id: int) -> WritableStream:
+        raise ProtocolError("the text refers to a stream of a session")
+
+    def pipe_readable(self, export_id: int) -> ReadableStream[Any]:
+        raise ProtocolError("the text refers to a stream of a session")
 
     def local(self, hook: Hook) -> Hook:
         return hook

@@ -255,6 +255,16 @@ class ReadableStream(Generic[ChunkT_co]):
         self._iterator = aiter(self._source)
         return self._iterator
 
+    def take(self) -> AsyncIterator[ChunkT_co]:
+        """The chunks, for who takes the stream over. Raises TypeError if it is read already, or closed."""
+        if self.locked:
+            raise TypeError("the ReadableStream is being read, or was: only an unread one can be sent, and once")
+        return aiter(self)
+
+    def give_back(self) -> None:
+        """What it was taken for did not come about, and nothing was read."""
+        self._iterator = None
+
     async def aclose(self) -> None:
         """Stop reading and close the source, where it can be closed. Closing again does nothing."""
         if self._closed:

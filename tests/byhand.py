@@ -20,6 +20,8 @@ class Peer:
 
     def __init__(self, main: Any = None, options: SessionOptions | None = None, spawn: Spawn | None = None) -> None:
         self._spawn = spawn
+        # What the session takes for the time, in seconds. It stands still unless the test moves it.
+        self.clock = 0.0
         self.session = RpcSession(self, main, options, name="the test")
 
     @property
@@ -31,6 +33,9 @@ class Peer:
         """The test looks when it likes."""
 
     hurry = wake_from_anywhere = wake
+
+    def now(self) -> float:
+        return self.clock
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert self._spawn is not None, "asynchronous methods run in by_hand() only"

@@ -12,7 +12,7 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
@@ -24,6 +24,7 @@ from capnweb_py import RpcStub, connect
 from .server import say
 
 MEBIBYTE: Final = bytes(1024 * 1024)
+CHUNK: Final = 64 * 1024
 RECORD: Final[dict[str, Any]] = {
     "id": 1,
     "name": "x" * 100,
@@ -93,6 +94,17 @@ async def echo_mebibyte(api: RpcStub, gather: Gather, count: int) -> None:
         await api.echo(MEBIBYTE)
 
 
+async def chunks(count: int) -> AsyncIterator[bytes]:
+    """Chunks of a stream, each in memory of its own, as Node's are."""
+    for _ in range(count):
+        yield bytes(CHUNK)
+
+
+async def stream_mebibytes(api: RpcStub, gather: Gather, count: int) -> None:
+    """A stream to the server, in chunks of 64 KiB."""
+    await api.sink(chunks(count * len(MEBIBYTE) // CHUNK))
+
+
 WORKLOADS: Final[dict[str, Callable[[RpcStub, Gather, int], Awaitable[None]]]] = {
     "sequential": sequential,
     "concurrent100": partial(concurrent, 100),
@@ -101,6 +113,7 @@ WORKLOADS: Final[dict[str, Callable[[RpcStub, Gather, int], Awaitable[None]]]] =
     "record50": record50,
     "callback": callback,
     "echo1MiB": echo_mebibyte,
+    "streamMiB": stream_mebibytes,
 }
 
 

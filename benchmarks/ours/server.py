@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import anyio
 
-from capnweb_py import RpcTarget, serve
+from capnweb_py import ReadableStream, RpcTarget, serve
 
 _STATM: Final = Path("/proc/self/statm")
 
@@ -38,6 +38,9 @@ class Api(RpcTarget):
         for i in range(times):
             total += await callback(i)
         return total
+
+    async def sink(self, stream: ReadableStream[bytes]) -> int:
+        return sum([len(chunk) async for chunk in stream])
 
 
 def resident_bytes() -> int | None:

@@ -7,6 +7,7 @@ is called by its connection.
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -74,6 +75,9 @@ class Driver:
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         assert self._spawn is not None, "calls arrive after run() has begun"
         self._spawn(run)
+
+    def now(self) -> float:
+        return time.monotonic()
 
     @abstractmethod
     async def carry(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -52,6 +53,9 @@ class _Side:
         loop = self._pair.known_loop
         if loop is not None:
             loop.soon_from_anywhere(self._pair.carry)
+
+    def now(self) -> float:
+        return time.monotonic()
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         (self._pair.spawn or self._pair.loop().spawn)(run)

@@ -1,0 +1,613 @@
+"""Streams: the two ends of a queue that one side writes and the other reads (protocol, section "Streams").
+
+A `WriteQueue` holds what a peer has written and nobody has taken. Its front is a `WriterHook` in the export table,
+which answers a write when its chunk was taken. Its back is a `QueueReader`, the source of a `ReadableStream`, or the
+application's own sink, which `feed` writes to. On the writing side a `RemoteSink` turns writes into messages, with
+flow control, and `pump` writes what a source yields. Nothing here knows the session's tables.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from typing import Any, Final, Protocol, Self
+
+import anyio
+import attrs
+
+from .errors import LimitExceeded, RpcError, fresh, sendable
+from .flow import FlowControl
+from .hooks import ErrorHook, Hook, Path, Pending, PromiseHook
+from .local import PayloadHook
+from .loops import wait_settled
+from .payload import Payload, settle
+from .values import UNDEFINED
+from .web import ReadableStream
+
+__all__ = [
+    "QueueReader",
+    "RemoteSink",
+    "Sink",
+    "Unread",
+    "WritableStream",
+    "WriteQueue",
+    "WriterHook",
+    "as_readable",
+    "feed",
+    "pump",
+]
+
+_log = logging.getLogger("capnweb_py")
+
+# What a write costs beside its bytes: the objects that hold it.
+_BYTES_PER_WRITE: Final = 1024
+
+# How long, in seconds, a source or sink may take to close when its session has ended.
+CLOSE_TIMEOUT: Final = 10
+
+
+class Sink(Protocol):
+    """Where the chunks of a `WritableStream` go."""
+
+    async def write(self, chunk: Any) -> None:
+        """Take one chunk. Returns when the next may come."""
+
+    async def aclose(self) -> None:
+        """There are no more. Returns when everything was taken."""
+
+    async def abort(self, error: BaseException) -> None:
+        """There will be no more, because of an error."""
+
+
+class WritableStream:
+    """A stream of chunks that is written: `await stream.write(chunk)`, and `await stream.aclose()` at the end.
+
+    One that a peer sent writes to the peer's: `write` returns when there is room for the next chunk, and raises what an
+    earlier one failed with. `async with stream:` closes it at the end of the block, or aborts it with the error that
+    the block ended with. One that is let go of without either is aborted.
+
+    Args:
+        sink: where the chunks go: an object with `async write(chunk)` or `async send(chunk)`, and if it wants to know
+            of the end, `async aclose()` and `async abort(error)`. One without `abort` is closed by `aclose` in any
+            case. Sending the stream gives it away.
+
+    Raises:
+        TypeError: if the sink has neither method.
+    """
+
+    __slots__ = ("__weakref__", "_locked", "_sink")
+
+    def __init__(self, sink: Any) -> None:
+        self._sink: Sink = sink if isinstance(sink, RemoteSink) else _AdaptedSink(sink)
+        self._locked = False
+
+    @property
+    def locked(self) -> bool:
+        """Whether it was given away: somebody else writes to it."""
+        return self._locked
+
+    async def write(self, chunk: Any) -> None:
+        """Write a chunk: any value that can be sent.
+
+        Raises:
+            TypeError: if the chunk cannot be sent.
+            RpcError: if the stream has ended, or the other side has failed: the error that it failed with.
+        """
+        self._check()
+        await self._sink.write(chunk)
+
+    async def aclose(self) -> None:
+        """Say that there are no more chunks, and wait until all were taken.
+
+        Raises:
+            RpcError: what a write, or the closing, failed with.
+        """
+        self._check()
+        await self._sink.aclose()
+
+    async def abort(self, error: BaseException | None = None) -> None:
+        """Say that there will be no more, because of an error, which the reader gets."""
+        self._check()
+        await self._sink.abort(RpcError("the stream was aborted") if error is None else error)
+
+    def take(self) -> Sink:
+        """The sink, for who takes the stream over. Raises TypeError if it was given away before."""
+        if self._locked:
+            raise TypeError("the WritableStream was given away before: it can be sent once")
+        self._locked = True
+        return self._sink
+
+    def give_back(self) -> None:
+        """What it was taken for did not come about."""
+        self._locked = False
+
+    def _check(self) -> None:
+        if self._locked:
+            raise RpcError("the stream was given away: whoever has it now writes to it")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if error is None:
+            await self.aclose()
+            return
+        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+            await self.abort(error)
+
+    def __repr__(self) -> str:
+        return f"<WritableStream{' locked' if self._locked else ''}>"
+
+
+class _AdaptedSink:
+    """An application's sink, whichever of the methods it has."""
+
+    def __init__(self, sink: Any) -> None:
+        write = getattr(sink, "write", None) or getattr(sink, "send", None)
+        if not callable(write):
+            raise TypeError(f"a WritableStream writes to an object with an async write() or send(), not {sink!r}")
+        self._write: Callable[[Any], Awaitable[Any]] = write
+        self._aclose: Callable[[], Awaitable[Any]] | None = getattr(sink, "aclose", None)
+        self._abort: Callable[[BaseException], Awaitable[Any]] | None = getattr(sink, "abort", None)
+
+    async def write(self, chunk: Any) -> None:
+        await self._write(chunk)
+
+    async def aclose(self) -> None:
+        if self._aclose is not None:
+            await self._aclose()
+
+    async def abort(self, error: BaseException) -> None:
+        if self._abort is not None:
+            await self._abort(error)
+        else:
+            await self.aclose()
+
+
+class _Signal(Pending):
+    """Something that is waited for again and again: each time it is made anew."""
+
+    __slots__ = ("_callbacks",)
+
+    def __init__(self) -> None:
+        self._callbacks: list[Callable[[], object]] = []
+
+    def subscribe(self, callback: Callable[[], object]) -> None:
+        self._callbacks.append(callback)
+
+    def fire(self) -> None:
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback()
+
+
+class Unread:
+    """How much of what a peer has written into the streams of one session nobody has taken.
+
+    Args:
+        limit: `Limits.max_unread`.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        # The size of the message that is being handled, in bytes: what a chunk in it takes, at least.
+        self.message_size = 0
+
+    def add(self) -> int:
+        """A chunk came in the message that is being handled. Returns what it counts.
+
+        Raises:
+            LimitExceeded: if it is too much. It counts nothing then.
+        """
+        size = self.message_size + _BYTES_PER_WRITE
+        if self._size + size > self._limit:
+            raise LimitExceeded(f"more than max_unread = {self._limit} bytes were written into streams and not read")
+        self._size += size
+        return size
+
+    def remove(self, size: int) -> None:
+        """A chunk was taken."""
+        self._size -= size
+
+
+@attrs.frozen
+class _Write:
+    """A chunk that nobody has taken."""
+
+    arguments: Payload
+    size: int
+    answer: PromiseHook
+
+
+class WriteQueue:
+    """What was written into a stream and not taken, in order, and how it ends."""
+
+    def __init__(self, unread: Unread) -> None:
+        self._unread = unread
+        # How many hooks there are to write by.
+        self.writers = 0
+        self._writes: deque[_Write] = deque()
+        # The answer to "close", once it has been called.
+        self._closing: PromiseHook | None = None
+        # Why nothing more is taken or written, once that is so.
+        self._error: BaseException | None = None
+        self._ended = False
+        self._changed = _Signal()
+
+    # The front: what the peer calls.
+
+    def write(self, arguments: Payload) -> Hook:
+        """Add a chunk. Returns the hook of the answer."""
+        if self._error is not None:
+            return ErrorHook(self._error)
+        if self._closing is not None:
+            return ErrorHook(RpcError("the stream was closed: nothing can be written to it any more"))
+        try:
+            size = self._unread.add()
+        except LimitExceeded as error:
+            self.fail(error)
+            return ErrorHook(error)
+        answer = PromiseHook()
+        self._writes.append(_Write(arguments, size, answer))
+        self._changed.fire()
+        return answer
+
+    def close(self) -> Hook:
+        """There are no more chunks. Returns the hook of the answer, which comes when all were taken."""
+        if self._error is not None:
+            return ErrorHook(self._error)
+        if self._closing is not None:
+            return ErrorHook(RpcError("the stream was closed before"))
+        self._closing = PromiseHook()
+        self._changed.fire()
+        return self._closing
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream: what waits is refused, and whoever reads gets the error. Nothing happens after the end."""
+        if self._ended or self._error is not None:
+            return
+        self._error = error
+        writes, self._writes = self._writes, deque()
+        failure = ErrorHook(error)
+        for write in writes:
+            self._unread.remove(write.size)
+            write.answer.settle(failure)
+        if self._closing is not None:
+            self._closing.settle(failure)
+        self._changed.fire()
+
+    # The back: who takes the chunks.
+
+    @property
+    def closing(self) -> bool:
+        """Whether the writer has said that there are no more chunks."""
+        return self._closing is not None
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more can come of it."""
+        return self._ended or self._error is not None
+
+    def cancel(self) -> None:
+        """Nobody reads any more: the writer learns it from the answer to a write."""
+        self.fail(RpcError("the reader has let go of the stream"))
+
+    async def first(self) -> Payload | None:
+        """Wait for the first chunk that was not taken; None at the end. Its promises are replaced by their values.
+
+        Raises the error that the stream ended with.
+        """
+        while not self._writes:
+            if self._error is not None:
+                raise fresh(self._error)
+            if self._closing is not None:
+                return None
+            await wait_settled(self._changed)
+        chunk = self._writes[0].arguments
+        settling = settle(chunk)
+        if settling is not None:
+            await wait_settled(settling)
+            if settling.error is not None:
+                self.fail(settling.error)
+                raise fresh(settling.error)
+        return chunk
+
+    def taken(self) -> None:
+        """The first chunk was taken."""
+        if self._writes:  # else the stream has failed meanwhile
+            write = self._writes.popleft()
+            self._unread.remove(write.size)
+            write.answer.settle(_done())
+
+    def finished(self) -> None:
+        """The end was seen."""
+        if self._closing is not None and not self.over:
+            self._ended = True
+            self._closing.settle(_done())
+
+
+def _done() -> Hook:
+    return PayloadHook(Payload(UNDEFINED))
+
+
+class WriterHook(Hook):
+    """On a stream of this side that the peer writes: it can be called `write`, `close` and `abort`, and nothing else.
+
+    Args:
+        queue: where the chunks go.
+    """
+
+    __slots__ = ("__weakref__", "_disposed", "queue")
+
+    def __init__(self, queue: WriteQueue) -> None:
+        self.queue = queue
+        self._disposed = False
+        queue.writers += 1
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        if arguments.borrowed:
+            arguments.own()
+        if path == ("write",) and len(arguments.value) == 1:
+            return self.queue.write(arguments)
+        if path == ("close",) and not arguments.value:
+            return self.queue.close()
+        if path == ("abort",) and len(arguments.value) <= 1:
+            self.queue.fail(_reason(arguments.value))
+            return _done()
+        name = ".".join(map(str, path))
+        return ErrorHook(TypeError(f"{name}() is none of a stream: write(chunk), close() and abort(reason) are"))
+
+    def get(self, path: Path) -> Hook:
+        return ErrorHook(TypeError("a stream that can be written has no properties")) if path else self.dup()
+
+    def dup(self) -> Hook:
+        return WriterHook(self.queue)
+
+    def pull(self) -> Payload | Pending:
+        raise TypeError("a stream that can be written is no promise: it has no value")
+
+    def dispose(self) -> None:
+        if self._disposed:
+            return
+        self._disposed = True
+        self.queue.writers -= 1
+        if not self.queue.writers and not self.queue.closing:
+            self.queue.fail(RpcError("the writer has let go of the stream before it was closed"))
+
+    __del__ = dispose
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        """Writing tells."""
+
+
+def _reason(arguments: list[Any]) -> BaseException:
+    reason = arguments[0] if arguments else UNDEFINED
+    if isinstance(reason, BaseException):
+        return reason
+    return RpcError("the writer aborted the stream" + (f": {reason[:1000]}" if isinstance(reason, str) else ""))
+
+
+class QueueReader:
+    """Reads a queue: the source of a ReadableStream. Losing sight of it cancels the stream.
+
+    Args:
+        queue: what to read.
+        later: calls a function when the session's own turn comes. It may itself be called on any thread.
+    """
+
+    __slots__ = ("_later", "_queue", "_reading")
+
+    def __init__(self, queue: WriteQueue, later: Callable[[Callable[[], None]], None]) -> None:
+        self._queue = queue
+        self._later = later
+        self._reading = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._reading:
+            raise RuntimeError("the stream is being read by another task: one reads it at a time")
+        self._reading = True
+        try:
+            chunk = await self._queue.first()
+        finally:
+            self._reading = False
+        if chunk is None:
+            self._queue.finished()
+            raise StopAsyncIteration
+        self._queue.taken()
+        return chunk.value[0]
+
+    async def aclose(self) -> None:
+        """Stop reading. The writer learns it from its next write."""
+        self._queue.cancel()
+
+    def __del__(self) -> None:
+        if not self._queue.over:
+            self._later(self._queue.cancel)
+
+
+async def feed(queue: WriteQueue, sink: Sink) -> None:
+    """Write what comes through a queue to a sink of this side, to its end. A write is answered when the sink is done
+    with it."""
+    try:
+        while (chunk := await queue.first()) is not None:
+            await _told(queue, sink.write(chunk.value[0]))
+            queue.taken()
+        await _told(queue, sink.aclose())
+        queue.finished()
+    except anyio.get_cancelled_exc_class():
+        await _quietly(sink.abort(RpcError("the session ended")))
+        raise
+    except _SinkFailed:
+        pass  # the writer was told
+    except Exception as error:
+        await _quietly(sink.abort(error))
+
+
+class _SinkFailed(Exception):
+    """The application's own sink raised something."""
+
+
+async def _told(queue: WriteQueue, step: Awaitable[None]) -> None:
+    """Take a step of a sink, whose failure ends the queue."""
+    try:
+        await step
+    except anyio.get_cancelled_exc_class():
+        raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        queue.fail(sendable(error))
+        raise _SinkFailed from None
+
+
+async def _quietly(step: Awaitable[None]) -> None:
+    """Take a last step, whose failure there is nobody to tell of, and which must not take forever."""
+    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
+        try:
+            await step
+        except Exception:
+            _log.exception("a stream did not end as it should")
+
+
+class RemoteSink:
+    """A sink of the peer's, behind a hook. As many chunks are under way as flow control lets.
+
+    Args:
+        hook: of what takes `write`, `close` and `abort`; owned.
+        stream: calls a member of it with arguments: gives the hook of the answer, and the size of the message in bytes,
+            or None where none was sent.
+        now: a clock that never goes back, in seconds.
+    """
+
+    def __init__(
+        self,
+        hook: Hook,
+        stream: Callable[[Hook, Path, Payload], tuple[Hook, int | None]],
+        now: Callable[[], float],
+    ) -> None:
+        self.hook = hook
+        self._stream = stream
+        self._flow = FlowControl(now)
+        self._error: BaseException | None = None
+        self._ended = False
+        self._room = _Signal()
+
+    async def write(self, chunk: Any) -> None:
+        self._check()
+        answer, size = self._stream(self.hook, ("write",), Payload([chunk], borrowed=True))
+        if size is None:
+            await self._answered(answer)
+            return
+        sent = self._flow.send(size)
+
+        def acknowledged() -> None:
+            error = _failure(answer)
+            if error is None:
+                self._flow.acknowledge(sent)
+            else:
+                self._flow.fail(sent)
+                self._fail(error)
+            if not self._flow.blocked:
+                self._room.fire()
+
+        waiting = answer.pull()
+        if isinstance(waiting, Pending):
+            waiting.subscribe(acknowledged)
+        else:
+            acknowledged()
+        while self._flow.blocked and self._error is None:
+            await wait_settled(self._room)
+        if self._error is not None:
+            raise fresh(self._error)
+
+    async def aclose(self) -> None:
+        self._check()
+        self._ended = True
+        # A write that fails makes this fail, too: there is no need to wait for the answers.
+        answer, _ = self._stream(self.hook, ("close",), Payload([], borrowed=True))
+        try:
+            await self._answered(answer)
+        finally:
+            self.hook.dispose()
+
+    async def abort(self, error: BaseException) -> None:
+        if self._ended or self._error is not None:
+            return
+        self._ended = True
+        self._stream(self.hook, ("abort",), Payload([error], borrowed=True))
+        self._fail(error)
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise fresh(self._error)
+        if self._ended:
+            raise RpcError("the stream was closed: nothing can be written to it any more")
+
+    async def _answered(self, answer: Hook) -> None:
+        """Wait for an answer, and raise what it, or a write before it, failed with."""
+        while True:
+            try:
+                resolution = answer.pull()
+            except Exception as error:
+                self._fail(error)
+                raise fresh(self._error or error) from None
+            if isinstance(resolution, Payload):
+                return
+            await wait_settled(resolution)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._error is None:
+            self._error = error
+            self.hook.dispose()
+        self._room.fire()
+
+
+def _failure(answer: Hook) -> BaseException | None:
+    """What an answer failed with."""
+    settled = answer.settled()
+    return settled.error if isinstance(settled, ErrorHook) else None
+
+
+async def pump(stream: ReadableStream[Any], chunks: AsyncIterator[Any], sink: Sink) -> None:
+    """Write what a stream yields to a sink, to its end. What either fails with is the end of the other.
+
+    Args:
+        stream: what is read; closed at the end.
+        chunks: its chunks, as `stream.take()` gave them.
+        sink: where they go.
+    """
+    try:
+        async for chunk in chunks:
+            await sink.write(chunk)
+        await sink.aclose()
+    except anyio.get_cancelled_exc_class():
+        raise
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        # The reader is told what the source failed with. Where it was the sink that failed, it knows.
+        _log.info("a stream ended early", exc_info=error)
+        await _quietly(sink.abort(sendable(error)))
+    finally:
+        await _quietly(stream.aclose())
+
+
+def as_readable(value: Any) -> ReadableStream[Any]:
+    """The stream that passes for a value: itself, or one of an async iterable or a generator."""
+    if isinstance(value, ReadableStream):
+        return value
+    return ReadableStream(_asynchronous(value) if inspect.isgenerator(value) else value)
+
+
+async def _asynchronous(generator: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:
+    try:
+        for item in generator:
+            yield item
+    finally:
+        generator.close()
