@@ -16,6 +16,7 @@ import anyio
 from capnweb_py.web import Headers, ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError
 from proxy_server.channels import LOG, Receive, Scope, Send, end_to_end, header, send_text
+from proxy_server.channels.chunks import ChunkPipe
 
 __all__ = ["serve_http"]
 
@@ -169,44 +170,33 @@ class _Upload:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._writer, self._reader = anyio.create_memory_object_stream[bytes](1)
-        self._complete = False
+        self._pipe = ChunkPipe(1, _client_left)
 
     async def pump(self) -> None:
         """Pass chunks on until the client has gone."""
-        with self._writer:
-            while (message := await self._receive())["type"] == "http.request":
-                if chunk := message.get("body", b""):
-                    await self._pass_on(chunk)
-                if not message.get("more_body", False):
-                    self._complete = True
-                    self._writer.close()
-
-    async def _pass_on(self, chunk: bytes) -> None:
         try:
-            await self._writer.send(chunk)
-        except anyio.BrokenResourceError:
-            # The handler closed the body: it does not want the rest, which is read and dropped.
-            LOG.debug("%d bytes of a request's body were not read", len(chunk))
+            while (message := await self._receive())["type"] == "http.request":
+                chunk = message.get("body", b"")
+                if chunk and not await self._pipe.write(chunk):
+                    # The handler closed the body: it does not want the rest, which is read and dropped.
+                    LOG.debug("%d bytes of a request's body were not read", len(chunk))
+                if not message.get("more_body", False):
+                    self._pipe.finish()
+        finally:
+            self._pipe.stop_writing()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._reader.receive()
-        except anyio.EndOfStream:
-            if self._complete:
-                raise StopAsyncIteration from None
-            raise ConnectionResetError("the client left before the end of its request's body") from None
-        except anyio.ClosedResourceError:
-            raise RuntimeError("the request is over, and its body can no longer be read") from None
+        return aiter(self._pipe)
 
     async def aclose(self) -> None:
         """Stop reading: what else arrives is dropped."""
-        self._reader.close()
+        self._pipe.stop_reading()
 
     def close(self) -> None:
         """The request is over. A handler that kept its body reads nothing more."""
-        self._writer.close()
-        self._reader.close()
+        self._pipe.stop_writing()
+        self._pipe.stop_reading()
+
+
+def _client_left() -> Exception:
+    return ConnectionResetError("the client left before the end of its request's body")
