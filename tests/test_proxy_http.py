@@ -331,6 +331,31 @@ async def test_a_client_that_leaves_in_its_upload_does_not_look_like_the_end_of_
     assert outcome == ["the client left before the end of its request's body"]
 
 
+async def _text(request: Request) -> Response:
+    return Response(await request.text())
+
+
+async def _echo(request: Request) -> Response:
+    return Response(request.body)
+
+
+@pytest.mark.parametrize(("handle", "answered"), [(_text, 0), (_echo, 2)])
+async def test_an_upload_that_the_client_aborts_is_no_accident_of_the_server(
+    handle: Callable[[Request], Any], answered: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scope = http_scope("S", method="POST", headers=[("content-length", "10")])
+    async with proxy(S=service(handle)) as app, wired(app, scope) as wire:
+        await wire.push(b"half")
+        for _ in range(answered):
+            await wire.next()
+        await anyio.wait_all_tasks_blocked()  # the handler waits for the rest
+        await wire.leave()
+        await wire.ended.wait()
+    assert wire.failure is None
+    assert [(record.levelname, record.exc_info) for record in caplog.records] == [("INFO", None)]
+
+
 @pytest.mark.parametrize("kind", [LookupError, FileNotFoundError])
 async def test_a_body_that_fails_breaks_the_connection_off(kind: type[Exception]) -> None:
     async def chunks() -> AsyncGenerator[bytes, None]:

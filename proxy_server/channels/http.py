@@ -58,7 +58,7 @@ async def _exchange(binding: Binding, request: Request, upload: _Upload, send: S
         try:
             await _send_response(response, _sender(send))
         except _ClientLeftError:
-            LOG.debug("the client left before the end of its response")
+            LOG.info("the client left before the end of its exchange")
         except Exception as error:
             # Returned, not raised: the task group would wrap it.
             failure = error
@@ -68,8 +68,8 @@ async def _exchange(binding: Binding, request: Request, upload: _Upload, send: S
     return failure
 
 
-class _ClientLeftError(Exception):
-    """The server found out in sending that nobody is there to read."""
+class _ClientLeftError(ConnectionResetError):
+    """Nobody is there any more: the server found out in sending, or the request's body broke off."""
 
 
 def _sender(send: Send) -> Send:
@@ -121,6 +121,10 @@ async def _answer(binding: Binding, request: Request) -> Response:
     try:
         return await binding.fetch(request)
     except BindingError as error:
+        return Response(str(error), status=500)
+    except _ClientLeftError as error:
+        # No accident of this server's, and nobody hears the answer.
+        LOG.info("%s %s was not answered: %s", request.method, request.url, error)
         return Response(str(error), status=500)
     except Exception as error:
         LOG.exception("a binding failed to answer %s %s", request.method, request.url)
@@ -199,4 +203,4 @@ class _Upload:
 
 
 def _client_left() -> Exception:
-    return ConnectionResetError("the client left before the end of its request's body")
+    return _ClientLeftError("the client left before the end of its request's body")
