@@ -216,11 +216,14 @@ GOOD = form(("image", b"x"))
         (f"--{BOUNDARY}--\r\n".encode(), 'the field "image" is missing'),
     ],
 )
-async def test_a_malformed_form_is_refused_as_the_runtime_expects(body: bytes | None, problem: str) -> None:
+async def test_a_malformed_form_is_refused_as_the_runtime_expects(
+    body: bytes | None, problem: str, caplog: pytest.LogCaptureFixture
+) -> None:
     status, header, text = await refusal(post(body, "/info"))
     assert (status, header) == (400, "err=9523")
     assert text.startswith("ERROR 9523: Bad request to the Images binding: ")
     assert problem in text
+    assert not caplog.records, "the client is told of its mistake, and the log is not filled with it"
 
 
 @pytest.mark.parametrize(
