@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -23,6 +24,7 @@ from capnweb_py import (
     open_session,
     serve,
 )
+from capnweb_py.transports.websocket import Listening
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +61,26 @@ async def test_calls_go_both_ways_and_nothing_stays_held(codec: str | None) -> N
         await api.echo(1)
         (other,) = server.sessions
         assert (session.stats(), other.stats()) == (SessionStats(1, 1), SessionStats(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "ws://127.0.0.1:1/"),
+        ("::1", "ws://[::1]:1/"),
+        ("0.0.0.0", "ws://127.0.0.1:1/"),
+        ("::", "ws://[::1]:1/"),
+    ],
+)
+async def test_the_url_of_a_server_can_be_connected_to(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def listen_nowhere(*_arguments: Any, **_settings: Any) -> AsyncIterator[Listening]:
+        yield Listening(host, 1, ())
+
+    # Of the real thing, this would listen on all addresses of the machine that runs the tests.
+    monkeypatch.setattr("capnweb_py.server.listen", listen_nowhere)
+    async with serve(Api, host) as server:
+        assert server.url == url
 
 
 async def test_a_class_is_made_for_each_session_and_an_instance_shared() -> None:
