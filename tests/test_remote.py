@@ -227,6 +227,19 @@ async def test_an_object_goes_from_one_binding_to_another(env: Env) -> None:
     assert await env.OTHER.value_of(counter) == 5
 
 
+async def test_a_service_is_passed_as_the_stub_that_it_stands_for(env: Env) -> None:
+    motto = "all is reachable that is meant to be"
+    assert await env.OTHER.motto_of(env.SVC) == motto, "before its session is open"
+    assert await env.OTHER.motto_of(env.SVC) == motto
+    assert await env.SVC.motto_of(env.SVC) == motto, "to its own binding"
+    assert await env.OTHER.call_each(["a"], env.SVC.hello) == ["Hello, a!"]
+    received = await RpcStub(lambda given: given["services"])({"services": [env.SVC, env.SVC]})
+    assert await received[0].motto == motto
+    for stub in received:
+        stub.dispose()
+    assert await env.SVC.hello("World") == "Hello, World!", "who was given it let go of a stub of his own"
+
+
 async def test_errors_of_a_service(env: Env) -> None:
     with pytest.raises(ValueError, match="a ValueError on purpose"):
         await env.SVC.fail("ValueError")
