@@ -575,6 +575,17 @@ async def test_invalid_bindings_are_refused_and_the_old_ones_stay() -> None:
         assert outcome == ["still there"]
 
 
+async def test_a_target_that_is_a_program_and_exits_does_not_end_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "program.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    async with await start_remote_proxy_session({}) as session:
+        with pytest.raises(ValueError, match="importing program raised SystemExit: 3"):
+            await session.update_bindings({"SVC": {"type": "service", "target": "program:main"}})
+        await session.update_bindings({"IMAGES": IMAGES})
+
+
 @pytest.mark.usefixtures("in_project")
 async def test_invalid_bindings_start_nothing() -> None:
     with pytest.raises(ValueError, match=r"bindings\.SVC\.target"):
