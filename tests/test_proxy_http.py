@@ -157,15 +157,16 @@ async def test_a_response_without_a_body_declares_none(status: int, length: str 
     assert (reply.status, reply.header("content-length"), reply.body) == (status, length, b"")
 
 
+@pytest.mark.parametrize("kind", [KeyError, SystemExit])
 async def test_what_a_handler_raises_is_a_500_with_its_message_and_a_traceback_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     def handle(request: Request) -> Response:
-        raise KeyError("the message")
+        raise kind("the message")
 
     async with proxy(S=service(handle)) as app:
         reply = await fetch(app, http_scope("S"))
-    assert (reply.status, reply.body) == (500, b"'the message'")
+    assert (reply.status, reply.body.strip(b"'")) == (500, b"the message")
     assert caplog.records[0].exc_info is not None
 
 

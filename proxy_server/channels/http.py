@@ -126,7 +126,7 @@ async def _answer(binding: Binding, request: Request) -> Response:
         # No accident of this server's, and nobody hears the answer.
         LOG.info("%s %s was not answered: %s", request.method, request.url, error)
         return Response(str(error), status=500)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a handler that exits must not end the server
         LOG.exception("a binding failed to answer %s %s", request.method, request.url)
         return Response(str(error), status=500)
 
