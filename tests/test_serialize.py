@@ -236,6 +236,13 @@ def test_no_error_of_a_peer_steers_this_program(name: str) -> None:
     assert type(error) is RemoteError
 
 
+@pytest.mark.parametrize("name", ["RpcError", "SessionClosed", "ProtocolError", "LimitExceeded", "RemoteError"])
+def test_no_error_of_a_peer_speaks_for_this_sides_session(name: str) -> None:
+    error = deserialize(json.dumps(["error", name, "message"]))
+    assert type(error) is RemoteError
+    assert error.name == name
+
+
 def test_causes_groups_and_attributes_travel() -> None:
     error = Oops("outer")
     error.__cause__ = ValueError("inner")
