@@ -227,8 +227,6 @@ class Serializer:
             raise _Unsendable(f"{_type_name(value)} cannot be sent: {error}") from None
 
     def _error(self, value: BaseException, depth: int) -> Any:
-        if depth + 1 >= self._limits.max_depth:
-            raise self._too_deep()
         rewritten = self._exporter.on_send_error(value)
         parts = describe_error(value if rewritten is None else rewritten)
         props: dict[str, Any] = {}
@@ -244,6 +242,8 @@ class Serializer:
 
     def _error_prop(self, props: dict[str, Any], name: str, prop: Any, depth: int) -> None:
         """Add a property of an error, unless it cannot be sent: the error itself must always make it through."""
+        if depth + 1 >= self._limits.max_depth:
+            return
         before = len(self._exported)
         try:
             props[name] = self._write(prop, depth + 1)

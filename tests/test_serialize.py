@@ -169,7 +169,36 @@ def test_what_nests_as_deep_as_may_be_sent_can_be_read() -> None:
     with pytest.raises(TypeError, match="max_depth"):
         serialize([deepest])
     with pytest.raises(LimitExceeded, match="max_depth = 256"):
-        deserialize(json.dumps(nested(257, 1, lambda value: [[value]])))
+        deserialize(json.dumps(nested(256, 1, lambda value: [[value]])))
+
+
+@pytest.mark.parametrize("innermost", [1, "text", None, {}, []])
+@pytest.mark.parametrize(
+    ("wrap", "written"),
+    [
+        (lambda value: [value], lambda value: [[value]]),
+        (lambda value: {"a": value}, lambda value: {"a": value}),
+    ],
+    ids=["list", "dict"],
+)
+def test_reading_is_as_strict_about_depth_as_sending(
+    innermost: Any, wrap: Callable[[Any], Any], written: Callable[[Any], Any]
+) -> None:
+    expression = [[]] if innermost == [] else innermost
+    assert deserialize(json.dumps(nested(255, expression, written))) == nested(255, innermost, wrap)
+    with pytest.raises(TypeError, match="max_depth"):
+        serialize(nested(256, innermost, wrap))
+    with pytest.raises(LimitExceeded, match="max_depth"):
+        deserialize(json.dumps(nested(256, expression, written)))
+
+
+def test_an_error_at_the_limit_of_depth_leaves_out_what_lies_deeper() -> None:
+    error = Oops("deep")
+    error.code = 7  # type: ignore[attr-defined]
+    again = deserialize(serialize(nested(255, error, lambda value: [value])))
+    for _ in range(255):
+        (again,) = again
+    assert (again.name, again.message, again.props) == ("Oops", "deep", {})
 
 
 @pytest.mark.parametrize(
