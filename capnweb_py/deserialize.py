@@ -152,7 +152,7 @@ class Deserializer:
         return entries
 
     def _too_deep(self) -> LimitExceeded:
-        """What is inside a value lies one level deeper, whatever it is: npm capnweb counts so when it sends and reads."""
+        """What is in a value lies one level deeper, whatever it is: npm capnweb counts so when it sends and reads."""
         return LimitExceeded(f"the message nests deeper than max_depth = {self._limits.max_depth}")
 
     # The special forms. Each is called with its whole expression, and where its value will sit.
