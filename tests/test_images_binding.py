@@ -36,7 +36,7 @@ from capnweb_py.stub import local_target
 from capnweb_py.web import ReadableStream, Request
 from proxy_server import imaging
 from proxy_server.bindings import images_renderer, parse_binding
-from proxy_server.bindings.images import MAX_FIELD_BYTES, Images
+from proxy_server.bindings.images import MAX_FIELD_BYTES, ImagesService
 from proxy_server.bindings.multipart import MAX_FORM_BYTES, MAX_PARTS
 from proxy_server.imaging.options import MAX_OPERATIONS
 from proxy_server.imaging.rendering import MAX_SOURCES
@@ -98,23 +98,23 @@ def order(image: bytes, *operations: object, **fields: str) -> list[Entry]:
 
 
 async def transformed(*entries: Entry) -> bytes:
-    response = await Images().fetch(post(form(*entries)))
+    response = await ImagesService().fetch(post(form(*entries)))
     assert response.status == 200, await response.text()
     return await response.bytes()
 
 
-async def refusal(request: Request, binding: Images | None = None) -> tuple[int, str | None, str]:
+async def refusal(request: Request, binding: ImagesService | None = None) -> tuple[int, str | None, str]:
     """The status of a response, its error header, and its text."""
-    response = await (binding or Images()).fetch(request)
+    response = await (binding or ImagesService()).fetch(request)
     return response.status, response.headers.get("cf-images-binding"), await response.text()
 
 
 async def test_info_has_the_names_that_the_runtime_reads() -> None:
     image = flat(RED, 30, 10)
-    response = await Images().fetch(post(form(("image", image)), "/info"))
+    response = await ImagesService().fetch(post(form(("image", image)), "/info"))
     assert await response.json() == {"format": "image/png", "file_size": len(image), "width": 30, "height": 10}
     assert response.headers["content-type"] == "application/json"
-    response = await Images().fetch(post(form(("image", SVG)), "/info"))
+    response = await ImagesService().fetch(post(form(("image", SVG)), "/info"))
     assert await response.json() == {"format": "image/svg+xml"}
 
 
@@ -162,7 +162,7 @@ async def test_a_text_can_be_the_canvas() -> None:
 async def test_output_options_are_read_from_their_texts() -> None:
     clear = flat((0, 0, 0, 0))
     assert pixel(await transformed(*order(clear, background="#0000ff")), 5, 5)[:3] == BLUE
-    response = await Images().fetch(post(form(*order(clear, output_format="image/webp", output_quality="50"))))
+    response = await ImagesService().fetch(post(form(*order(clear, output_format="image/webp", output_quality="50"))))
     assert response.headers["content-type"] == "image/webp"
     frames = pyvips.Image.new_from_buffer(flat(RED), "").join(pyvips.Image.new_from_buffer(flat(BLUE), ""), "vertical")
     animation: bytes = frames.gifsave_buffer(page_height=20)
@@ -174,7 +174,7 @@ async def test_output_options_are_read_from_their_texts() -> None:
 
 async def test_the_answer_is_streamed_in_pieces_of_a_known_length() -> None:
     noise: bytes = pyvips.Image.gaussnoise(400, 400).cast("uchar").pngsave_buffer()
-    response = await Images().fetch(post(form(*order(noise))))
+    response = await ImagesService().fetch(post(form(*order(noise))))
     assert response.body is not None
     assert response.buffered is None
     chunks = [chunk async for chunk in response.body]
@@ -192,7 +192,7 @@ async def test_a_form_is_read_however_it_is_cut(step: int) -> None:
         for start in range(0, len(body), step):
             yield body[start : start + step]
 
-    response = await Images().fetch(post(ReadableStream(pieces())))
+    response = await ImagesService().fetch(post(ReadableStream(pieces())))
     assert size(await response.bytes()) == (8, 8)
 
 
@@ -303,7 +303,7 @@ async def test_other_requests_are_answered_by_what_there_is(method: str, path: s
 
 
 async def test_images_fields_parts_and_forms_have_caps() -> None:
-    small = Images(max_input_bytes=100)
+    small = ImagesService(max_input_bytes=100)
     assert (await refusal(post(form(("image", b"x" * 101)), "/info"), small))[:2] == (413, "err=9402")
     assert (await refusal(post(form(("image", b"x" * 100)), "/info"), small))[:2] == (415, "err=9412")
     status, header, text = await refusal(post(form(*changed(transforms="[" + " " * MAX_FIELD_BYTES + "]"))))
@@ -380,9 +380,9 @@ def test_the_table_of_the_binding_is_checked() -> None:
 
 
 @asynccontextmanager
-async def stub(binding: Images | None = None, **options: Any) -> AsyncIterator[RpcStub]:
+async def stub(binding: ImagesService | None = None, **options: Any) -> AsyncIterator[RpcStub]:
     """`env.IMAGES` on the other side of a session."""
-    async with memory_pair(None, (binding or Images()).rpc_main(), **options) as (client, _server):
+    async with memory_pair(None, (binding or ImagesService()).rpc_main(), **options) as (client, _server):
         yield client.remote_main
 
 
@@ -425,7 +425,7 @@ def traffic(monkeypatch: pytest.MonkeyPatch) -> Callable[[RpcSession, RpcSession
 
 
 async def test_a_whole_chain_is_one_round_trip(traffic: Callable[[RpcSession, RpcSession], list[str]]) -> None:
-    async with memory_pair(None, Images().rpc_main()) as (client, server):
+    async with memory_pair(None, ImagesService().rpc_main()) as (client, server):
         seen = traffic(client, server)
         images = client.remote_main
         logo = images.input(flat(BLUE)).draw(flat(GREEN, 5, 5), {"top": 0, "left": 0})
@@ -440,7 +440,7 @@ async def test_a_whole_chain_is_one_round_trip(traffic: Callable[[RpcSession, Rp
 
 async def test_nothing_stays_referred_to_after_a_chain() -> None:
     one_entry_each = SessionStats(imports=1, exports=1)
-    async with memory_pair(None, Images().rpc_main()) as (client, server):
+    async with memory_pair(None, ImagesService().rpc_main()) as (client, server):
         logo = client.remote_main.input(flat(BLUE))
         result = client.remote_main.input(flat(RED)).draw(logo).output({"format": "image/png"})
         await result.image()
@@ -560,7 +560,7 @@ async def test_what_cannot_be_drawn_says_so_and_uses_nothing_up() -> None:
 async def test_errors_over_rpc_are_those_of_the_runtime(
     ask: Callable[[RpcStub], RpcPromise], code: int, message: str
 ) -> None:
-    async with stub(Images(max_input_bytes=5000)) as images:
+    async with stub(ImagesService(max_input_bytes=5000)) as images:
         seen_code, seen = await error_of(ask(images))
         assert seen_code == code
         assert seen.startswith(message)
