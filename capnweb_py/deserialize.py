@@ -114,8 +114,6 @@ class Deserializer:
         kind = type(expression)
         if kind is str or kind is bool or expression is None:
             return expression
-        if depth >= self._limits.max_depth:
-            raise LimitExceeded(f"the message nests deeper than max_depth = {self._limits.max_depth}")
         if kind is int:
             return expression if -MAX_SAFE_INTEGER <= expression <= MAX_SAFE_INTEGER else _as_double(expression)
         if kind is float:
@@ -132,6 +130,8 @@ class Deserializer:
         raise ProtocolError(f"a message holds a value that is no expression: {_excerpt(expression)}")
 
     def _items(self, items: list[Any], depth: int) -> list[Any]:
+        if depth + 1 >= self._limits.max_depth and items:
+            raise self._too_deep()
         for index, item in enumerate(items):
             kind = type(item)
             if kind in _PLAIN or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
@@ -140,6 +140,8 @@ class Deserializer:
         return items
 
     def _entries(self, entries: dict[Any, Any], depth: int) -> dict[Any, Any]:
+        if depth + 1 >= self._limits.max_depth and entries:
+            raise self._too_deep()
         for key, item in entries.items():
             if type(key) is not str:
                 raise ProtocolError(f"the keys of an object are strings: {_excerpt(key)}")
@@ -148,6 +150,10 @@ class Deserializer:
                 continue
             entries[key] = self._read(item, entries, key, depth + 1)
         return entries
+
+    def _too_deep(self) -> LimitExceeded:
+        """What is in a value lies one level deeper, whatever it is: npm capnweb counts so when it sends and reads."""
+        return LimitExceeded(f"the message nests deeper than max_depth = {self._limits.max_depth}")
 
     # The special forms. Each is called with its whole expression, and where its value will sit.
 

@@ -52,6 +52,10 @@ class RemoteError(RpcError):
     It is also an instance of Python's own exception of that name where there is one, so that
     `except TypeError` and `except RemoteError` both catch a TypeError thrown by the peer.
 
+    It is never an instance of this package's other errors: `except SessionClosed` catches the end of a session of this
+    side, and nothing that a peer only says. That a limit of the peer's was passed is told by
+    `error.name == "LimitExceeded"`.
+
     Attributes:
         name: the class of the error as the peer named it, for example "TypeError" or "RangeError".
         message: the text.

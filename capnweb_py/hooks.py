@@ -27,6 +27,9 @@ __all__ = ["DISPOSED", "ErrorHook", "Handle", "Hook", "Path", "Pending", "Promis
 Path = tuple[str | int, ...]
 
 
+# Neither of these two derives from ABC: `isinstance` would ask the metaclass of their classes, in every call.
+
+
 class Pending:
     """Something that settles later, once."""
 

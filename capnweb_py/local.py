@@ -5,9 +5,11 @@ Both follow a call's path through the rules of target.py, and go on to another h
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+
+from anyio import NoEventLoopError
+from anyio.lowlevel import RunVar
 
 from .delivery import Deliveries
 from .errors import fresh
@@ -41,17 +43,24 @@ def _spawn_detached(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def hook_of_awaitable(awaitable: Awaitable[Any]) -> Hook:
     """A hook on what an awaitable will give. It is awaited at once, in a task of the running event loop."""
-    return _own.deliveries.follow(awaitable)
+    return _own_deliveries().follow(awaitable)
 
 
-class _OwnDeliveries(threading.local):
-    """The deliveries of calls made on this side: a line for each thread, as each has its own event loop."""
-
-    def __init__(self) -> None:
-        self.deliveries = Deliveries(_spawn_detached, result_hook)
+# The deliveries of calls made on this side: a line for each event loop, for what stands in the line of one that has
+# ended never begins, and nothing behind it would.
+_own: RunVar[Deliveries] = RunVar("capnweb_py.local")
 
 
-_own = _OwnDeliveries()
+def _own_deliveries() -> Deliveries:
+    try:
+        return _own.get()
+    except LookupError:
+        deliveries = Deliveries(_spawn_detached, result_hook)
+        _own.set(deliveries)
+        return deliveries
+    except NoEventLoopError:
+        # Plain functions can be called all the same. Nothing can stand in line.
+        return Deliveries(_spawn_detached, result_hook)
 
 
 def follow(value: Any, path: Path) -> tuple[Hook, Path] | tuple[None, Any]:
@@ -86,7 +95,7 @@ class _LocalHook(Hook):
             return hook.call(rest, arguments)
         if type(rest) in CALLABLE_TYPES:
             # Of the session that the call came over, or this side's own for a call made on this side.
-            return (arguments.deliveries or _own.deliveries).deliver(rest, arguments)
+            return (arguments.deliveries or _own_deliveries()).deliver(rest, arguments)
         if isinstance(rest, Handle):
             return rest._hook.call((), arguments)
         return ErrorHook(TypeError(f"{'.'.join(map(str, path)) or 'the value'} is not a function"))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, final
@@ -21,7 +21,7 @@ __all__ = ["Loop", "Spawn", "beside", "on_asyncio", "running_loop", "task_set", 
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
 
-class Loop:
+class Loop(ABC):
     """The running event loop, of either kind."""
 
     @abstractmethod

@@ -31,7 +31,7 @@ class Limits:
 
     Attributes:
         max_message_size: bytes of one incoming message.
-        max_depth: nested arrays and objects in one message, at most 400.
+        max_depth: values inside one another in one message, the innermost included; at most 400.
         max_bigint_digits: decimal digits of one bigint: reading them takes time that grows with their square.
         max_exports: live entries of the export table: what the peer holds of this side, results included.
         max_imports: live entries of the import table: what this side holds of the peer.

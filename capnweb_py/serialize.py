@@ -113,6 +113,8 @@ class Serializer:
             expression = self._write(value, 0)
         except BaseException as error:
             self._exporter.unexport(self._exported)
+            if isinstance(error, RecursionError):
+                raise TypeError(f"there is no room on Python's stack for what {root} nests") from None
             if not isinstance(error, _Unsendable):
                 raise
             raise TypeError(f"{error.problem} ({_place(root, error.steps)})") from None
@@ -145,9 +147,11 @@ class Serializer:
         return ["bigint", decimal_digits(value)]
 
     def _float(self, value: float, depth: int) -> Any:
-        if math.isfinite(value):
-            return float(value)
-        return ["nan"] if value != value else ["inf"] if value > 0 else ["-inf"]
+        # A subclass may say what it likes of itself, and is sent as the number that it is.
+        number = value if type(value) is float else float.__float__(value)
+        if math.isfinite(number):
+            return number
+        return ["nan"] if number != number else ["inf"] if number > 0 else ["-inf"]
 
     def _text(self, value: str, depth: int) -> Any:
         return str.__str__(value)
@@ -227,8 +231,6 @@ class Serializer:
             raise _Unsendable(f"{_type_name(value)} cannot be sent: {error}") from None
 
     def _error(self, value: BaseException, depth: int) -> Any:
-        if depth + 1 >= self._limits.max_depth:
-            raise self._too_deep()
         rewritten = self._exporter.on_send_error(value)
         parts = describe_error(value if rewritten is None else rewritten)
         props: dict[str, Any] = {}
@@ -244,6 +246,8 @@ class Serializer:
 
     def _error_prop(self, props: dict[str, Any], name: str, prop: Any, depth: int) -> None:
         """Add a property of an error, unless it cannot be sent: the error itself must always make it through."""
+        if depth + 1 >= self._limits.max_depth:
+            return
         before = len(self._exported)
         try:
             props[name] = self._write(prop, depth + 1)
@@ -346,6 +350,11 @@ def _writer_of(value: Any) -> _Writer:
     if isinstance(value, AsyncIterable):
         return Serializer._readable
     if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0) > 0:
+        if hasattr(value, "mask"):
+            raise _Unsendable(
+                f"a {_type_name(value)} cannot be sent, for its mask would be lost: "
+                "send value.filled(...), or the mask beside it"
+            )
         return Serializer._buffer
     raise _Unsendable(f"a value of the type {_type_name(value)} cannot be sent{_advice(value)}")
 

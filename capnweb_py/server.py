@@ -16,6 +16,7 @@ from .serialize import check_sendable
 from .session import RpcSession
 from .stub import RpcStub
 from .target import RpcTarget, release, retain
+from .transports.address import url_host
 from .transports.websocket import listen
 
 __all__ = ["Server", "main_factory", "serve"]
@@ -26,7 +27,7 @@ class Server:
     """A server that accepts connections.
 
     Attributes:
-        url: where clients connect.
+        url: where clients connect; this machine's own address if the server listens on all.
         port: the port that it listens on.
         sessions: the sessions that are open now.
     """
@@ -116,9 +117,8 @@ async def serve(
             ping_interval=ping_interval,
             ping_timeout=ping_timeout,
         ) as listening:
-            address = f"[{listening.host}]" if ":" in listening.host else listening.host
-            yield Server(
-                f"{'ws' if ssl is None else 'wss'}://{address}:{listening.port}/", listening.port, listening.sessions
-            )
+            scheme = "ws" if ssl is None else "wss"
+            url = f"{scheme}://{url_host(listening.host)}:{listening.port}/"
+            yield Server(url, listening.port, listening.sessions)
     finally:
         release(main)

@@ -7,7 +7,7 @@ from typing import Any, Final
 from .codec import JSON, CodecError
 from .delivery import Deliveries
 from .deserialize import Deserializer
-from .errors import ProtocolError
+from .errors import LimitExceeded, ProtocolError
 from .hooks import Hook
 from .options import Limits
 from .serialize import Serializer
@@ -41,7 +41,10 @@ def deserialize(text: str) -> Any:
         tree = JSON.decode(text, binary=False)
     except CodecError as error:
         raise ProtocolError(str(error)) from None
-    return Deserializer(_NO_SESSION, _LIMITS).read(tree).value
+    try:
+        return Deserializer(_NO_SESSION, _LIMITS).read(tree).value
+    except RecursionError:
+        raise LimitExceeded("there is no room on Python's stack for what the value nests") from None
 
 
 class _NoSession:

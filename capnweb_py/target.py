@@ -137,40 +137,51 @@ def member(value: Any, name: str | int) -> Any:
 
 
 def _target_member(target: RpcTarget, name: str) -> Any:
-    members = _members_of(type(target))  # type: ignore[arg-type]  # mypy takes the class for an instance
-    kind = members.get(name)
+    cls: type = type(target)
+    kind, owner = _members_of(cls).get(name, _NO_MEMBER)
     in_instance = name in vars(target)
     if kind == "property" or (kind == "method" and not in_instance):
-        return getattr(target, name)
+        # The attribute that was found, and not whatever the class's own lookup makes of the name: its __getattr__ is
+        # asked for what a property fails to give.
+        return vars(owner)[name].__get__(target, cls)
     if name.startswith("_") or (kind is None and not in_instance):
         return UNDEFINED
     raise TypeError(
-        f"{name!r} is an instance attribute of {type(target).__name__}, and those stay private. "
+        f"{name!r} is an instance attribute of {cls.__name__}, and those stay private. "
         "To let peers reach it, define it as a method or a property of the class."
     )
 
 
+# What a member is, and the class that defines it.
+_Member = tuple[Literal["method", "property", "slot"] | None, type]
+_NO_MEMBER: Final[_Member] = (None, RpcTarget)
+
+
 @functools.lru_cache(maxsize=4096)
-def _members_of(cls: type) -> dict[str, Literal["method", "property", "slot"]]:
-    """The names that the class, or a base below RpcTarget, defines for peers, and what each is.
+def _members_of(cls: type) -> dict[str, _Member]:
+    """The names that the class, or a base below RpcTarget, defines for peers.
 
     Methods and properties are descriptors; plain class attributes and nested classes are not, and are left out.
     A property wins over an instance attribute of its name, a method does not: the instance has replaced it.
+
+    What a name means to Python is what the first class in the method resolution order defines. If that is a class that
+    is not below RpcTarget, a mixin, the name is out of reach: what it stands for was not written for peers, and what
+    it replaces is not what the class is meant to do.
     """
-    members: dict[str, Literal["method", "property", "slot"]] = {}
+    members: dict[str, _Member] = {}
     for base in reversed(cls.__mro__):
-        if base is RpcTarget or not issubclass(base, RpcTarget):
-            continue
         for name, attribute in vars(base).items():
             members.pop(name, None)
             if name.startswith("_") or name == "dispose" or not hasattr(type(attribute), "__get__"):
                 continue
+            if base is RpcTarget or not issubclass(base, RpcTarget):
+                continue
             if isinstance(attribute, types.MemberDescriptorType):
-                members[name] = "slot"
+                members[name] = ("slot", base)
             elif isinstance(attribute, (property, functools.cached_property)):
-                members[name] = "property"
+                members[name] = ("property", base)
             else:
-                members[name] = "method"
+                members[name] = ("method", base)
     return members
 
 

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 import anyio
 from anyio.abc import TaskGroup
 
+from capnweb_py.bindings.channels import DESCRIBE
 from capnweb_py.options import SessionOptions
 from proxy_server.auth import Gate, Refusal
 from proxy_server.bindings import Binding, BindingError, Declaration, Opener
@@ -24,9 +25,9 @@ from proxy_server.channels.rpc import serve_rpc
 
 __all__ = ["ProxyApp"]
 
-# The header of a request that asks which bindings there are, which clients of this project send. Cloudflare's proxy
-# worker does not know it, and answers as to any request without a binding.
-DESCRIBE: Final = b"capnweb-describe"
+# The header of a request that asks which bindings there are. Cloudflare's proxy worker does not know it, and answers as
+# to any request without a binding.
+_DESCRIBE: Final = DESCRIBE.encode()
 
 
 class ProxyApp:
@@ -134,7 +135,7 @@ class ProxyApp:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._gate.refusal(scope)
-        if refusal is None and header(scope, DESCRIBE) is not None:
+        if refusal is None and header(scope, _DESCRIBE) is not None:
             await self._describe(send)
             return
         found = refusal or self._binding(header(scope, b"mf-binding"))
@@ -148,7 +149,7 @@ class ProxyApp:
         """Tell which bindings there are, and of which types."""
         bindings = {name: {"type": binding.declared.kind} for name, binding in self._open.items()}
         body = json.dumps({"bindings": bindings}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (DESCRIBE, b"1")]
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (_DESCRIBE, b"1")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 

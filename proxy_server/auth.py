@@ -15,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from capnweb_py.transports.address import url_host
 from proxy_server.channels import Scope, header
 
 __all__ = ["Gate", "RedactingFormatter", "Refusal", "connection_string", "is_loopback", "new_secret"]
@@ -72,24 +73,15 @@ def new_secret() -> str:
 
 def connection_string(host: str, port: int, secret: str) -> str:
     """The URL that gives access to a server which listens on an address."""
-    address = _address(host)
-    if address is not None and address.is_unspecified:
-        # "All addresses" is none that one can connect to; this machine's own is one of them.
-        host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/{secret}/"
+    return f"http://{url_host(host)}:{port}/{secret}/"
 
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server that listens on the host."""
-    address = _address(host)
-    return host == "localhost" if address is None else address.is_loopback
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host)
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return None
+        return host == "localhost"
 
 
 class RedactingFormatter(logging.Formatter):

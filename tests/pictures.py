@@ -7,7 +7,7 @@ import pyvips
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
-def flat(color: tuple[int, ...], width: int, height: int) -> bytes:
+def flat(color: tuple[int, ...], width: int = 20, height: int = 20) -> bytes:
     """A PNG of one colour."""
     pixels = pyvips.Image.black(width, height, bands=len(color)) + list(color)
     data: bytes = pixels.cast("uchar").copy(interpretation="srgb").pngsave_buffer()

@@ -151,6 +151,10 @@ class Service(RpcTarget):
         value: int = await counter.value
         return value
 
+    async def motto_of(self, service: RpcStub) -> str:
+        motto: str = await service.motto
+        return motto
+
     def living(self) -> int:
         return Counter.living
 

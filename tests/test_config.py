@@ -253,11 +253,18 @@ def test_a_target_that_cannot_be_served_is_named(tmp_path: Path, target: str, me
     assert message in error
 
 
-def test_a_module_that_fails_to_import_is_named_with_its_error(tmp_path: Path) -> None:
-    (tmp_path / "targets_broken.py").write_text("raise RuntimeError('first\\nsecond')")
-    assert "importing targets_broken raised RuntimeError: first second" in mistake(
-        tmp_path, service("targets_broken:X")
-    )
+@pytest.mark.parametrize(
+    ("name", "code", "raised"),
+    [
+        ("targets_broken", "raise RuntimeError('first\\nsecond')", "RuntimeError: first second"),
+        ("targets_program", "import sys; sys.exit('no arguments')", "SystemExit: no arguments"),
+    ],
+)
+def test_a_module_that_fails_to_import_is_named_with_its_error(
+    tmp_path: Path, name: str, code: str, raised: str
+) -> None:
+    (tmp_path / f"{name}.py").write_text(code)
+    assert f"importing {name} raised {raised}" in mistake(tmp_path, service(f"{name}:X"))
 
 
 def test_a_type_whose_package_is_not_installed_says_what_to_install(

@@ -16,7 +16,7 @@ import pytest
 import pyvips
 
 from proxy_server import imaging
-from proxy_server.imaging import ImageInfo, ImagesError, Output, Rendered, Text, probe, render
+from proxy_server.imaging import ImagingError, Output, Probed, Rendered, Text, probe, render
 from proxy_server.imaging.colors import Color, parse_color
 from proxy_server.imaging.encoding import MAX_AVIF_PIXELS
 from proxy_server.imaging.options import MAX_OPERATIONS
@@ -102,8 +102,8 @@ def close(seen: tuple[int, ...], expected: tuple[int, ...], tolerance: int = 6) 
 
 def refused(
     source: bytes, *operations: Mapping[str, object], output: Output | None = None, sources: int = 1
-) -> ImagesError:
-    with pytest.raises(ImagesError) as caught:
+) -> ImagingError:
+    with pytest.raises(ImagingError) as caught:
         render([source] * sources, list(operations), output or Output("image/png"))
     return caught.value
 
@@ -114,11 +114,11 @@ def refused(
 @pytest.mark.parametrize("mime", FORMATS)
 def test_probe_tells_kind_and_size_of_each_format(mime: str) -> None:
     data = render([PHOTO], [{"imageIndex": 0, "width": 64}], Output(mime)).data
-    assert probe(data) == ImageInfo(mime, len(data), 64, 75)
+    assert probe(data) == Probed(mime, len(data), 64, 75)
 
 
 def test_probe_reads_the_photograph() -> None:
-    assert probe(PHOTO) == ImageInfo("image/jpeg", 61306, 512, 600)
+    assert probe(PHOTO) == Probed("image/jpeg", 61306, 512, 600)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_probe_reads_the_photograph() -> None:
     ],
 )
 def test_probe_knows_of_an_svg_only_that_it_is_one(svg: bytes) -> None:
-    assert probe(svg) == ImageInfo("image/svg+xml")
+    assert probe(svg) == Probed("image/svg+xml")
 
 
 def test_probe_gives_the_size_as_shown() -> None:
@@ -639,7 +639,7 @@ def test_text_can_be_drawn_on_an_image() -> None:
     ],
 )
 def test_bad_text_is_refused(text: Text, named: str) -> None:
-    with pytest.raises(ImagesError, match=named):
+    with pytest.raises(ImagingError, match=named):
         render([text], [], Output("image/png"))
 
 
@@ -774,7 +774,7 @@ def test_errors_read_as_the_runtime_expects() -> None:
 @pytest.mark.parametrize("data", [b"", b"GIF", b"hello", b"<html><svg></html>", b"\x00" * 100])
 def test_what_is_no_image_is_refused(data: bytes) -> None:
     assert refused(data).code == 9412
-    with pytest.raises(ImagesError, match="ERROR 9412"):
+    with pytest.raises(ImagingError, match="ERROR 9412"):
         probe(data)
 
 
@@ -792,7 +792,7 @@ def test_images_of_other_kinds_are_refused_by_name(data: bytes, kind: str) -> No
     error = refused(data)
     assert (error.code, error.status) == (9520, 415)
     assert f"Unsupported image type {kind}, expected one of: JPEG" in str(error)
-    with pytest.raises(ImagesError, match="ERROR 9520"):
+    with pytest.raises(ImagingError, match="ERROR 9520"):
         probe(data)
 
 
@@ -811,7 +811,7 @@ def test_the_library_keeps_no_image_after_the_answer() -> None:
 
 
 def test_a_source_must_be_bytes_or_a_text() -> None:
-    with pytest.raises(ImagesError, match=r"ERROR 9523: images\[1\] must be the bytes .* not int"):
+    with pytest.raises(ImagingError, match=r"ERROR 9523: images\[1\] must be the bytes .* not int"):
         render([PHOTO, 5], [], Output("image/png"))  # type: ignore[list-item]
 
 
@@ -828,7 +828,7 @@ def test_corrupt_images_are_refused() -> None:
     data = bytearray(png(run(PHOTO)))
     data[len(data) // 2 : len(data) // 2 + 50] = b"\xff" * 50
     assert refused(bytes(data)).code == 9516
-    with pytest.raises(ImagesError, match="ERROR 9516"):
+    with pytest.raises(ImagingError, match="ERROR 9516"):
         probe(b"\x89PNG\r\n\x1a\n" + b"\x00" * 30)
 
 
@@ -856,7 +856,7 @@ def test_an_image_of_too_many_bytes_is_refused() -> None:
     data = PHOTO + b"\x00" * MAX_IMAGE_BYTES
     error = refused(data)
     assert (error.code, error.status) == (9402, 413)
-    with pytest.raises(ImagesError, match="20000000 are allowed"):
+    with pytest.raises(ImagingError, match="20000000 are allowed"):
         probe(data)
 
 
@@ -951,7 +951,7 @@ def test_bad_draw_options_are_refused_by_name(options: Mapping[str, object], mes
 
 @pytest.mark.parametrize("step", ["rotate", None, 5, ["rotate"]])
 def test_an_operation_must_be_an_object(step: object) -> None:
-    with pytest.raises(ImagesError, match=r"ERROR 9523: transforms\[0\] must be an object"):
+    with pytest.raises(ImagingError, match=r"ERROR 9523: transforms\[0\] must be an object"):
         render([PHOTO], [step], Output("image/png"))
 
 
@@ -977,7 +977,7 @@ def test_too_many_operations_or_images_are_refused() -> None:
     steps = [{"imageIndex": 0}] * (MAX_OPERATIONS + 1)
     assert "at most 64" in str(refused(PHOTO, *steps))
     assert "1 to 32" in str(refused(PHOTO, sources=MAX_SOURCES + 1))
-    with pytest.raises(ImagesError, match="There are 0 images"):
+    with pytest.raises(ImagingError, match="There are 0 images"):
         render([], [], Output("image/png"))
 
 

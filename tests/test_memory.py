@@ -8,6 +8,8 @@ import anyio
 import pytest
 
 from capnweb_py import LimitExceeded, Limits, RpcTarget, SessionClosed, SessionOptions, memory_pair
+from capnweb_py.loops import Loop
+from capnweb_py.transports.driver import Driver
 
 pytestmark = pytest.mark.anyio
 
@@ -119,3 +121,9 @@ async def test_drain_fails_when_the_session_ends_first() -> None:
 def test_a_codec_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown codec 'xml'; one of cbor, json"):
         memory_pair(codec="xml")
+
+
+@pytest.mark.parametrize("unfinished", [Loop, Driver])
+async def test_what_is_unfinished_cannot_be_made(unfinished: type) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        unfinished()

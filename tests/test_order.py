@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Generator
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from capnweb_py import RpcPromise, RpcStub, RpcTarget, memory_pair
@@ -95,6 +98,43 @@ async def test_calls_on_a_local_stub_keep_their_order_too() -> None:
     promises = call_in_turn(RpcStub(log), 30)
     assert [await promise for promise in promises] == list(range(30))
     assert log.begun == list(range(30))
+
+
+class Later(RpcTarget):
+    def later(self) -> Any:
+        return _Value()
+
+    def plain(self, number: int) -> int:
+        return number
+
+
+class _Value:
+    """What a method may return to be awaited, besides a coroutine."""
+
+    def __await__(self) -> Generator[None, None, int]:
+        yield from ()
+        return 1
+
+
+def test_what_stood_in_line_when_a_loop_ended_holds_up_no_later_one() -> None:
+    stub = RpcStub(Later())
+
+    async def call_and_end() -> None:
+        # In the loop's last turn: the task that is to begin the call never runs.
+        asyncio.get_running_loop().call_soon(stub.later)
+
+    async def call() -> list[int]:
+        with anyio.fail_after(5):
+            return [await stub.later(), await stub.plain(2)]
+
+    asyncio.run(call_and_end())
+    assert asyncio.run(call()) == [1, 2]
+
+
+async def test_a_plain_function_can_be_called_where_no_loop_runs() -> None:
+    log = Log()
+    await anyio.to_thread.run_sync(RpcStub(log).plain, 1)
+    assert log.begun == [1]
 
 
 async def test_calls_on_a_promise_keep_their_order_before_and_after_it_resolves() -> None:

@@ -33,7 +33,7 @@ from capnweb_py.transports.driver import close_reason
 from capnweb_py.transports.websocket import subprotocols_for
 from proxy_server.app import ProxyApp
 from proxy_server.bindings import Declaration
-from proxy_server.bindings.images import MAX_FIELD_BYTES, Images
+from proxy_server.bindings.images import MAX_FIELD_BYTES, ImagesService
 from proxy_server.bindings.multipart import MAX_FORM_BYTES, MAX_PARTS
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
@@ -393,7 +393,7 @@ def proxy_of_document() -> Any:
     """The proxy that the document describes."""
     return proxy(
         GREETER=RpcService("greeter:Greeter", CLASSES["Greeter"]),
-        IMAGES=Declaration("images", opener(Images())),
+        IMAGES=Declaration("images", opener(ImagesService())),
         LEGACY=open_legacy,
     )
 

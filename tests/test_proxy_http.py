@@ -157,15 +157,16 @@ async def test_a_response_without_a_body_declares_none(status: int, length: str 
     assert (reply.status, reply.header("content-length"), reply.body) == (status, length, b"")
 
 
+@pytest.mark.parametrize("kind", [KeyError, SystemExit])
 async def test_what_a_handler_raises_is_a_500_with_its_message_and_a_traceback_in_the_log(
-    caplog: pytest.LogCaptureFixture,
+    kind: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     def handle(request: Request) -> Response:
-        raise KeyError("the message")
+        raise kind("the message")
 
     async with proxy(S=service(handle)) as app:
         reply = await fetch(app, http_scope("S"))
-    assert (reply.status, reply.body) == (500, b"'the message'")
+    assert (reply.status, reply.body.strip(b"'")) == (500, b"the message")
     assert caplog.records[0].exc_info is not None
 
 
@@ -329,6 +330,32 @@ async def test_a_client_that_leaves_in_its_upload_does_not_look_like_the_end_of_
         await wire.leave()
         await wire.ended.wait()
     assert outcome == ["the client left before the end of its request's body"]
+
+
+async def _text(request: Request) -> Response:
+    return Response(await request.text())
+
+
+async def _echo(request: Request) -> Response:
+    return Response(request.body)
+
+
+@pytest.mark.parametrize(("handle", "answered"), [(_text, 0), (_echo, 2)])
+async def test_an_upload_that_the_client_aborts_is_no_accident_of_the_server(
+    handle: Callable[[Request], Any], answered: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    scope = http_scope("S", method="POST", headers=[("content-length", "10")])
+    async with proxy(S=service(handle)) as app, wired(app, scope) as wire:
+        await wire.push(b"half")
+        for _ in range(answered):
+            await wire.next()
+        await anyio.wait_all_tasks_blocked()  # the handler waits for the rest
+        await wire.leave()
+        await wire.ended.wait()
+    assert wire.failure is None
+    logged = [record for record in caplog.records if record.name == "proxy_server"]
+    assert [(record.levelname, record.exc_info) for record in logged] == [("INFO", None)]
 
 
 @pytest.mark.parametrize("kind", [LookupError, FileNotFoundError])

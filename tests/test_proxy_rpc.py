@@ -44,6 +44,10 @@ def broken() -> RpcTarget:
     raise LookupError("no main object today")
 
 
+def exiting() -> RpcTarget:
+    raise SystemExit("no more sessions")
+
+
 @pytest.mark.parametrize(
     ("query", "headers", "status", "text"),
     [
@@ -60,13 +64,18 @@ def broken() -> RpcTarget:
         ),
         ("", [("mf-binding", "X"), ("mf-connect-address", "a:1")], 400, 'Binding "X" not found'),
         ("MF-Binding=BROKEN", [], 500, "no main object today"),
+        ("MF-Binding=EXITING", [], 500, "no more sessions"),
     ],
 )
 async def test_a_handshake_that_leads_nowhere_is_refused_with_the_reason(
     query: str, headers: list[tuple[str, str]], status: int, text: str
 ) -> None:
-    service = RpcService("tests:RpcTarget", RpcTarget)
-    async with proxy(S=service, BROKEN=RpcService("tests:broken", broken)) as app:
+    services = {
+        "S": RpcService("tests:RpcTarget", RpcTarget),
+        "BROKEN": RpcService("tests:broken", broken),
+        "EXITING": RpcService("tests:exiting", exiting),
+    }
+    async with proxy(**services) as app:
         reply = await fetch(app, websocket_scope(query, headers=headers))
         assert (reply.status, reply.body.decode()) == (status, text)
         async with wired(app, websocket_scope(query, headers=headers, can_respond=False)) as wire:

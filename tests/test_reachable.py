@@ -258,6 +258,45 @@ def test_a_class_attribute_that_shadows_a_member_of_a_base_takes_it_back() -> No
     assert Peer(Api()).ask("withdrawn") == ["resolve", 1, UNDEFINED]
 
 
+def test_a_mixin_before_the_target_takes_a_member_back_and_reaches_no_peer_itself() -> None:
+    class Guard:
+        def overridden(self) -> str:
+            return "never"
+
+    class Guarded(Guard, Below):
+        pass
+
+    class Reopened(Guarded):
+        def overridden(self) -> str:
+            return "again"
+
+    assert Peer(Guarded()).ask("overridden") == ["resolve", 1, UNDEFINED]
+    assert Peer(Guarded()).call("inherited") == ["resolve", 1, "inherited"]
+    assert Peer(Reopened()).call("overridden") == ["resolve", 1, "again"]
+
+
+def test_a_property_that_fails_is_not_looked_for_elsewhere() -> None:
+    class Elusive(RpcTarget):
+        @property
+        def broken(self) -> str:
+            raise AttributeError("broken on purpose")
+
+        def __getattr__(self, name: str) -> str:
+            if name == "dispose":
+                raise AttributeError(name)
+            return "never"
+
+    assert Peer(Elusive()).ask("broken") == ["reject", 1, ["error", "AttributeError", "broken on purpose"]]
+    assert Peer(Elusive()).ask("no_such") == ["resolve", 1, UNDEFINED]
+
+
+def test_a_method_that_is_replaced_in_its_class_is_the_new_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Peer(Api())
+    assert peer.call("method") == ["resolve", 1, "method"]
+    monkeypatch.setattr(Api, "method", lambda self: "new")
+    assert peer.call("method") == ["resolve", 2, "new"]
+
+
 def test_dispose_must_be_a_plain_method() -> None:
     with pytest.raises(TypeError, match=r"Bad.dispose must be a plain method"):
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,9 +20,13 @@ import pytest
 from pictures import BLUE, GREEN, RED, flat, is_like, picture_format, pixel, size
 from proxying import ROOT, SECRET, serving, start
 
-from capnweb_py import RemoteError, RpcTarget, SessionClosed, serve
+from capnweb_py import RemoteError, RpcStub, RpcTarget, SessionClosed, serve
+from capnweb_py.bindings.channels import Channels, ProxyAddress
+from capnweb_py.bindings.images import MAX_INPUT_BYTES, Images, ImageSource
+from capnweb_py.http11 import Http11Client
 from capnweb_py.remote import Env, connect_env, start_remote_proxy_session
 from capnweb_py.web import Request
+from proxy_server.imaging.sources import MAX_IMAGE_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -222,6 +227,19 @@ async def test_an_object_goes_from_one_binding_to_another(env: Env) -> None:
     assert await env.OTHER.value_of(counter) == 5
 
 
+async def test_a_service_is_passed_as_the_stub_that_it_stands_for(env: Env) -> None:
+    motto = "all is reachable that is meant to be"
+    assert await env.OTHER.motto_of(env.SVC) == motto, "before its session is open"
+    assert await env.OTHER.motto_of(env.SVC) == motto
+    assert await env.SVC.motto_of(env.SVC) == motto, "to its own binding"
+    assert await env.OTHER.call_each(["a"], env.SVC.hello) == ["Hello, a!"]
+    received = await RpcStub(lambda given: given["services"])({"services": [env.SVC, env.SVC]})
+    assert await received[0].motto == motto
+    for stub in received:
+        stub.dispose()
+    assert await env.SVC.hello("World") == "Hello, World!", "who was given it let go of a stub of his own"
+
+
 async def test_errors_of_a_service(env: Env) -> None:
     with pytest.raises(ValueError, match="a ValueError on purpose"):
         await env.SVC.fail("ValueError")
@@ -392,6 +410,50 @@ async def test_image_errors_have_cloudflares_codes(env: Env) -> None:
         await env.IMAGES.info("a path")
 
 
+def _zeros(count: int) -> bytes:
+    return bytes(count)
+
+
+async def _zeros_without_end(count: int) -> AsyncIterator[bytes]:
+    """So many bytes at a time. Whoever goes on reading after the first is not done."""
+    yield bytes(count)
+    pytest.fail("a picture that is too large is read no further")
+
+
+@pytest.mark.parametrize("make", [_zeros, _zeros_without_end])
+async def test_a_picture_that_is_too_large_is_refused_as_the_binding_would_but_before_it_is_sent(
+    env: Env, make: Callable[[int], ImageSource]
+) -> None:
+    def nothing_is_sent() -> RpcStub:
+        raise AssertionError("nothing is sent")
+
+    images = Images(Channels("IMAGES", ProxyAddress("http://127.0.0.1/"), Http11Client(print), nothing_is_sent))
+    beyond = MAX_INPUT_BYTES + 1
+    with pytest.raises(RemoteError) as thrown:
+        await env.IMAGES.rpc.info(bytes(beyond))
+    with pytest.raises(RemoteError) as caught:
+        await images.info(make(beyond))
+    assert (caught.value.name, str(caught.value), caught.value.props) == (
+        thrown.value.name,
+        str(thrown.value),
+        thrown.value.props,
+    )
+    with pytest.raises(RemoteError) as thrown:
+        await env.IMAGES.rpc.input(bytes(beyond)).output({"format": "image/png"})
+    with pytest.raises(RemoteError) as caught:
+        await images.input(make(beyond)).output(format="image/png")
+    assert (str(caught.value), caught.value.props) == (str(thrown.value), thrown.value.props)
+
+
+async def test_the_limit_of_a_picture_is_that_of_the_bytes_that_base64_stands_for(env: Env) -> None:
+    assert MAX_INPUT_BYTES == MAX_IMAGE_BYTES
+    largest = base64.b64encode(bytes(MAX_INPUT_BYTES))
+    with pytest.raises(RemoteError, match="IMAGES_INFO_ERROR 9412"):
+        await env.IMAGES.info(largest, encoding="base64")
+    with pytest.raises(RemoteError, match="IMAGES_INFO_ERROR 9402"):
+        await env.IMAGES.info(largest + b"AAAA", encoding="base64")
+
+
 # Servers of a program's own
 
 
@@ -511,6 +573,17 @@ async def test_invalid_bindings_are_refused_and_the_old_ones_stay() -> None:
                 assert dir(new_env) == ["SVC"]
             await env.SVC.permit("still there")
         assert outcome == ["still there"]
+
+
+async def test_a_target_that_is_a_program_and_exits_does_not_end_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "program.py").write_text("import sys\nsys.exit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    async with await start_remote_proxy_session({}) as session:
+        with pytest.raises(ValueError, match="importing program raised SystemExit: 3"):
+            await session.update_bindings({"SVC": {"type": "service", "target": "program:main"}})
+        await session.update_bindings({"IMAGES": IMAGES})
 
 
 @pytest.mark.usefixtures("in_project")

@@ -8,6 +8,7 @@ import enum
 import functools
 import json
 import math
+import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
@@ -134,6 +135,10 @@ def f() -> None: ...
         (Point, "the class Point cannot be sent: pass an instance of it, or a function"),
         ({1: 2}, "a dict's keys must be str to be sent, and 1 is int (at the value[1])"),
         (np.float32(1), "a value of the type numpy.float32 cannot be sent: send value.item()"),
+        (
+            np.ma.masked_array([1.0, 2.0], [True, False]),
+            "numpy.ma.MaskedArray cannot be sent, for its mask would be lost: send value.filled(...), or the mask",
+        ),
         (np.zeros((2, 2)), "numpy.ndarray cannot be sent: an array of 2 dimensions has no typed array"),
         (Point(1, {2}), "a value of the type set cannot be sent: send a list (at the value['y'])"),
     ],
@@ -169,7 +174,68 @@ def test_what_nests_as_deep_as_may_be_sent_can_be_read() -> None:
     with pytest.raises(TypeError, match="max_depth"):
         serialize([deepest])
     with pytest.raises(LimitExceeded, match="max_depth = 256"):
-        deserialize(json.dumps(nested(257, 1, lambda value: [[value]])))
+        deserialize(json.dumps(nested(256, 1, lambda value: [[value]])))
+
+
+@pytest.mark.parametrize("innermost", [1, "text", None, {}, []])
+@pytest.mark.parametrize(
+    ("wrap", "written"),
+    [
+        (lambda value: [value], lambda value: [[value]]),
+        (lambda value: {"a": value}, lambda value: {"a": value}),
+    ],
+    ids=["list", "dict"],
+)
+def test_reading_is_as_strict_about_depth_as_sending(
+    innermost: Any, wrap: Callable[[Any], Any], written: Callable[[Any], Any]
+) -> None:
+    expression = [[]] if innermost == [] else innermost
+    assert deserialize(json.dumps(nested(255, expression, written))) == nested(255, innermost, wrap)
+    with pytest.raises(TypeError, match="max_depth"):
+        serialize(nested(256, innermost, wrap))
+    with pytest.raises(LimitExceeded, match="max_depth"):
+        deserialize(json.dumps(nested(256, expression, written)))
+
+
+def test_a_value_too_deep_for_the_stack_is_refused_as_any_other_that_is_too_deep() -> None:
+    value = nested(250, 1, lambda value: [value])
+    text = serialize(value)
+
+    def deep_down(levels: int, function: Callable[[], Any]) -> Any:
+        return deep_down(levels - 1, function) if levels else function()
+
+    for function, problem in ((lambda: serialize(value), TypeError), (lambda: deserialize(text), LimitExceeded)):
+        with pytest.raises(problem, match="there is no room on Python's stack"):
+            deep_down(sys.getrecursionlimit() - 300, function)
+
+
+class Contrary(float):
+    """A number that says of itself what it is not."""
+
+    def __gt__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return True
+
+    def __float__(self) -> float:
+        return 0.5
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [("inf", '["inf"]'), ("-inf", '["-inf"]'), ("nan", '["nan"]'), ("2.5", "2.5")]
+)
+def test_a_float_subclass_is_sent_as_the_number_that_it_is(number: str, text: str) -> None:
+    assert serialize(Contrary(number)) == text
+
+
+def test_an_error_at_the_limit_of_depth_leaves_out_what_lies_deeper() -> None:
+    error = Oops("deep")
+    error.code = 7  # type: ignore[attr-defined]
+    again = deserialize(serialize(nested(255, error, lambda value: [value])))
+    for _ in range(255):
+        (again,) = again
+    assert (again.name, again.message, again.props) == ("Oops", "deep", {})
 
 
 @pytest.mark.parametrize(
@@ -234,6 +300,13 @@ def test_an_error_of_any_name_can_be_received(name: str) -> None:
 def test_no_error_of_a_peer_steers_this_program(name: str) -> None:
     error = deserialize(json.dumps(["error", name, "message"]))
     assert type(error) is RemoteError
+
+
+@pytest.mark.parametrize("name", ["RpcError", "SessionClosed", "ProtocolError", "LimitExceeded", "RemoteError"])
+def test_no_error_of_a_peer_speaks_for_this_sides_session(name: str) -> None:
+    error = deserialize(json.dumps(["error", name, "message"]))
+    assert type(error) is RemoteError
+    assert error.name == name
 
 
 def test_causes_groups_and_attributes_travel() -> None:

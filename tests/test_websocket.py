@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 import trustme
 from rawpeer import RawPeer, raw_client, raw_server
@@ -23,6 +25,8 @@ from capnweb_py import (
     open_session,
     serve,
 )
+from capnweb_py.transports.driver import CLOSE_TIMEOUT
+from capnweb_py.transports.websocket import Listening
 
 pytestmark = pytest.mark.anyio
 
@@ -59,6 +63,26 @@ async def test_calls_go_both_ways_and_nothing_stays_held(codec: str | None) -> N
         await api.echo(1)
         (other,) = server.sessions
         assert (session.stats(), other.stats()) == (SessionStats(1, 1), SessionStats(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "ws://127.0.0.1:1/"),
+        ("::1", "ws://[::1]:1/"),
+        ("0.0.0.0", "ws://127.0.0.1:1/"),
+        ("::", "ws://[::1]:1/"),
+    ],
+)
+async def test_the_url_of_a_server_can_be_connected_to(host: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @asynccontextmanager
+    async def listen_nowhere(*_arguments: Any, **_settings: Any) -> AsyncIterator[Listening]:
+        yield Listening(host, 1, ())
+
+    # Of the real thing, this would listen on all addresses of the machine that runs the tests.
+    monkeypatch.setattr("capnweb_py.server.listen", listen_nowhere)
+    async with serve(Api, host) as server:
+        assert server.url == url
 
 
 async def test_a_class_is_made_for_each_session_and_an_instance_shared() -> None:
@@ -364,6 +388,29 @@ async def test_a_server_notices_a_client_that_answers_no_pings() -> None:
         async with raw_client(server.url) as peer:
             assert (await peer.close_frame()).code == 1011
         await made[0].disposed.wait()
+
+
+async def test_a_peer_that_answers_no_ping_is_not_waited_for_to_answer_a_close_frame() -> None:
+    async def stay(peer: RawPeer) -> None:
+        await anyio.sleep_forever()
+
+    with anyio.fail_after(CLOSE_TIMEOUT / 2):
+        async with raw_server(stay) as url, connect(url, ping_interval=0.01, ping_timeout=0.01) as api:
+            with pytest.raises(SessionClosed, match="1011 keepalive ping timeout"):
+                await api.wait()
+        async with serve(Api(), ping_interval=0.01, ping_timeout=0.01) as server, raw_client(server.url) as peer:
+            assert (await peer.close_frame()).code == 1011
+            while server.sessions:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_a_connection_whose_pings_are_answered_stays() -> None:
+    async with (
+        serve(Api, ping_interval=0.001, ping_timeout=5) as server,
+        open_session(server.url, ping_interval=0.001, ping_timeout=5) as session,
+    ):
+        for _ in range(200):  # which take longer than many pings
+            assert await session.remote_main.hello("x") == "Hello, x!"
 
 
 async def test_a_peer_that_reads_no_answers_is_not_asked_for_more_calls() -> None:

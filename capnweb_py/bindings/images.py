@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from typing import Any, TypeAlias
+from contextlib import aclosing
+from typing import Any, Final, Literal, TypeAlias
 
 import anyio
 import attrs
 
+from ..errors import RemoteError, remote_error
 from ..stub import RpcStub
 from ..web import HeadersInit, ReadableStream, Response
 from .channels import Channels
 
-__all__ = ["ImageInfo", "ImageResult", "ImageSource", "ImageTransformer", "Images"]
+__all__ = ["MAX_INPUT_BYTES", "ImageInfo", "ImageResult", "ImageSource", "ImageTransformer", "Images"]
+
+# Cloudflare's documented limit for one picture that a binding is given, and its number for one that is larger. It
+# is refused here already: sending it would take long, and could end the session, whose messages have a limit too.
+MAX_INPUT_BYTES: Final = 20_000_000
+_TOO_MANY_BYTES: Final = 9402
 
 # A picture: its bytes, in one piece or in several.
 ImageSource: TypeAlias = bytes | bytearray | memoryview | AsyncIterable[bytes]
@@ -88,9 +95,10 @@ class Images:
         """What a picture is.
 
         Raises:
-            RemoteError: if it is none; `code` is Cloudflare's number for the reason.
+            RemoteError: if it is none, or too large; `code` is Cloudflare's number for the reason.
         """
-        info = await self._channels.rpc.info(await _whole(image), *_optional(options))
+        data = await _whole(image, "INFO", options)
+        info = await self._channels.rpc.info(data, *_optional(options))
         return ImageInfo(info["format"], info.get("fileSize"), info.get("width"), info.get("height"))
 
     def input(self, image: ImageSource, **options: Any) -> ImageTransformer:
@@ -141,22 +149,22 @@ class ImageTransformer:
             RemoteError: if the picture or an option is not valid; `code` is Cloudflare's number for the reason.
         """
         self._consume()
-        remote = await self._remote(self._channels.rpc)
+        remote = await self._remote()
         result = remote.output({"format": format, **options})
         content_type, data = await _both(result.contentType(), result.image())
         return ImageResult(content_type, data)
 
-    async def _remote(self, rpc: RpcStub) -> RpcStub:
+    async def _remote(self) -> RpcStub:
         """The promise of the remote transformer with all steps taken. Awaits the pictures, and nothing remote."""
-        source = self._source if self._origin == "text" else await _whole(self._source)
-        remote: RpcStub = rpc[self._origin](source, *_optional(self._options))
+        source = self._source if self._origin == "text" else await _whole(self._source, "TRANSFORM", self._options)
+        remote: RpcStub = self._channels.rpc[self._origin](source, *_optional(self._options))
         for name, image, options in self._steps:
             if name == "transform":
                 remote = remote.transform(dict(options))
             elif isinstance(image, ImageTransformer):
-                remote = remote.draw(await image._remote(rpc), *_optional(options))
+                remote = remote.draw(await image._remote(), *_optional(options))
             else:
-                remote = remote.draw(await _whole(image), *_optional(options))
+                remote = remote.draw(await _whole(image, "TRANSFORM"), *_optional(options))
         return remote
 
     def _consume(self) -> None:
@@ -186,9 +194,28 @@ async def _both(first: Any, second: Any) -> tuple[Any, Any]:
     return values["first"], values["second"]
 
 
-async def _whole(image: ImageSource) -> bytes:
+async def _whole(
+    image: ImageSource, operation: Literal["INFO", "TRANSFORM"], options: Mapping[str, Any] | None = None
+) -> bytes:
+    """The bytes of a picture. Raises what the binding would throw for more of them than it takes."""
+    encoded = options is not None and options.get("encoding") == "base64"
+    # Base64 has four characters for three bytes, and fills up the last three.
+    limit = -(-MAX_INPUT_BYTES // 3) * 4 if encoded else MAX_INPUT_BYTES
     if isinstance(image, (bytes, bytearray, memoryview)):
+        if memoryview(image).nbytes > limit:
+            raise _too_large(operation)
         return bytes(image)
     if not isinstance(image, AsyncIterable):
         raise TypeError(f"a picture is bytes, or an async iterable of bytes, not {type(image).__name__}")
-    return b"".join([chunk async for chunk in image])
+    whole = bytearray()
+    async with aclosing(ReadableStream(image)) as stream:
+        async for chunk in stream:
+            whole += chunk
+            if len(whole) > limit:
+                raise _too_large(operation)
+    return bytes(whole)
+
+
+def _too_large(operation: str) -> RemoteError:
+    message = f"IMAGES_{operation}_ERROR {_TOO_MANY_BYTES}: The image is too large: at most {MAX_INPUT_BYTES} bytes"
+    return remote_error("ImagesError", f"{message} are allowed", props={"code": _TOO_MANY_BYTES})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..hooks import Handle, Hook
 from ..stub import RpcPromise
 from ..web import BodyInit, HeadersInit, Request, Response
 from .channels import Channels
@@ -11,16 +12,28 @@ from .channels import Channels
 __all__ = ["Service"]
 
 
-class Service:
+class Service(Handle):
     """The facade of a service binding: `env.GREETER.hello("World")` calls, `env.GREETER.fetch(request)` requests.
 
     Every name but `fetch` is a member of the remote object, as on a stub; `service["fetch"]` reaches one of that name.
+    Passed in a call or a result, it arrives as a stub of the remote object.
     """
 
     __slots__ = ("_channels",)
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
+
+    # As a handle it stands for the main object of the session that there is at the time, and owns nothing: whoever
+    # passes it on makes a second hook of this one, and the session keeps its own.
+
+    @property
+    def _hook(self) -> Hook:  # type: ignore[override]  # read, never set
+        return self._channels.rpc._hook
+
+    @property
+    def _path(self) -> None:  # type: ignore[override]
+        return None
 
     def __getattr__(self, name: str) -> RpcPromise:
         promise: RpcPromise = getattr(self._channels.rpc, name)

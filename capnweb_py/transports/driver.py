@@ -8,7 +8,7 @@ is called by its connection.
 from __future__ import annotations
 
 import time
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -51,7 +51,7 @@ class MessageStream(Protocol):
         """Close the connection, if it is open."""
 
 
-class Driver:
+class Driver(ABC):
     """The host of one session, and what both kinds of driver share."""
 
     session: RpcSession
@@ -66,7 +66,7 @@ class Driver:
     def wake(self) -> None:
         """As of `Host`."""
 
-    def hurry(self) -> None:
+    def hurry(self) -> None:  # noqa: B027 - a driver may do without
         """As of `Host`."""
 
     def wake_from_anywhere(self) -> None:

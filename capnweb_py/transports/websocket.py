@@ -27,6 +27,7 @@ from ..options import SessionOptions
 from ..session import Message, RpcSession
 from .driver import CLOSE_TIMEOUT, Driver, StreamDriver, StreamEnded, run_session
 from .frames import write_frames
+from .keepalive import keep_alive
 from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, connection_closed_text
 
 __all__ = ["Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
@@ -75,8 +76,7 @@ async def open_websocket(
         "compression": None,
         "max_size": limits.max_message_size,
         "open_timeout": open_timeout,
-        "ping_interval": ping_interval,
-        "ping_timeout": ping_timeout,
+        "ping_interval": None,  # see keepalive.py
         "close_timeout": CLOSE_TIMEOUT,
     }
     if ssl is not None:
@@ -89,6 +89,8 @@ async def open_websocket(
             raise RpcError(f"{_shown(url)} does not speak the codec {codec!r}; leave the choice open with codec=None")
         driver = _driver(connection, options)
         async with run_session(driver, local_main, options, codec_of(connection.subprotocol), _shown(url)) as session:
+            if ping_interval is not None:
+                driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
             yield session
     finally:
         await connecting.__aexit__(None, None, None)
@@ -207,6 +209,8 @@ async def listen(
         driver = _driver(connection, options)
         async with run_session(driver, main(), options, codec_of(connection.subprotocol), name) as session:
             sessions.add(session)
+            if ping_interval is not None:
+                driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
             try:
                 await driver.finished.wait()
             finally:
@@ -220,8 +224,7 @@ async def listen(
         "compression": None,
         "max_size": limits.max_message_size,
         "open_timeout": open_timeout,
-        "ping_interval": ping_interval,
-        "ping_timeout": ping_timeout,
+        "ping_interval": None,  # see keepalive.py
         "close_timeout": CLOSE_TIMEOUT,
     }
     listen_on = _listen_on_asyncio if on_asyncio() else _listen_on_trio

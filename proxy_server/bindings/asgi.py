@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from capnweb_py.web import Headers, ReadableStream, Request, Response
 from proxy_server.bindings import BindingError
 from proxy_server.channels import BODILESS_STATUSES, LOG, AsgiApp, Scope, end_to_end
+from proxy_server.channels.chunks import ChunkPipe
 
 __all__ = ["AsgiService"]
 
@@ -134,9 +135,8 @@ class _Exchange:
         self._uploaded = False
         self._start: MutableMapping[str, Any] | None = None
         self._started = anyio.Event()
-        # Without a buffer: the application's `send` waits until the chunk is taken.
-        self._writer, self._reader = anyio.create_memory_object_stream[bytes](0)
-        self._complete = False
+        # The response's body. Nothing is ahead: the application's `send` waits until the chunk is taken.
+        self._pipe = ChunkPipe(0, self._broken_off)
         # The response is complete, or nobody waits for it any more: the application is told
         # "http.disconnect".
         self._over = anyio.Event()
@@ -146,16 +146,18 @@ class _Exchange:
 
     async def run(self, app: AsgiApp, scope: Scope) -> None:
         """Run the application to its end, which may be after that of the response."""
-        with self._running, self._writer:
-            try:
+        try:
+            with self._running:
                 await app(scope, self._receive, self._send)
-            except Exception as error:
-                self._failed(error)
+        except Exception as error:
+            self._failed(error)
+        finally:
+            self._pipe.stop_writing()
         self._started.set()
         self._ended.set()
 
     def _failed(self, error: Exception) -> None:
-        if self._complete:
+        if self._pipe.complete:
             LOG.error("%s failed after its response", self._name, exc_info=error)
         else:
             self._failure = error
@@ -184,27 +186,21 @@ class _Exchange:
         return Response(status=status, headers=headers)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
+        return aiter(self._pipe)
 
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._reader.receive()
-        except anyio.EndOfStream:
-            if self._complete:
-                raise StopAsyncIteration from None
-            cut_off = BindingError(f"{self._name} returned before the end of its response")
-            raise self._failure or cut_off from None
+    def _broken_off(self) -> Exception:
+        return self._failure or BindingError(f"{self._name} returned before the end of its response")
 
     async def aclose(self) -> None:
         """Stop waiting for the response. An application that has not completed it is cancelled."""
         self._let_go()
-        if not self._complete:
+        if not self._pipe.complete:
             await self._ended.wait()
 
     def _let_go(self) -> None:
         self._over.set()
-        self._reader.close()
-        if not self._complete:
+        self._pipe.stop_reading()
+        if not self._pipe.complete:
             self._running.cancel()
 
     async def _receive(self) -> dict[str, Any]:
@@ -224,23 +220,16 @@ class _Exchange:
         if event == "http.response.start" and self._start is None:
             self._start = message
             self._started.set()
-        elif event == "http.response.body" and self._start is not None and not self._complete:
-            await self._deliver(message.get("body", b""))
+        elif event == "http.response.body" and self._start is not None and not self._pipe.complete:
+            chunk = message.get("body", b"")
+            if chunk and not await self._pipe.write(chunk):
+                # ASGI, section "Disconnected Client": `send` raises a subclass of OSError.
+                raise ConnectionResetError("nobody reads the response any more")
             if not message.get("more_body", False):
-                self._complete = True
+                self._pipe.finish()
                 self._over.set()
-                self._writer.close()
         else:
             raise RuntimeError(f"{self._name} sent {event!r} where ASGI does not allow it")
-
-    async def _deliver(self, chunk: bytes) -> None:
-        if not chunk:
-            return
-        try:
-            await self._writer.send(chunk)
-        except anyio.BrokenResourceError:
-            # ASGI, section "Disconnected Client": `send` raises a subclass of OSError.
-            raise ConnectionResetError("nobody reads the response any more") from None
 
 
 def _http_scope(request: Request, state: dict[str, Any]) -> Scope:

@@ -19,13 +19,13 @@ from proxy_server.bindings import Binding, Opener
 from proxy_server.bindings.images_renderer import Renderer, text_source
 from proxy_server.bindings.images_rpc import ImagesBinding
 from proxy_server.bindings.multipart import FormError, Part, PartTooLargeError, read_form
-from proxy_server.imaging import ImageInfo, ImagesError, Output, Source, Text
+from proxy_server.imaging import ImagingError, Output, Probed, Source, Text
 from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST
 from proxy_server.imaging.fields import shown
 from proxy_server.imaging.sources import MAX_IMAGE_BYTES
 from proxy_server.tables import Table
 
-__all__ = ["MAX_FIELD_BYTES", "Images", "parse"]
+__all__ = ["MAX_FIELD_BYTES", "ImagesService", "parse"]
 
 # How large a field may be that is no image. The longest is `transforms`: 64 operations at most, each of which
 # has room here for a thousand characters.
@@ -50,12 +50,12 @@ def parse(table: Table) -> Opener:
     table.finish()
 
     async def open_images(_tasks: TaskGroup) -> Binding:
-        return Images(max_input_bytes)
+        return ImagesService(max_input_bytes)
 
     return open_images
 
 
-class Images:
+class ImagesService:
     """Answers both channels. Nothing is kept between requests.
 
     Args:
@@ -72,7 +72,7 @@ class Images:
         """Answer `POST /info` and `POST /transform`. What the engine refuses is a response that says so."""
         try:
             return await self._answer(request)
-        except ImagesError as error:
+        except ImagingError as error:
             # The runtime throws an error with the number in this header, and the body as its message.
             return Response(str(error), status=error.status, headers={"cf-images-binding": f"err={error.code}"})
         finally:
@@ -86,7 +86,7 @@ class Images:
     async def _answer(self, request: Request) -> Response:
         path = urlsplit(request.url).path
         if request.method != "POST" or path not in {"/info", "/transform"}:
-            raise ImagesError(
+            raise ImagingError(
                 BAD_REQUEST,
                 f"{request.method} {path} is nothing that this binding answers: POST /info and POST /transform are",
                 status=404,
@@ -143,8 +143,8 @@ class _Form:
         return None if data is None else _utf8(name, data)
 
 
-def _bad_request(problem: str) -> ImagesError:
-    return ImagesError(BAD_REQUEST, f"Bad request to the Images binding: {problem}")
+def _bad_request(problem: str) -> ImagingError:
+    return ImagingError(BAD_REQUEST, f"Bad request to the Images binding: {problem}")
 
 
 def _sources(form: _Form) -> list[Source]:
@@ -177,7 +177,7 @@ def _output(form: _Form) -> Output:
         raise _bad_request('the field "output_format" is missing')
     anim = form.text("anim")
     if anim not in {None, "true", "false"}:
-        raise ImagesError(BAD_OPTION, f"output.anim must be true or false, not {shown(anim)}")
+        raise ImagingError(BAD_OPTION, f"output.anim must be true or false, not {shown(anim)}")
     return Output(
         media_type,
         quality=form.text("output_quality"),
@@ -200,7 +200,7 @@ def _utf8(field: str, data: bytes) -> str:
         raise _bad_request(f'the field "{field}" is no UTF-8: {error}') from error
 
 
-def _info_json(info: ImageInfo) -> dict[str, object]:
+def _info_json(info: Probed) -> dict[str, object]:
     """What the runtime makes the result of `info()` from: the field that it calls fileSize is file_size here."""
     return {key: value for key, value in attrs.asdict(info).items() if value is not None}
 

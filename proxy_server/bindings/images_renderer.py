@@ -14,7 +14,7 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from proxy_server.imaging import ImageInfo, ImagesError, Output, Rendered, Source, Stop, Text, probe, render
+from proxy_server.imaging import ImagingError, Output, Probed, Rendered, Source, Stop, Text, probe, render
 from proxy_server.imaging.errors import BAD_OPTION, TOO_MANY_BYTES
 from proxy_server.imaging.fields import Fields
 
@@ -39,11 +39,11 @@ class Renderer:
         self.max_input_bytes = max_input_bytes
         self._threads = anyio.CapacityLimiter(MAX_RENDERS)
 
-    def too_large(self) -> ImagesError:
+    def too_large(self) -> ImagingError:
         """The error about an image of more bytes than this binding takes, to raise."""
-        return ImagesError(TOO_MANY_BYTES, f"The image is too large: at most {self.max_input_bytes} bytes are allowed")
+        return ImagingError(TOO_MANY_BYTES, f"The image is too large: at most {self.max_input_bytes} bytes are allowed")
 
-    async def probe(self, data: bytes) -> ImageInfo:
+    async def probe(self, data: bytes) -> Probed:
         """See `imaging.probe`."""
         return await to_thread.run_sync(probe, data, limiter=self._threads)
 
@@ -80,13 +80,13 @@ def text_source(content: Any, options: Mapping[str, Any]) -> Text:
     it is.
 
     Raises:
-        ImagesError: 9401, an option is unknown, or the font is one to be downloaded.
+        ImagingError: 9401, an option is unknown, or the font is one to be downloaded.
     """
     Fields("text", options).allow("font", "size", "color")
     font: Any = options.get("font")
     if isinstance(font, Mapping) and "url" in font:
         # The address is the caller's, and this server may reach what the caller cannot.
-        raise ImagesError(
+        raise ImagingError(
             BAD_OPTION,
             "text.font.url is not supported: this server downloads no fonts. "
             "Leave the font out, or give the name of a font family that is installed on the server",

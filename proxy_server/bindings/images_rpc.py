@@ -26,7 +26,7 @@ from proxy_server.imaging.fields import Fields, shown
 from proxy_server.imaging.options import MAX_OPERATIONS
 from proxy_server.imaging.rendering import MAX_SOURCES
 
-__all__ = ["ImageTransformationResult", "ImageTransformer", "ImagesBinding", "ImagesError"]
+__all__ = ["ImageTransformationResult", "ImagesBinding", "ImagesError", "TransformerTarget"]
 
 # How an operation says which image it is for. They come from the order of the calls, never from their options.
 _INDEX_KEYS: Final = frozenset({"imageIndex", "drawImageIndex", "targetImageIndex"})
@@ -48,7 +48,7 @@ def _thrown_by(operation: Literal["INFO", "TRANSFORM"]) -> Iterator[None]:
     """Have the engine's errors raised as the runtime throws them."""
     try:
         yield
-    except imaging.ImagesError as error:
+    except imaging.ImagingError as error:
         # None: what the image library said is not for peers.
         raise ImagesError(f"IMAGES_{operation}_{error}", error.code) from None
 
@@ -74,12 +74,12 @@ class ImagesBinding(RpcTarget):
             return {"format": info.format}
         return {"format": info.format, "fileSize": info.file_size, "width": info.width, "height": info.height}
 
-    def input(self, image: object, options: object = None) -> ImageTransformer:
+    def input(self, image: object, options: object = None) -> TransformerTarget:
         """Begin with an image. Arguments and errors are those of `info`."""
         with _thrown_by("TRANSFORM"):
-            return ImageTransformer(self._renderer, _image_bytes(self._renderer, "input", image, options))
+            return TransformerTarget(self._renderer, _image_bytes(self._renderer, "input", image, options))
 
-    def text(self, content: object, options: object = None) -> ImageTransformer:
+    def text(self, content: object, options: object = None) -> TransformerTarget:
         """Begin with a text.
 
         Args:
@@ -90,10 +90,10 @@ class ImagesBinding(RpcTarget):
             ImagesError: an option is unknown, or the font one to be downloaded.
         """
         with _thrown_by("TRANSFORM"):
-            return ImageTransformer(self._renderer, text_source(content, _options("text", options)))
+            return TransformerTarget(self._renderer, text_source(content, _options("text", options)))
 
 
-class ImageTransformer(RpcTarget):
+class TransformerTarget(RpcTarget):
     """An image, or a text, and what is to be done to it. It is used up by `output`, or by being drawn."""
 
     def __init__(self, renderer: Renderer, source: Source) -> None:
@@ -102,13 +102,13 @@ class ImageTransformer(RpcTarget):
         self._steps: list[dict[str, object] | _Drawing] = []
         self._consumed = False
 
-    def transform(self, options: object) -> ImageTransformer:
+    def transform(self, options: object) -> TransformerTarget:
         """Do this next: width, height, fit, rotate, blur and the like. Returns the same transformer."""
         with _thrown_by("TRANSFORM"):
             self._record(_step("transform", options))
         return self
 
-    def draw(self, image: object, options: object = None) -> ImageTransformer:
+    def draw(self, image: object, options: object = None) -> TransformerTarget:
         """Draw an image on this one. Returns the same transformer.
 
         Args:
@@ -142,13 +142,13 @@ class ImageTransformer(RpcTarget):
             order = _Order.of(self)
             return ImageTransformationResult(await self._renderer.render(order.sources, order.operations, output))
 
-    def _overlay(self, image: object) -> ImageTransformer:
+    def _overlay(self, image: object) -> TransformerTarget:
         target = local_target(image) if isinstance(image, RpcStub) else image
-        if isinstance(target, ImageTransformer):
+        if isinstance(target, TransformerTarget):
             return target
         if isinstance(image, RpcStub):
             raise TypeError("draw() takes the bytes of an image or a transformer of this binding, not another stub")
-        return ImageTransformer(self._renderer, _image_bytes(self._renderer, "draw", image, None))
+        return TransformerTarget(self._renderer, _image_bytes(self._renderer, "draw", image, None))
 
     def _record(self, step: dict[str, object] | _Drawing) -> None:
         self._check_room()
@@ -156,14 +156,14 @@ class ImageTransformer(RpcTarget):
 
     def _check_room(self) -> None:
         if len(self._steps) == MAX_OPERATIONS:
-            raise imaging.ImagesError(
+            raise imaging.ImagingError(
                 BAD_OPTION, f"There are more than {MAX_OPERATIONS} operations, which are all that is allowed"
             )
 
     def _consume(self) -> None:
         if self._consumed:
             # The runtime's words.
-            raise imaging.ImagesError(
+            raise imaging.ImagingError(
                 CONSUMED, "ImageTransformer consumed; you may only call .output() or draw a transformer once"
             )
         self._consumed = True
@@ -190,7 +190,7 @@ class ImageTransformationResult(RpcTarget):
 class _Drawing:
     """One `draw`, as it is recorded."""
 
-    overlay: ImageTransformer
+    overlay: TransformerTarget
     options: dict[str, object]
 
 
@@ -206,17 +206,17 @@ class _Order:
     operations: list[dict[str, object]] = attrs.field(factory=list)
 
     @classmethod
-    def of(cls, canvas: ImageTransformer) -> _Order:
+    def of(cls, canvas: TransformerTarget) -> _Order:
         order = cls()
         order._add(canvas)
         return order
 
-    def _add(self, transformer: ImageTransformer) -> int:
+    def _add(self, transformer: TransformerTarget) -> int:
         """Add an image with all that is drawn on it. Returns its number."""
         # The cap of the engine, asked here for the sake of the recursion. A transformer that is drawn is used up, so
         # none contains itself.
         if len(self.sources) == MAX_SOURCES:
-            raise imaging.ImagesError(BAD_REQUEST, f"There are more than {MAX_SOURCES} images, which are all allowed")
+            raise imaging.ImagingError(BAD_REQUEST, f"There are more than {MAX_SOURCES} images, which are all allowed")
         number = len(self.sources)
         self.sources.append(transformer._source)
         for step in transformer._steps:
@@ -247,7 +247,7 @@ def _decoded(text: bytes | str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise imaging.ImagesError(NOT_AN_IMAGE, f"The input is not base64: {error}") from error
+        raise imaging.ImagingError(NOT_AN_IMAGE, f"The input is not base64: {error}") from error
 
 
 def _is_base64(method: str, options: object) -> bool:
@@ -270,7 +270,7 @@ def _output(options: object) -> Output:
 def _step(method: str, options: object) -> dict[str, object]:
     step = _options(method, options)
     for key in sorted(_INDEX_KEYS & step.keys()):
-        raise imaging.ImagesError(BAD_OPTION, f"{method} has the unknown option {shown(key)}")
+        raise imaging.ImagingError(BAD_OPTION, f"{method} has the unknown option {shown(key)}")
     return step
 
 

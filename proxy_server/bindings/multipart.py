@@ -7,6 +7,7 @@ means is for whoever reads the form.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Final
 
@@ -23,6 +24,10 @@ MAX_FORM_BYTES: Final = 100_000_000
 
 # The largest form that has a use here holds 32 images and a handful of options.
 MAX_PARTS: Final = 64
+
+# What the parser would warn of is its client's mistake, which FormError tells that client: a log that anybody can fill
+# is none. A logger outside the hierarchy, so that nobody's settings turn it on.
+_UNHEARD: Final = logging.Logger("python_multipart", logging.CRITICAL)
 
 
 class FormError(Exception):
@@ -85,7 +90,7 @@ def _parser(request: Request, reader: _FormReader) -> MultipartParser:
     if media_type != b"multipart/form-data" or not boundary:
         raise FormError("the content-type is not multipart/form-data with a boundary")
     try:
-        return MultipartParser(
+        parser = MultipartParser(
             boundary,
             {
                 "on_part_begin": reader.begin_part,
@@ -100,6 +105,8 @@ def _parser(request: Request, reader: _FormReader) -> MultipartParser:
         )
     except FormParserError as error:
         raise FormError(f"the boundary of the form cannot be used: {error}") from error
+    parser.logger = _UNHEARD
+    return parser
 
 
 class _FormReader:

@@ -108,9 +108,9 @@ def _import(table: Table, target: str) -> object:
     except ModuleNotFoundError as error:
         problem = f'there is no module "{error.name}" on the path or beside the file'
         raise table.error(f'"{target}" cannot be imported: {problem}', "target") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever a module raises while it is imported makes its target unusable, and is for the same person
-        # to read.
+        # to read. A module that is a program, and exits, must not end the server that others use.
         problem = f"importing {module_name} raised {type(error).__name__}: {error}"
         raise table.error(f'"{target}" cannot be imported: {problem}', "target") from error
     for name in attribute_path.split("."):

@@ -16,6 +16,7 @@ import anyio
 from capnweb_py.web import Headers, ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError
 from proxy_server.channels import LOG, Receive, Scope, Send, end_to_end, header, send_text
+from proxy_server.channels.chunks import ChunkPipe
 
 __all__ = ["serve_http"]
 
@@ -57,7 +58,7 @@ async def _exchange(binding: Binding, request: Request, upload: _Upload, send: S
         try:
             await _send_response(response, _sender(send))
         except _ClientLeftError:
-            LOG.debug("the client left before the end of its response")
+            LOG.info("the client left before the end of its exchange")
         except Exception as error:
             # Returned, not raised: the task group would wrap it.
             failure = error
@@ -67,8 +68,8 @@ async def _exchange(binding: Binding, request: Request, upload: _Upload, send: S
     return failure
 
 
-class _ClientLeftError(Exception):
-    """The server found out in sending that nobody is there to read."""
+class _ClientLeftError(ConnectionResetError):
+    """Nobody is there any more: the server found out in sending, or the request's body broke off."""
 
 
 def _sender(send: Send) -> Send:
@@ -121,7 +122,11 @@ async def _answer(binding: Binding, request: Request) -> Response:
         return await binding.fetch(request)
     except BindingError as error:
         return Response(str(error), status=500)
-    except Exception as error:
+    except _ClientLeftError as error:
+        # No accident of this server's, and nobody hears the answer.
+        LOG.info("%s %s was not answered: %s", request.method, request.url, error)
+        return Response(str(error), status=500)
+    except (Exception, SystemExit) as error:  # a handler that exits must not end the server
         LOG.exception("a binding failed to answer %s %s", request.method, request.url)
         return Response(str(error), status=500)
 
@@ -169,44 +174,33 @@ class _Upload:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._writer, self._reader = anyio.create_memory_object_stream[bytes](1)
-        self._complete = False
+        self._pipe = ChunkPipe(1, _client_left)
 
     async def pump(self) -> None:
         """Pass chunks on until the client has gone."""
-        with self._writer:
-            while (message := await self._receive())["type"] == "http.request":
-                if chunk := message.get("body", b""):
-                    await self._pass_on(chunk)
-                if not message.get("more_body", False):
-                    self._complete = True
-                    self._writer.close()
-
-    async def _pass_on(self, chunk: bytes) -> None:
         try:
-            await self._writer.send(chunk)
-        except anyio.BrokenResourceError:
-            # The handler closed the body: it does not want the rest, which is read and dropped.
-            LOG.debug("%d bytes of a request's body were not read", len(chunk))
+            while (message := await self._receive())["type"] == "http.request":
+                chunk = message.get("body", b"")
+                if chunk and not await self._pipe.write(chunk):
+                    # The handler closed the body: it does not want the rest, which is read and dropped.
+                    LOG.debug("%d bytes of a request's body were not read", len(chunk))
+                if not message.get("more_body", False):
+                    self._pipe.finish()
+        finally:
+            self._pipe.stop_writing()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await self._reader.receive()
-        except anyio.EndOfStream:
-            if self._complete:
-                raise StopAsyncIteration from None
-            raise ConnectionResetError("the client left before the end of its request's body") from None
-        except anyio.ClosedResourceError:
-            raise RuntimeError("the request is over, and its body can no longer be read") from None
+        return aiter(self._pipe)
 
     async def aclose(self) -> None:
         """Stop reading: what else arrives is dropped."""
-        self._reader.close()
+        self._pipe.stop_reading()
 
     def close(self) -> None:
         """The request is over. A handler that kept its body reads nothing more."""
-        self._writer.close()
-        self._reader.close()
+        self._pipe.stop_writing()
+        self._pipe.stop_reading()
+
+
+def _client_left() -> Exception:
+    return _ClientLeftError("the client left before the end of its request's body")

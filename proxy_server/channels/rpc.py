@@ -24,7 +24,7 @@ async def serve_rpc(
         main = binding.rpc_main()
     except BindingError as error:
         await _turn_away(receive, send, str(error))
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a factory that exits must not end the server
         LOG.exception("a binding failed to make the main object of a session")
         await refuse_websocket(scope, receive, send, 500, str(error))
     else:

@@ -7,16 +7,16 @@ encoding (pixels to bytes), rendering.
 """
 
 from .encoding import Output, Rendered
-from .errors import ImagesError
+from .errors import ImagingError
 from .rendering import Source, render
-from .sources import ImageInfo, probe
+from .sources import Probed, probe
 from .stopping import Stop, StoppedError
 from .text import Text
 
 __all__ = [
-    "ImageInfo",
-    "ImagesError",
+    "ImagingError",
     "Output",
+    "Probed",
     "Rendered",
     "Source",
     "Stop",

@@ -11,7 +11,7 @@ import attrs
 import pyvips
 
 from .colors import WHITE, Color
-from .errors import BROKEN_IMAGE, TOO_MANY_PIXELS, ImagesError
+from .errors import BROKEN_IMAGE, TOO_MANY_PIXELS, ImagingError
 from .fields import Fields
 from .geometry import Size
 from .picture import RGB, RGBA, Picture, underlay, with_alpha
@@ -76,7 +76,7 @@ class Encoding:
 
 
 def parse_output(output: Output) -> Encoding:
-    """Check the options, before any work is done. ImagesError 9401 names the one that is not valid."""
+    """Check the options, before any work is done. ImagingError 9401 names the one that is not valid."""
     fields = Fields("output", attrs.asdict(output))
     if output.format not in _FORMATS:
         raise fields.wrong("format", f"one of {', '.join(_FORMATS)}")
@@ -96,13 +96,13 @@ def _quality(fields: Fields) -> int | None:
 
 
 def encode(picture: Picture, encoding: Encoding, stop: Stop) -> Rendered:
-    """The picture as a file. ImagesError: 9413 too large for the format, 9516 the encoder failed."""
+    """The picture as a file. ImagingError: 9413 too large for the format, 9516 the encoder failed."""
     if (ground := encoding.background) is not None:
         picture = picture.map(lambda frame: underlay(frame, ground))
     try:
         return _encode(picture, encoding, stop)
     except pyvips.Error as error:
-        raise ImagesError(BROKEN_IMAGE, f"The result can't be encoded as {encoding.format}", status=500) from error
+        raise ImagingError(BROKEN_IMAGE, f"The result can't be encoded as {encoding.format}", status=500) from error
 
 
 def _encode(picture: Picture, encoding: Encoding, stop: Stop) -> Rendered:
@@ -150,7 +150,7 @@ def _png(image: pyvips.Image, encoding: Encoding) -> bytes:
 
 def _avif(image: pyvips.Image, encoding: Encoding) -> bytes:
     if image.width * image.height > MAX_AVIF_PIXELS:
-        raise ImagesError(
+        raise ImagingError(
             TOO_MANY_PIXELS,
             f"The result has {image.width}x{image.height} pixels, too many for AVIF "
             f"(at most {MAX_AVIF_PIXELS}); make it smaller, or ask for image/webp or image/jpeg",

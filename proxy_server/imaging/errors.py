@@ -28,7 +28,7 @@ _STATUS = {
 }
 
 
-class ImagesError(Exception):
+class ImagingError(Exception):
     """An image, or what was asked of it, is refused.
 
     `code` is Cloudflare's number, `status` the HTTP status that belongs to it, and `str(error)` is the text

@@ -14,7 +14,7 @@ from typing import TypeVar
 import attrs
 
 from .colors import Color, parse_color
-from .errors import BAD_OPTION, ImagesError
+from .errors import BAD_OPTION, ImagingError
 
 _Choice = TypeVar("_Choice", bound=StrEnum)
 
@@ -30,7 +30,7 @@ class Fields:
         """Refuse any key that is not one of `valid`."""
         for key in self.values:
             if key not in valid:
-                raise ImagesError(
+                raise ImagingError(
                     BAD_OPTION,
                     f"{self.where} has the unknown option {shown(key)}; valid are {', '.join(valid)}",
                 )
@@ -85,9 +85,9 @@ class Fields:
         value = self.values.get(key)
         return Fields(f"{self.where}.{key}", value) if isinstance(value, Mapping) else None
 
-    def wrong(self, key: str, valid: str) -> ImagesError:
+    def wrong(self, key: str, valid: str) -> ImagingError:
         """The error for a value that is not valid, to raise."""
-        return ImagesError(BAD_OPTION, f"{self.where}.{key} must be {valid}, not {shown(self.values[key])}")
+        return ImagingError(BAD_OPTION, f"{self.where}.{key} must be {valid}, not {shown(self.values[key])}")
 
 
 def shown(value: object) -> str:

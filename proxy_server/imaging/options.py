@@ -13,7 +13,7 @@ from enum import StrEnum
 import attrs
 
 from .colors import BLACK, Color
-from .errors import BAD_OPTION, BAD_REQUEST, ImagesError
+from .errors import BAD_OPTION, BAD_REQUEST, ImagingError
 from .fields import Fields, shown
 
 # Cloudflare's limit for a side of an image. It also keeps every size below what WebP (16,383) and libvips can
@@ -182,15 +182,15 @@ Operation = Transform | Draw
 
 
 def parse_operations(operations: Sequence[object], images: int) -> list[Operation]:
-    """The operations on `images` images, in order. ImagesError names the first that is not valid."""
+    """The operations on `images` images, in order. ImagingError names the first that is not valid."""
     if len(operations) > MAX_OPERATIONS:
-        raise ImagesError(BAD_OPTION, f"There are {len(operations)} operations; at most {MAX_OPERATIONS} are allowed")
+        raise ImagingError(BAD_OPTION, f"There are {len(operations)} operations; at most {MAX_OPERATIONS} are allowed")
     return [_parse_operation(f"transforms[{i}]", raw, images) for i, raw in enumerate(operations)]
 
 
 def _parse_operation(where: str, raw: object, images: int) -> Operation:
     if not isinstance(raw, Mapping):
-        raise ImagesError(BAD_REQUEST, f"{where} must be an object, not {shown(raw)}")
+        raise ImagingError(BAD_REQUEST, f"{where} must be an object, not {shown(raw)}")
     fields = Fields(where, raw)
     return _draw(fields, images) if "drawImageIndex" in raw else _transform(fields, images)
 
@@ -198,7 +198,7 @@ def _parse_operation(where: str, raw: object, images: int) -> Operation:
 def _image(fields: Fields, key: str, images: int) -> int:
     index = fields.integer(key, 0, images - 1)
     if index is None:
-        raise ImagesError(BAD_REQUEST, f"{fields.where} lacks {key}, the number of the image to work on")
+        raise ImagingError(BAD_REQUEST, f"{fields.where} lacks {key}, the number of the image to work on")
     return index
 
 
@@ -222,7 +222,7 @@ def _transform(fields: Fields, images: int) -> Transform:
         *("blur", "sharpen", "brightness", "contrast", "gamma", "saturation", "segment"),
     )
     if fields.choice("segment", _Segment) is not None:
-        raise ImagesError(
+        raise ImagingError(
             BAD_OPTION,
             f"{fields.where}.segment is not supported by this server: it needs Cloudflare's AI model",
         )
@@ -334,7 +334,7 @@ def _draw(fields: Fields, images: int) -> Draw:
     )
     for one, other in (("left", "right"), ("top", "bottom")):
         if fields.values.get(one) is not None and fields.values.get(other) is not None:
-            raise ImagesError(BAD_OPTION, f"{fields.where} sets both {one} and {other}; only one of them can be given")
+            raise ImagingError(BAD_OPTION, f"{fields.where} sets both {one} and {other}; only one of them can be given")
     return Draw(
         target=_image(fields, "targetImageIndex", images),
         overlay=_image(fields, "drawImageIndex", images),

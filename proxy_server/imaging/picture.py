@@ -13,7 +13,7 @@ import attrs
 import pyvips
 
 from .colors import Color
-from .errors import TOO_MANY_PIXELS, ImagesError
+from .errors import TOO_MANY_PIXELS, ImagingError
 from .geometry import Box, Size
 from .options import MAX_SIDE
 from .stopping import Stop
@@ -68,21 +68,21 @@ class Picture:
 def check_size(size: Size, frames: int = 1) -> None:
     """Refuse a size that no image may have, before any pixel of it exists."""
     if size.width < 1 or size.height < 1:
-        raise ImagesError(TOO_MANY_PIXELS, "The image has width or height of size 0")
+        raise ImagingError(TOO_MANY_PIXELS, "The image has width or height of size 0")
     if max(size.width, size.height) > MAX_SIDE:
-        raise ImagesError(
+        raise ImagingError(
             TOO_MANY_PIXELS,
             f"The image is too large: {size.width}x{size.height}, but the maximum dimension is {MAX_SIDE}",
         )
     if frames > MAX_FRAMES:
-        raise ImagesError(TOO_MANY_PIXELS, f"The animation has {frames} frames, but at most {MAX_FRAMES} are allowed")
+        raise ImagingError(TOO_MANY_PIXELS, f"The animation has {frames} frames, but at most {MAX_FRAMES} are allowed")
     check_pixels(size.width * size.height * frames)
 
 
 def check_pixels(pixels: int) -> None:
     """Refuse more pixels than one request may hold, in all frames of all its images."""
     if pixels > MAX_PIXELS:
-        raise ImagesError(
+        raise ImagingError(
             TOO_MANY_PIXELS,
             f"The images of this request have {pixels} pixels in all frames together, "
             f"but the maximum allowed is {MAX_PIXELS}",

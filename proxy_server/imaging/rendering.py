@@ -14,7 +14,7 @@ import pyvips
 
 from .drawing import drawn
 from .encoding import Output, Rendered, encode, parse_output
-from .errors import BAD_REQUEST, CONSUMED, ImagesError
+from .errors import BAD_REQUEST, CONSUMED, ImagingError
 from .options import Draw, Operation, Transform, parse_operations
 from .picture import Picture, check_pixels, check_size
 from .sources import Encoded, decode, read_header
@@ -38,12 +38,12 @@ def render(
     runtime sends it in the form field `transforms`: `{"imageIndex": 0, "width": 256}` changes an image, and
     `{"drawImageIndex": 1, "targetImageIndex": 0, "bottom": 5}` draws one on another, which uses it up.
 
-    Blocks while it computes: on an event loop, call it in a worker thread. Raises ImagesError, and nothing else
-    unless another thread asks it to `stop`: then StoppedError, or an ImagesError about what could not be finished.
+    Blocks while it computes: on an event loop, call it in a worker thread. Raises ImagingError, and nothing else
+    unless another thread asks it to `stop`: then StoppedError, or an ImagingError about what could not be finished.
     """
     encoding = parse_output(output)
     if not 1 <= len(sources) <= MAX_SOURCES:
-        raise ImagesError(BAD_REQUEST, f"There are {len(sources)} images; 1 to {MAX_SOURCES} are allowed")
+        raise ImagingError(BAD_REQUEST, f"There are {len(sources)} images; 1 to {MAX_SOURCES} are allowed")
     steps = parse_operations(operations, len(sources))
     _check_order(steps)
     parts = [(number, part) for number, step in enumerate(steps) for part in _parts(step)]
@@ -53,7 +53,7 @@ def render(
         try:
             pictures.apply(number, part)
         except pyvips.Error as error:
-            raise ImagesError(BAD_REQUEST, f"transforms[{number}] failed in the image library", status=500) from error
+            raise ImagingError(BAD_REQUEST, f"transforms[{number}] failed in the image library", status=500) from error
     return encode(pictures.canvas, encoding, stop)
 
 
@@ -63,13 +63,13 @@ def _check_order(steps: Sequence[Operation]) -> None:
     for number, step in enumerate(steps):
         named = {step.target, step.overlay} if isinstance(step, Draw) else {step.target}
         if named & used:
-            raise ImagesError(
+            raise ImagingError(
                 CONSUMED,
                 f"transforms[{number}] uses an image that is already drawn; an image can be drawn once",
             )
         if isinstance(step, Draw):
             if step.overlay in (0, step.target):
-                raise ImagesError(BAD_REQUEST, f"transforms[{number}] draws the canvas, or an image on itself")
+                raise ImagingError(BAD_REQUEST, f"transforms[{number}] draws the canvas, or an image on itself")
             used.add(step.overlay)
 
 
@@ -131,7 +131,7 @@ def _open(where: str, source: object, *, animated: bool) -> Encoded | Text:
         return source
     if isinstance(source, bytes):
         return read_header(source, animated=animated)
-    raise ImagesError(BAD_REQUEST, f"{where} must be the bytes of an image or a text, not {type(source).__name__}")
+    raise ImagingError(BAD_REQUEST, f"{where} must be the bytes of an image or a text, not {type(source).__name__}")
 
 
 def _extent(source: Encoded | Text) -> Extent | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import attrs
 import pyvips
 
-from .errors import BROKEN_IMAGE, NOT_AN_IMAGE, TOO_MANY_BYTES, UNSUPPORTED_TYPE, ImagesError
+from .errors import BROKEN_IMAGE, NOT_AN_IMAGE, TOO_MANY_BYTES, UNSUPPORTED_TYPE, ImagingError
 from .geometry import Box, Size
 from .picture import RGBA, Picture, as_pixels, check_size, crop
 from .stopping import Stop
@@ -37,7 +37,7 @@ pyvips.cache_set_max(0)
 
 
 @attrs.frozen
-class ImageInfo:
+class Probed:
     """What `.info()` tells. For an SVG `format` alone is known.
 
     `format` is a MIME type, `file_size` in bytes; `width` and `height` in pixels as the image is shown, its
@@ -118,27 +118,27 @@ class Encoded:
         return self.size.width * self.size.height * self.frames
 
 
-def probe(data: bytes) -> ImageInfo:
+def probe(data: bytes) -> Probed:
     """What kind of image `data` is, and its size, from its header alone.
 
-    Raises ImagesError: 9402 too many bytes, 9412 not an image, 9516 a broken header, 9520 a kind of image
+    Raises ImagingError: 9402 too many bytes, 9412 not an image, 9516 a broken header, 9520 a kind of image
     that is not read.
     """
     kind = _recognise(data)
     if kind is None:
-        return ImageInfo(_SVG_MIME)
+        return Probed(_SVG_MIME)
     size = _shown_size(_open(kind, data))
-    return ImageInfo(kind.mime, len(data), size.width, size.height)
+    return Probed(kind.mime, len(data), size.width, size.height)
 
 
 def read_header(data: bytes, *, animated: bool) -> Encoded:
     """An image file, found fit to be decoded; of an animation all frames where `animated`, or the first.
 
-    Raises ImagesError as `probe` does, and 9412 for an SVG, 9413 for an image that is too large.
+    Raises ImagingError as `probe` does, and 9412 for an SVG, 9413 for an image that is too large.
     """
     kind = _recognise(data)
     if kind is None:
-        raise ImagesError(NOT_AN_IMAGE, "Conversion between SVG and raster formats is not supported")
+        raise ImagingError(NOT_AN_IMAGE, "Conversion between SVG and raster formats is not supported")
     header = _open(kind, data)
     frames = _int_field(header, "n-pages", 1) if animated and kind.animates else 1
     size = Size(header.width, header.height)
@@ -147,12 +147,12 @@ def read_header(data: bytes, *, animated: bool) -> Encoded:
 
 
 def decode(encoded: Encoded, stop: Stop) -> Picture:
-    """The pixels of an image, upright and in sRGB. ImagesError 9516: it is corrupt or cut short."""
+    """The pixels of an image, upright and in sRGB. ImagingError 9516: it is corrupt or cut short."""
     kind = encoded.kind
     try:
         return _decode(encoded, stop).rendered(stop)
     except pyvips.Error as error:
-        raise ImagesError(
+        raise ImagingError(
             BROKEN_IMAGE, f"The {kind.name} image is corrupt or cut short: it can't be decoded"
         ) from error
 
@@ -160,7 +160,7 @@ def decode(encoded: Encoded, stop: Stop) -> Picture:
 def _recognise(data: bytes) -> _Kind | None:
     """The kind of an image; None for an SVG."""
     if len(data) > MAX_IMAGE_BYTES:
-        raise ImagesError(TOO_MANY_BYTES, f"The image has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
+        raise ImagingError(TOO_MANY_BYTES, f"The image has {len(data)} bytes; at most {MAX_IMAGE_BYTES} are allowed")
     for signature, kind in _SIGNATURES:
         if signature.match(data):
             return kind
@@ -168,8 +168,8 @@ def _recognise(data: bytes) -> _Kind | None:
         return None
     for signature, name in _OTHER_SIGNATURES:
         if signature.match(data):
-            raise ImagesError(UNSUPPORTED_TYPE, f"Unsupported image type {name}, expected one of: {_ACCEPTED}")
-    raise ImagesError(NOT_AN_IMAGE, f"The input is not an image, expected one of: {_ACCEPTED}")
+            raise ImagingError(UNSUPPORTED_TYPE, f"Unsupported image type {name}, expected one of: {_ACCEPTED}")
+    raise ImagingError(NOT_AN_IMAGE, f"The input is not an image, expected one of: {_ACCEPTED}")
 
 
 def _open(kind: _Kind, data: bytes, **options: int) -> pyvips.Image:
@@ -179,7 +179,7 @@ def _open(kind: _Kind, data: bytes, **options: int) -> pyvips.Image:
         # pass.
         return kind.load(data, fail_on="error", **options)
     except pyvips.Error as error:
-        raise ImagesError(BROKEN_IMAGE, f"The {kind.name} image is corrupt or cut short: no header") from error
+        raise ImagingError(BROKEN_IMAGE, f"The {kind.name} image is corrupt or cut short: no header") from error
 
 
 def _decode(encoded: Encoded, stop: Stop) -> Picture:

@@ -13,7 +13,7 @@ import attrs
 import pyvips
 
 from .colors import BLACK
-from .errors import BROKEN_IMAGE, ImagesError
+from .errors import BROKEN_IMAGE, ImagingError
 from .fields import Fields
 from .geometry import Size
 from .picture import Picture, as_pixels, check_size
@@ -53,7 +53,7 @@ class Text:
 def rasterize(text: Text, stop: Stop) -> Picture:
     """The text as a picture, as large as it needs.
 
-    ImagesError: an option is not valid, or nothing of the text can be seen.
+    ImagingError: an option is not valid, or nothing of the text can be seen.
     """
     fields = Fields("text", attrs.asdict(text))
     points = fields.number("size", 1, MAX_POINTS) or DEFAULT_POINTS
@@ -64,7 +64,7 @@ def rasterize(text: Text, stop: Stop) -> Picture:
         # The content is text: without escaping, Pango takes it as its markup.
         mask = pyvips.Image.text(html.escape(text.content, quote=False), font=font, dpi=_PIXELS_PER_INCH)
     except pyvips.Error as error:
-        raise ImagesError(
+        raise ImagingError(
             BROKEN_IMAGE, "The text can't be drawn: nothing of it is visible, or this machine has no fonts"
         ) from error
     check_size(Size(mask.width, mask.height))

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import pyvips
 
 from .colors import WHITE, Color
-from .errors import TOO_MANY_PIXELS, ImagesError
+from .errors import TOO_MANY_PIXELS, ImagingError
 from .geometry import Box, Size, crop_window, grow, plan_fit, trim_box
 from .options import Border, BorderTrim, Flip, Focus, Gravity, Transform, Trim
 from .picture import RGB, RGBA, Picture, as_pixels, check_size, crop, surround, underlay
@@ -49,7 +49,7 @@ _Change = Callable[[pyvips.Image], pyvips.Image]
 
 
 def transformed(picture: Picture, options: Transform) -> Picture:
-    """The picture with `options` applied. ImagesError 9413: it gets too large, or nothing of it is left."""
+    """The picture with `options` applied. ImagingError 9413: it gets too large, or nothing of it is left."""
     if options.trim is not None:
         picture = _trim(picture, options.trim)
     picture = picture.map(lambda frame: _turn(frame, options.flip, options.rotate))
@@ -69,7 +69,7 @@ def _trim(picture: Picture, trim: Trim) -> Picture:
         picture = picture.map(lambda frame: crop(frame, box))
     kept = trim_box(picture.size, trim)
     if kept.width < 1 or kept.height < 1:
-        raise ImagesError(TOO_MANY_PIXELS, "The image has width or height of size 0: trim leaves nothing of it")
+        raise ImagingError(TOO_MANY_PIXELS, "The image has width or height of size 0: trim leaves nothing of it")
     return picture.map(lambda frame: crop(frame, kept))
 
 

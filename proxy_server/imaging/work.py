@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from .errors import TOO_MANY_PIXELS, ImagesError
+from .errors import TOO_MANY_PIXELS, ImagingError
 from .geometry import Size, plan_fit, trim_box
 from .options import Draw, Operation, Transform
 from .picture import check_size
@@ -58,13 +58,13 @@ class Budget:
     def charge(self, number: int, step: Operation, extent: Extent) -> Extent | None:
         """Take off what the operation `number` costs on an image. Returns the image's extent after it, if it is known.
 
-        ImagesError 9413: more work than is left, or the image gets larger than an image may be.
+        ImagingError 9413: more work than is left, or the image gets larger than an image may be.
         """
         after, stages = _draw(extent.size) if isinstance(step, Draw) else _transform(extent.size, step)
         each = sum(stage.size.width * stage.size.height * stage.weight + _CHANGE for stage in stages)
         self._left -= each * extent.frames
         if self._left < 0:
-            raise ImagesError(
+            raise ImagingError(
                 TOO_MANY_PIXELS,
                 f"The operations of this request are too much work: they would take more than {MAX_WORK / 1e9:g} s, "
                 f"which transforms[{number}] exceeds; make the image smaller first, or ask for fewer operations",
@@ -76,7 +76,7 @@ class Budget:
 
 
 def check_work(extents: Mapping[int, Extent | None], steps: Sequence[tuple[int, Operation]]) -> None:
-    """Refuse numbered operations whose work on images of known size is too much. ImagesError as `Budget.charge`."""
+    """Refuse numbered operations whose work on images of known size is too much. ImagingError as `Budget.charge`."""
     budget = Budget()
     known = dict(extents)
     for number, step in steps:
