@@ -65,7 +65,6 @@ WAYS_AND_LOOPS: Final = [
 # Those rules of scenarios.mjs that are about a session, not about WebSocket.
 SCENARIOS: Final = (
     *(f"error: {kind}" for kind in ERRORS),
-    "large values",
     "errors as values",
     "options object",
     "nested stubs in arguments",
