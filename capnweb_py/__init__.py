@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from .client import connect, open_session
+from .codec import Codec, CodecError
 from .errors import LimitExceeded, ProtocolError, RemoteError, RpcError, SessionClosed
 from .options import Limits, SessionOptions
+from .process_session import open_process_session, stdio_session
 from .server import serve
 from .session import RpcSession, SessionStats
 from .standalone import deserialize, serialize
+from .stream_session import open_stream_session, serve_streams
 from .streams import WritableStream
 from .stub import RpcPromise, RpcStub
 from .target import RpcTarget
@@ -20,6 +23,8 @@ __all__ = [
     "UNDEFINED",
     "BigInt",
     "Blob",
+    "Codec",
+    "CodecError",
     "Headers",
     "LimitExceeded",
     "Limits",
@@ -42,7 +47,11 @@ __all__ = [
     "connect",
     "deserialize",
     "memory_pair",
+    "open_process_session",
     "open_session",
+    "open_stream_session",
     "serialize",
     "serve",
+    "serve_streams",
+    "stdio_session",
 ]

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+from .codec import Codec
 from .options import SessionOptions
 from .session import RpcSession
 from .stub import RpcStub
@@ -22,7 +23,7 @@ async def open_session(
     local_main: Any = None,
     options: SessionOptions | None = None,
     headers: Mapping[str, str] | None = None,
-    codec: str | None = None,
+    codec: str | Codec | None = None,
     ssl: ssl_module.SSLContext | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
@@ -43,7 +44,7 @@ async def open_session(
             sent.
         options: limits, and what is told of errors.
         headers: more headers for the opening request, such as "Authorization".
-        codec: "json", "cbor", or None for the best that both sides speak.
+        codec: "json", "cbor", one of your own, or None for the best that both sides speak.
         ssl: the TLS settings of a wss:// connection; None for the system's.
         open_timeout: seconds that connecting may take; None for no limit.
         ping_interval: seconds between the pings that keep an idle connection alive and notice a dead one; None for
@@ -76,7 +77,7 @@ async def connect(
     local_main: Any = None,
     options: SessionOptions | None = None,
     headers: Mapping[str, str] | None = None,
-    codec: str | None = None,
+    codec: str | Codec | None = None,
     ssl: ssl_module.SSLContext | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,

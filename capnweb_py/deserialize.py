@@ -11,9 +11,10 @@ from __future__ import annotations
 import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
-from .bigints import parse_decimal
+from .bigints import fits_digits, parse_decimal
+from .codec import EncodingLevel
 from .delivery import Deliveries
 from .errors import LimitExceeded, ProtocolError, RpcError, remote_error
 from .hooks import ErrorHook, Hook, Path
@@ -22,13 +23,16 @@ from .payload import Located, Payload
 from .serialize import MAX_SAFE_INTEGER
 from .streams import WritableStream
 from .stub import make_promise, make_stub
-from .values import INVALID_DATE, UNDEFINED, TypedArray
+from .values import INVALID_DATE, UNDEFINED, BigInt, InvalidDate, TypedArray, Undefined
 from .web import ReadableStream
 
-__all__ = ["Deserializer", "Importer", "UnreadableValue", "read_path"]
+__all__ = ["DESERIALIZERS", "Deserializer", "Importer", "UnreadableValue", "read_path"]
 
 # What stands for itself in a message, whatever its value. Most of a record is, and it stays where it is.
 _PLAIN: Final = frozenset({str, bool, float, type(None)})
+
+# What more stands for itself at the level "structuredClonable".
+_NATIVE: Final = frozenset({BigInt, datetime, Undefined, InvalidDate})
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -64,9 +68,15 @@ class Importer(Protocol):
 
 
 class Deserializer:
-    """Reads the expressions of messages, one at a time."""
+    """Reads the expressions of messages, one at a time.
+
+    What a codec need not leave as it is may always come as its special form, and bytes as base64.
+    """
 
     __slots__ = ("_importer", "_limits", "_promises")
+
+    # Whether what JSON lacks may stand for itself.
+    _native: ClassVar[bool] = False
 
     def __init__(self, importer: Importer, limits: Limits) -> None:
         self._importer = importer
@@ -115,7 +125,9 @@ class Deserializer:
         if kind is str or kind is bool or expression is None:
             return expression
         if kind is int:
-            return expression if -MAX_SAFE_INTEGER <= expression <= MAX_SAFE_INTEGER else _as_double(expression)
+            if -MAX_SAFE_INTEGER <= expression <= MAX_SAFE_INTEGER:
+                return expression
+            return self._checked_bigint(BigInt(expression)) if self._native else _as_double(expression)
         if kind is float:
             return expression
         if kind is list:
@@ -127,6 +139,8 @@ class Deserializer:
             return read(self, expression, container, key, depth)
         if kind is dict:
             return self._entries(expression, depth)
+        if self._native and kind in _NATIVE:
+            return self._native_value(expression)
         raise ProtocolError(f"a message holds a value that is no expression: {_excerpt(expression)}")
 
     def _items(self, items: list[Any], depth: int) -> list[Any]:
@@ -155,6 +169,26 @@ class Deserializer:
         """What is in a value lies one level deeper, whatever it is: npm capnweb counts so when it sends and reads."""
         return LimitExceeded(f"the message nests deeper than max_depth = {self._limits.max_depth}")
 
+    def _native_value(self, value: Any) -> Any:
+        if type(value) is BigInt:
+            return self._checked_bigint(value)
+        if type(value) is not datetime:
+            return value
+        if value.utcoffset() is None:
+            raise ProtocolError(f"the codec has read a date without a time zone: {value}")
+        try:
+            return _EPOCH + (value - _EPOCH)
+        except OverflowError:
+            raise UnreadableValue(f"{value} is beyond the dates that Python has in UTC") from None
+
+    def _checked_bigint(self, value: BigInt) -> BigInt:
+        if not fits_digits(value, self._limits.max_bigint_digits):
+            raise self._too_many_digits()
+        return value
+
+    def _too_many_digits(self) -> LimitExceeded:
+        return LimitExceeded(f"a bigint has more than max_bigint_digits = {self._limits.max_bigint_digits} digits")
+
     # The special forms. Each is called with its whole expression, and where its value will sit.
 
     def _undefined(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
@@ -166,7 +200,7 @@ class Deserializer:
     def _bigint(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         digits = _field(form, 1, str)
         if len(digits) - digits.startswith("-") > self._limits.max_bigint_digits:
-            raise LimitExceeded(f"a bigint has more than max_bigint_digits = {self._limits.max_bigint_digits} digits")
+            raise self._too_many_digits()
         try:
             return parse_decimal(digits)
         except ValueError:
@@ -240,6 +274,18 @@ class Deserializer:
         self._promises.append((container, key, hook))
         return make_promise(hook)
 
+
+class _Clonable(Deserializer):
+    __slots__ = ()
+    _native = True
+
+
+# What reads what a codec has read, by its encoding level.
+DESERIALIZERS: Final[dict[EncodingLevel, type[Deserializer]]] = {
+    "jsonCompatible": Deserializer,
+    "jsonCompatibleWithBytes": Deserializer,
+    "structuredClonable": _Clonable,
+}
 
 _FORMS: Final[dict[str, Callable[[Deserializer, list[Any], Any, Any, int], Any]]] = {
     "undefined": Deserializer._undefined,

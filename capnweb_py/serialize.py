@@ -1,7 +1,8 @@
 """From Python values to expressions (protocol, section "Expressions"), in one pass.
 
-An expression is a tree of dict, list, str, int, float, bool, None and bytes; a codec writes it. What passes by
-reference goes through an `Exporter`, in practice a session: this file knows nothing of tables and messages.
+An expression is a tree of dict, list, str, int, float, bool, None and bytes; a codec writes it, and its encoding level
+may ask for no bytes, or for more types (see codec/). What passes by reference goes through an `Exporter`, in practice a
+session: this file knows nothing of tables and messages.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import traceback
 from collections.abc import AsyncIterable, Callable
 from datetime import UTC, datetime, timedelta
 from types import AsyncGeneratorType, GeneratorType
-from typing import Any, Final, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from .bigints import decimal_digits, fits_digits
+from .codec import EncodingLevel
+from .codec.json import base64_text
 from .errors import ErrorParts, describe_error
 from .hooks import Handle, Hook
 from .options import Limits
@@ -24,7 +27,7 @@ from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
 from .values import BigInt, InvalidDate, TypedArray, Undefined
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 
-__all__ = ["MAX_SAFE_INTEGER", "Exporter", "Serializer", "check_sendable", "stands_for_itself"]
+__all__ = ["MAX_SAFE_INTEGER", "SERIALIZERS", "Exporter", "Serializer", "check_sendable", "stands_for_itself"]
 
 # Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
 MAX_SAFE_INTEGER: Final = 2**53 - 1
@@ -81,7 +84,7 @@ class _Unsendable(TypeError):
 
 
 class Serializer:
-    """Writes one message's value.
+    """Writes one message's value, for a codec of the level "jsonCompatibleWithBytes".
 
     Args:
         exporter: where stubs, targets and functions go.
@@ -90,6 +93,10 @@ class Serializer:
     """
 
     __slots__ = ("_exported", "_exporter", "_holder", "_limits")
+
+    # Whether bytes stay bytes, and whether what JSON lacks stands for itself.
+    _raw_bytes: ClassVar[bool] = True
+    _native: ClassVar[bool] = False
 
     def __init__(self, exporter: Exporter, limits: Limits, holder: Payload | None = None) -> None:
         self._exporter = exporter
@@ -144,12 +151,12 @@ class Serializer:
     def _bigint(self, value: int, depth: int) -> Any:
         if not fits_digits(value, self._limits.max_bigint_digits):
             raise _Unsendable(f"the int has more digits than max_bigint_digits = {self._limits.max_bigint_digits}")
-        return ["bigint", decimal_digits(value)]
+        return BigInt(value) if self._native else ["bigint", decimal_digits(value)]
 
     def _float(self, value: float, depth: int) -> Any:
         # A subclass may say what it likes of itself, and is sent as the number that it is.
         number = value if type(value) is float else float.__float__(value)
-        if math.isfinite(number):
+        if math.isfinite(number) or self._native:
             return number
         return ["nan"] if number != number else ["inf"] if number > 0 else ["-inf"]
 
@@ -202,29 +209,38 @@ class Serializer:
         return self._dict(field_values(value), depth)
 
     def _undefined(self, value: Undefined, depth: int) -> Any:
-        return ["undefined"]
+        return value if self._native else ["undefined"]
 
     def _date(self, value: datetime, depth: int) -> Any:
         if value.utcoffset() is None:
             raise _Unsendable("a naive datetime cannot be sent: give it a time zone, such as datetime.UTC")
+        if self._native:
+            return self._utc(value)
         microseconds = (value - _EPOCH) // _MICROSECOND
         milliseconds, rest = divmod(microseconds, 1000)
         exact = microseconds / 1000
         # A double holds the microseconds of this age, not those of the year 9999, which would round into the next one.
         return ["date", exact if rest and round(exact * 1000) == microseconds else milliseconds]
 
+    def _utc(self, value: datetime) -> datetime:
+        try:
+            return _EPOCH + (value - _EPOCH)
+        except OverflowError:
+            raise _Unsendable("the datetime is beyond the dates that Python has in UTC") from None
+
     def _invalid_date(self, value: InvalidDate, depth: int) -> Any:
-        return ["date", None]
+        return value if self._native else ["date", None]
 
     def _bytes(self, value: Any, depth: int) -> Any:
-        return ["bytes", bytes(value)]
+        data = bytes(value)
+        return ["bytes", data if self._raw_bytes else base64_text(data)]
 
     def _typed_array(self, value: TypedArray, depth: int) -> Any:
-        return ["bytes", bytes(value.data), value.kind]
+        return [*self._bytes(value.data, depth), value.kind]
 
     def _buffer(self, value: Any, depth: int) -> Any:
         if type(value) is memoryview and value.format in ("B", "c"):
-            return ["bytes", value.tobytes()]
+            return self._bytes(value.tobytes(), depth)
         try:
             return self._typed_array(TypedArray.of(value), depth)
         except (TypeError, ValueError, BufferError) as error:
@@ -290,6 +306,23 @@ class Serializer:
     def _too_deep(self) -> _Unsendable:
         return _Unsendable(f"the value nests deeper than max_depth = {self._limits.max_depth}: does it contain itself?")
 
+
+class _WithoutBytes(Serializer):
+    __slots__ = ()
+    _raw_bytes = False
+
+
+class _Clonable(Serializer):
+    __slots__ = ()
+    _native = True
+
+
+# What writes for a codec, by its encoding level.
+SERIALIZERS: Final[dict[EncodingLevel, type[Serializer]]] = {
+    "jsonCompatible": _WithoutBytes,
+    "jsonCompatibleWithBytes": Serializer,
+    "structuredClonable": _Clonable,
+}
 
 _Writer = Callable[[Serializer, Any, int], Any]
 

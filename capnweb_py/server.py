@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import attrs
 
+from .codec import Codec
 from .options import SessionOptions
 from .serialize import check_sendable
 from .session import RpcSession
@@ -74,6 +75,7 @@ async def serve(
     port: int = 0,
     *,
     options: SessionOptions | None = None,
+    codecs: Sequence[Codec] = (),
     ssl: ssl_module.SSLContext | None = None,
     origins: Sequence[str | None] | None = None,
     open_timeout: float | None = 10,
@@ -91,6 +93,7 @@ async def serve(
         host: the address to listen on; "127.0.0.1" is reachable from this machine only.
         port: the port, or 0 for a free one: see `server.port`.
         options: limits, and what is told of errors.
+        codecs: codecs of your own, beside CBOR and JSON; a client gets one if it asks for its subprotocol.
         ssl: the TLS settings and certificate; None for no TLS.
         origins: the origins of web pages that may connect, None among them for clients that name none; by default all
             may.
@@ -111,6 +114,7 @@ async def serve(
             port,
             make_main,
             options,
+            codecs=codecs,
             ssl=ssl,
             origins=origins,
             open_timeout=open_timeout,

@@ -26,7 +26,7 @@ import attrs
 
 from .codec import JSON, Codec, CodecError
 from .delivery import Deliveries
-from .deserialize import Deserializer, UnreadableValue
+from .deserialize import DESERIALIZERS, UnreadableValue
 from .errors import LimitExceeded, ProtocolError, RpcError, SessionClosed, drop_tracebacks, text_of
 from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, PromiseHook
 from .imports import Import, ImportHook
@@ -35,7 +35,7 @@ from .loops import wait_settled
 from .metering import Meter
 from .options import SessionOptions
 from .payload import Payload
-from .serialize import Serializer, stands_for_itself
+from .serialize import SERIALIZERS, stands_for_itself
 from .streams import QueueReader, RemoteSink, Unread, WritableStream, WriteQueue, WriterHook, feed, pump
 from .stub import RpcStub, make_stub
 from .web import ReadableStream
@@ -140,6 +140,7 @@ class RpcSession:
         self._options = options or SessionOptions()
         self._limits = self._options.limits
         self._codec = codec
+        self._serializer = SERIALIZERS[codec.encoding_level]
         self._name = name
         self._local_main = local_main
         # Why the session ended; None while it lasts.
@@ -189,7 +190,7 @@ class RpcSession:
             self._meter,
             keep_tracebacks=self._options.on_send_error is not None,
         )
-        self._reader = Deserializer(self, self._limits)
+        self._reader = DESERIALIZERS[codec.encoding_level](self, self._limits)
         self._main = make_stub(_MainHook(self._imports[0]))
 
     # What applications use.
@@ -231,6 +232,13 @@ class RpcSession:
             await wait_settled(promise)
         if self._end is not None:
             raise SessionClosed(f"the session ended: {text_of(self._end)}") from self._end
+
+    async def wait_closed(self) -> None:
+        """Wait until the session has ended, on whichever side and for whatever reason: see `end`."""
+        if self._end is None:
+            ended = PromiseHook()
+            self._main.on_broken(lambda _error: ended.settle(DISPOSED))
+            await wait_settled(ended)
 
     def close(self) -> None:
         """End the session without a complaint. Pending calls fail with SessionClosed, exports are disposed."""
@@ -297,20 +305,25 @@ class RpcSession:
         self._decided = 0
         if not hurried:
             self._undecided = 0
-        for position, item in enumerate(outbox):
-            if item.__class__ is Import:
-                if hurried and not item.pulled and not item.pipelined:
-                    self._outbox = outbox[position:]
-                    break
-                for tree in self._write_call(item):
-                    messages.append(self._codec.encode(tree))
-            elif item.__class__ is tuple:
-                messages.append(item)
-            else:
-                message = self._codec.encode(item)
-                if item[0] == "resolve" or item[0] == "reject":
-                    self.answered_bytes += len(message[0])
-                messages.append(message)
+        try:
+            for position, item in enumerate(outbox):
+                if item.__class__ is Import:
+                    if hurried and not item.pulled and not item.pipelined:
+                        self._outbox = outbox[position:]
+                        break
+                    for tree in self._write_call(item):
+                        messages.append(self._codec.encode(tree))
+                elif item.__class__ is tuple:
+                    messages.append(item)
+                else:
+                    message = self._codec.encode(item)
+                    if item[0] == "resolve" or item[0] == "reject":
+                        self.answered_bytes += len(message[0])
+                    messages.append(message)
+        except Exception as error:  # the codec is the application's own, and the peers would lose count of their calls
+            _log.exception("%r cannot write a message", self)
+            self.abort(RpcError(f"the codec {self._codec.name!r} failed to write a message: {text_of(error)}"))
+            return messages + self.messages_to_send()  # which are the abort, if that can be written
         return messages
 
     def _resolve_exported(self) -> None:
@@ -570,7 +583,7 @@ class RpcSession:
             if stands_for_itself(value):
                 expression = value
             else:
-                expression = Serializer(self, self._limits, holder).write(value, "the result")
+                expression = self._serializer(self, self._limits, holder).write(value, "the result")
         except Exception as error:
             kind, expression = "reject", self._written_error(error)
         self._send([kind, export_id, expression])
@@ -582,7 +595,7 @@ class RpcSession:
     def _written_error(self, error: BaseException) -> Any:
         """The expression of an error, which can always be sent, if need be as another."""
         try:
-            return Serializer(self, self._limits).write(error)
+            return self._serializer(self, self._limits).write(error)
         except Exception:
             _log.exception("an error of the type %s could not be sent", type(error).__name__)
             return ["error", "Error", "an error occurred that could not be sent"]
@@ -802,7 +815,7 @@ class RpcSession:
             values = arguments.value
             # Most calls carry a few texts and numbers. (Saves 0.9 of 6 us.)
             plain = all(map(stands_for_itself, values))
-            expression.append(values if plain else Serializer(self, self._limits).write_arguments(values))
+            expression.append(values if plain else self._serializer(self, self._limits).write_arguments(values))
         self._refer_to(target)
         return ImportHook(self._call(expression))
 
@@ -816,7 +829,7 @@ class RpcSession:
         if target is None:
             return hook.call(path, arguments), None
         self._check_imports()
-        written = Serializer(self, self._limits).write_arguments(arguments.value)
+        written = self._serializer(self, self._limits).write_arguments(arguments.value)
         message = self._codec.encode(["stream", ["pipeline", target.id, list(path), written]])
         entry = Import(self, self._next_import)
         self._next_import += 1

@@ -14,7 +14,7 @@ from .serialize import Serializer
 from .streams import WritableStream
 from .web import ReadableStream
 
-__all__ = ["deserialize", "serialize"]
+__all__ = ["NO_SESSION", "deserialize", "serialize"]
 
 _LIMITS: Final = Limits()
 
@@ -26,7 +26,7 @@ def serialize(value: Any) -> str:
         TypeError: if something in it cannot be sent, stubs, targets and functions included; the message says where it
             is.
     """
-    data, _ = JSON.encode(Serializer(_NO_SESSION, _LIMITS).write(value))
+    data, _ = JSON.encode(Serializer(NO_SESSION, _LIMITS).write(value))
     return data.decode()
 
 
@@ -42,7 +42,7 @@ def deserialize(text: str) -> Any:
     except CodecError as error:
         raise ProtocolError(str(error)) from None
     try:
-        return Deserializer(_NO_SESSION, _LIMITS).read(tree).value
+        return Deserializer(NO_SESSION, _LIMITS).read(tree).value
     except RecursionError:
         raise LimitExceeded("there is no room on Python's stack for what the value nests") from None
 
@@ -91,4 +91,5 @@ class _NoSession:
         return hook
 
 
-_NO_SESSION: Final = _NoSession()
+# For whoever reads or writes a tree alone.
+NO_SESSION: Final = _NoSession()

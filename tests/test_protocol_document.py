@@ -27,9 +27,14 @@ from proxying import SECRET, Reply, Wire, fetch, opener, proxy, websocket_scope,
 
 import capnweb_py
 from capnweb_py import Limits, RpcSession, SessionOptions, deserialize, open_session, serialize, serve
-from capnweb_py.codec import CBOR
+from capnweb_py.codec import CBOR, JSON, chosen_codec
+from capnweb_py.deserialize import DESERIALIZERS
+from capnweb_py.serialize import SERIALIZERS
+from capnweb_py.session import Message
+from capnweb_py.standalone import NO_SESSION
 from capnweb_py.transports.asgi import serve_websocket
 from capnweb_py.transports.driver import close_reason
+from capnweb_py.transports.framing import framing_named
 from capnweb_py.transports.websocket import subprotocols_for
 from proxy_server.app import ProxyApp
 from proxy_server.bindings import Declaration
@@ -47,7 +52,18 @@ pytestmark = pytest.mark.anyio
 DOCUMENT = Path(__file__).parent.parent / "protocol.md"
 
 # Fewer blocks than these mean that a part of the document has lost its examples.
-FLOORS = {"python": 2, "wire": 36, "value": 8, "cbor": 4, "subprotocols": 1, "close": 1, "http": 16, "control": 1}
+FLOORS = {
+    "python": 2,
+    "wire": 36,
+    "value": 8,
+    "cbor": 4,
+    "level": 2,
+    "framing": 2,
+    "subprotocols": 1,
+    "close": 1,
+    "http": 16,
+    "control": 1,
+}
 
 # What a value, or the outcome of a message, is said to be when it is an error: its class and its text.
 ERROR = re.compile(r"(TypeError|ProtocolError|LimitExceeded|UnreadableValue): (.*)")
@@ -270,7 +286,47 @@ def check_codec(data: bytes, binary: bool, arrow: str, tree: str) -> None:
         agree(CBOR.decode(data, binary), ast.literal_eval(tree))
 
 
+async def run_level(block: Block) -> None:
+    for line in block.lines:
+        with at(line):
+            level, _, rest = line.text.partition(": ")
+            value, arrow, tree = split(attrs.evolve(line, text=rest), "<->", "->", "<-")
+            if arrow != "<-":
+                written = SERIALIZERS[level](NO_SESSION, Limits()).write(eval(value, CLASSES))
+                agree(written, eval(tree, CLASSES))
+            if arrow != "->":
+                try:
+                    read = repr(DESERIALIZERS[level](NO_SESSION, Limits()).read(eval(tree, CLASSES)).value)
+                except capnweb_py.RpcError as error:
+                    read = f"{type(error).__name__}: {error}"
+                said = value if ERROR.fullmatch(value) else repr(eval(value, CLASSES))
+                assert read == said, f"it is {read}"
+
+
 # Blocks about connections.
+
+
+async def run_framing(block: Block) -> None:
+    for line in block.lines:
+        with at(line):
+            name, _, rest = line.text.partition(": ")
+            octets, arrow, said = split(attrs.evolve(line, text=rest), "<->", "->")
+            messages: list[Message] = []
+            framing = framing_named(name, Limits().max_message_size, JSON)
+            framing.feed(bytes.fromhex(octets))
+            try:
+                while (message := framing.next()) is not None:
+                    messages.append(message)
+            except capnweb_py.RpcError as error:
+                agree(f"{type(error).__name__}: {error}", said)
+                continue
+            assert not framing.within, "the bytes end inside a message"
+            agree(
+                ", ".join(f"binary {data.hex()}" if binary else f"text {data.decode()}" for data, binary in messages),
+                said,
+            )
+            if arrow == "<->":
+                agree(framing.write(messages).hex(), bytes.fromhex(octets).hex())
 
 
 async def run_subprotocols(block: Block) -> None:
@@ -278,7 +334,9 @@ async def run_subprotocols(block: Block) -> None:
         with at(line):
             left, arrow, right = split(line, "offers", "->")
             if arrow == "offers":
-                agree([str(name) for name in subprotocols_for(ast.literal_eval(left))], names_in(right))
+                choice = ast.literal_eval(left)
+                offers = subprotocols_for(None if choice is None else chosen_codec(choice))
+                agree([str(name) for name in offers], names_in(right))
             else:
                 agree(await chosen_of(names_in(left)) or "nothing", right)
 
@@ -462,6 +520,8 @@ RUNNERS: dict[str, Callable[[Block], Awaitable[None]]] = {
     "wire": run_wire,
     "value": run_value,
     "cbor": run_cbor,
+    "level": run_level,
+    "framing": run_framing,
     "subprotocols": run_subprotocols,
     "close": run_close,
     "http": run_http,
@@ -546,6 +606,11 @@ def test_every_link_leads_to_a_section() -> None:
         ("cbor", "82 01 02 -> [1, 3]"),
         ("cbor", "82 01 02"),
         ("cbor", "f6 -> ProtocolError: no"),
+        ("level", "structuredClonable: UNDEFINED -> ['undefined']"),
+        ("level", "jsonCompatible: b'a' <- ['bytes', 'YQ', 'Int8Array']"),
+        ("framing", "length: 01 00000001 30 -> text 1"),
+        ("framing", "length: 01 00000001 -> text 1"),
+        ("framing", "newline: 31 0d0a <-> text 1\r"),
         ("subprotocols", "capnweb.json -> capnweb.cbor"),
         ("subprotocols", "None offers nothing"),
         ("close", "session.close() -> 3000"),

@@ -27,6 +27,7 @@ class CborCodec:
 
     name = "cbor"
     subprotocol = "capnweb.cbor"
+    encoding_level: Final = "jsonCompatibleWithBytes"
 
     def encode(self, tree: Any) -> tuple[bytes, bool]:
         try:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from binascii import b2a_base64
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from .error import CodecError
 
-__all__ = ["JsonCodec", "encode_json"]
+__all__ = ["JsonCodec", "base64_text", "encode_json"]
 
 # Integers of at most this many characters hold every one that is exact in JavaScript; longer ones are read as doubles.
 _EXACT_CHARACTERS = 17
@@ -23,10 +23,10 @@ _EXACT_CHARACTERS = 17
 def encode_json(tree: Any) -> bytes:
     """The tree as JSON, in UTF-8."""
     try:
-        return orjson.dumps(tree, default=_base64)
+        return orjson.dumps(tree, default=base64_text)
     except TypeError:
         # ASCII escapes are the only way to write a lone surrogate.
-        return json.dumps(tree, default=_base64, separators=(",", ":"), allow_nan=False).encode("ascii")
+        return json.dumps(tree, default=base64_text, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def decode_lenient(data: bytes | str) -> Any:
@@ -42,6 +42,8 @@ class JsonCodec:
 
     name = "json"
     subprotocol = "capnweb.json"
+    # It is handed bytes, since what writes the text makes base64 of them on the way.
+    encoding_level: Final = "jsonCompatibleWithBytes"
 
     def encode(self, tree: Any) -> tuple[bytes, bool]:
         return encode_json(tree), False
@@ -55,7 +57,8 @@ class JsonCodec:
             return decode_lenient(data)
 
 
-def _base64(value: bytes) -> str:
+def base64_text(value: bytes) -> str:
+    """Bytes as they stand in JSON: base64 in the standard alphabet, without padding."""
     return b2a_base64(value, newline=False).rstrip(b"=").decode("ascii")
 
 

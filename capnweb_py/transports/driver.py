@@ -17,7 +17,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from ..codec import Codec
-from ..errors import text_of
+from ..errors import LimitExceeded, ProtocolError, text_of
 from ..loops import Loop, Spawn, beside, running_loop, task_set
 from ..options import SessionOptions
 from ..session import ABORTED, Message, RpcSession
@@ -42,7 +42,12 @@ class MessageStream(Protocol):
     """A connection that carries messages."""
 
     async def receive(self) -> Message:
-        """The next message. Raises StreamEnded when there will be none."""
+        """The next message.
+
+        Raises:
+            StreamEnded: when there will be none.
+            ProtocolError, LimitExceeded: if the peer breaks a rule of the stream; the session aborts for that reason.
+        """
 
     async def send(self, messages: list[Message]) -> None:
         """Send messages in order, waiting while the peer does not take them. Raises StreamEnded if it is gone."""
@@ -135,6 +140,8 @@ class StreamDriver(Driver):
         self._max_unsent = (options or SessionOptions()).limits.max_unsent
         # Set when the session has something to send, or has ended.
         self._awake = anyio.Event()
+        # Set when the session has ended. What it still has to say is not waited for without end.
+        self._ended = anyio.Event()
         # Set when the stream has taken everything.
         self._idle = anyio.Event()
         # Messages that the stream has not been given yet, and the answers among all that it has not taken, in bytes.
@@ -143,10 +150,13 @@ class StreamDriver(Driver):
 
     def wake(self) -> None:
         self._awake.set()
+        if self.session.closed:
+            self._ended.set()
 
     async def carry(self) -> None:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._read)
+            tasks.start_soon(self._give_up, tasks.cancel_scope)
             try:
                 await self._write()
             except StreamEnded as error:
@@ -160,12 +170,21 @@ class StreamDriver(Driver):
         self.session.congested = bool(self._unsent)
         self._unsent += self.session.messages_to_send()
 
+    async def _give_up(self, carrying: anyio.CancelScope) -> None:
+        """Stop carrying some time after the session's end: a peer that reads nothing must not hold up this side's."""
+        await self._ended.wait()
+        await anyio.sleep(CLOSE_TIMEOUT)
+        carrying.cancel()
+
     async def _read(self) -> None:
         while not self.session.closed:
             try:
                 data, binary = await self._stream.receive()
             except StreamEnded as error:
                 self.session.connection_lost(error.__cause__, str(error))
+                return
+            except (ProtocolError, LimitExceeded) as error:
+                self.session.abort(error)
                 return
             self.session.receive(data, binary)
             self._collect()

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from ..codec import Codec, codec_named
+from ..codec import Codec, chosen_codec
 from ..loops import Loop, Spawn, running_loop, task_set
 from ..options import SessionOptions
 from ..session import RpcSession
@@ -15,7 +15,7 @@ __all__ = ["MemoryPair", "memory_pair"]
 
 
 def memory_pair(
-    main_a: Any = None, main_b: Any = None, *, options: SessionOptions | None = None, codec: str = "json"
+    main_a: Any = None, main_b: Any = None, *, options: SessionOptions | None = None, codec: str | Codec = "json"
 ) -> MemoryPair:
     """Two connected sessions, without a socket.
 
@@ -29,12 +29,12 @@ def memory_pair(
         main_a: the main object of the first session, which the second one's `remote_main` stands for.
         main_b: the main object of the second.
         options: of both sessions.
-        codec: of both sessions, "json" or "cbor".
+        codec: of both sessions, "json", "cbor", or one of your own.
 
     Raises:
         ValueError: if there is no such codec.
     """
-    return MemoryPair(main_a, main_b, options, codec_named(codec))
+    return MemoryPair(main_a, main_b, options, chosen_codec(codec))
 
 
 class _Side:

@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.protocol import CLIENT, OPEN
 from websockets.typing import Origin, Subprotocol
 
-from ..codec import CODECS, JSON, Codec, codec_named
+from ..codec import CODECS, JSON, Codec, chosen_codec
 from ..errors import RpcError
 from ..loops import beside, on_asyncio
 from ..options import SessionOptions
@@ -33,26 +33,26 @@ from .websocket_asyncio import SessionClientConnection, SessionServerConnection,
 __all__ = ["Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
 
 
-def subprotocols_for(codec: str | None) -> list[Subprotocol]:
+def subprotocols_for(codec: Codec | None) -> list[Subprotocol]:
     """What a client offers for a choice of codec: nothing means JSON, and None leaves the choice to the server."""
     if codec is None:
         # JSON first: a server that does not look takes the first, as `ws` for Node does.
         return [Subprotocol(choice.subprotocol) for choice in reversed(CODECS)]
-    choice = codec_named(codec)
-    return [] if choice is JSON else [Subprotocol(choice.subprotocol)]
+    return [] if codec is JSON else [Subprotocol(codec.subprotocol)]
 
 
-def select_subprotocol(offered: Sequence[str]) -> Subprotocol | None:
-    """What a server chooses of a client's offers: the best codec, or None, which means JSON."""
-    for choice in CODECS:
+def select_subprotocol(offered: Sequence[str], codecs: Sequence[Codec] = CODECS) -> Subprotocol | None:
+    """What a server chooses of a client's offers: the first codec of its own that is there, or None, which means
+    JSON."""
+    for choice in codecs:
         if choice.subprotocol in offered:
             return Subprotocol(choice.subprotocol)
     return None
 
 
-def codec_of(subprotocol: str | None) -> Codec:
+def codec_of(subprotocol: str | None, codecs: Sequence[Codec] = CODECS) -> Codec:
     """The codec of a connection."""
-    return next((codec for codec in CODECS if codec.subprotocol == subprotocol), JSON)
+    return next((codec for codec in codecs if codec.subprotocol == subprotocol), JSON)
 
 
 @asynccontextmanager
@@ -62,7 +62,7 @@ async def open_websocket(
     options: SessionOptions | None,
     *,
     headers: Mapping[str, str] | None,
-    codec: str | None,
+    codec: str | Codec | None,
     ssl: ssl_module.SSLContext | None,
     open_timeout: float | None,
     ping_interval: float | None,
@@ -70,9 +70,10 @@ async def open_websocket(
 ) -> AsyncIterator[RpcSession]:
     """Connect to a server and run a session. The arguments are those of `connect`."""
     limits = (options or SessionOptions()).limits
+    chosen = None if codec is None else chosen_codec(codec)
     settings: dict[str, Any] = {
         "additional_headers": headers,
-        "subprotocols": subprotocols_for(codec) or None,
+        "subprotocols": subprotocols_for(chosen) or None,
         "compression": None,
         "max_size": limits.max_message_size,
         "open_timeout": open_timeout,
@@ -85,10 +86,13 @@ async def open_websocket(
         connecting = _connecting(url, limits.max_unsent, settings)
         connection = await connecting.__aenter__()
     try:
-        if codec is not None and codec_of(connection.subprotocol).name != codec:
-            raise RpcError(f"{_shown(url)} does not speak the codec {codec!r}; leave the choice open with codec=None")
+        agreed = codec_of(connection.subprotocol, CODECS if chosen is None else (chosen,))
+        if chosen is not None and agreed is not chosen:
+            raise RpcError(
+                f"{_shown(url)} does not speak the codec {chosen.name!r}; leave the choice open with codec=None"
+            )
         driver = _driver(connection, options)
-        async with run_session(driver, local_main, options, codec_of(connection.subprotocol), _shown(url)) as session:
+        async with run_session(driver, local_main, options, agreed, _shown(url)) as session:
             if ping_interval is not None:
                 driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
             yield session
@@ -194,6 +198,7 @@ async def listen(
     main: Callable[[], Any],
     options: SessionOptions | None,
     *,
+    codecs: Sequence[Codec],
     ssl: ssl_module.SSLContext | None,
     origins: Sequence[str | None] | None,
     open_timeout: float | None,
@@ -203,11 +208,12 @@ async def listen(
     """Listen, and run a session with a main object of its own for each client. The arguments are those of `serve`."""
     limits = (options or SessionOptions()).limits
     sessions: set[RpcSession] = set()
+    spoken = (*map(chosen_codec, codecs), *CODECS)
 
     async def handle(connection: Any) -> None:
         name = f"from {connection.remote_address}"
         driver = _driver(connection, options)
-        async with run_session(driver, main(), options, codec_of(connection.subprotocol), name) as session:
+        async with run_session(driver, main(), options, codec_of(connection.subprotocol, spoken), name) as session:
             sessions.add(session)
             if ping_interval is not None:
                 driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
@@ -220,7 +226,7 @@ async def listen(
         "host": host,
         "ssl": ssl,
         "origins": None if origins is None else [None if origin is None else Origin(origin) for origin in origins],
-        "select_subprotocol": lambda _connection, offered: select_subprotocol(offered),
+        "select_subprotocol": lambda _connection, offered: select_subprotocol(offered, spoken),
         "compression": None,
         "max_size": limits.max_message_size,
         "open_timeout": open_timeout,

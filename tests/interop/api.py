@@ -14,6 +14,7 @@ import anyio
 
 from capnweb_py import RemoteError, RpcError, RpcPromise, RpcSession, RpcTarget
 from capnweb_py.server import Server
+from capnweb_py.stream_session import StreamServer
 
 from .values import VALUES, same
 
@@ -23,7 +24,7 @@ class World:
 
     def __init__(self) -> None:
         # The server, once it listens.
-        self.server: Server | None = None
+        self.server: Server | StreamServer | None = None
         self.mains: list[Api] = []
         self.kept: dict[str, Any] = {}
         self.disposals: Tally[str] = Tally()

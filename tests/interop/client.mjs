@@ -1,7 +1,9 @@
 // An npm capnweb client for the Python tests: node client.mjs URL [--cbor | --cbor-always] SCENARIO...
+// To tcp://HOST:PORT: node client.mjs URL [--level=LEVEL] [--framing=FRAMING] SCENARIO...
 // Runs each scenario (all, if none is named) on a session of its own and prints one line {"scenario", "ok", "detail", "stats"} for each.
 // `--list` prints the names. The scenarios themselves are in scenarios.mjs.
-import { CBOR_PROTOCOL, connect } from "./wire.mjs";
+import { CBOR_PROTOCOL, connect as connectSocket } from "./wire.mjs";
+import { connectStream } from "./bytestream.mjs";
 import { SCENARIOS } from "./scenarios.mjs";
 
 const SETTLING_TRIPS = 300;
@@ -35,6 +37,8 @@ async function withinDeadline(promise) {
   }
 }
 
+const connect = (url, options) => (url.startsWith("tcp:") ? connectStream : connectSocket)(url, options);
+
 async function run(url, name, options) {
   const scenario = SCENARIOS[name];
   const session = await connect(url, options);
@@ -64,5 +68,9 @@ if (flags.includes("--list")) {
 } else {
   const cbor = flags.some((flag) => flag.startsWith("--cbor"));
   const options = { protocols: cbor ? [CBOR_PROTOCOL] : [], always: flags.includes("--cbor-always") };
+  for (const option of ["level", "framing"]) {
+    const flag = flags.find((flag) => flag.startsWith(`--${option}=`));
+    if (flag) options[option] = flag.split("=")[1];
+  }
   for (const name of names.length > 0 ? names : Object.keys(SCENARIOS)) console.log(JSON.stringify(await run(url, name, options)));
 }
