@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -103,18 +103,18 @@ async def _body_of(response: httpx2.Response, url: str, limits: Limits) -> bytes
             f"{shown(url)} answered the batch with {response.status_code} {response.reason_phrase}".rstrip() + said
         )
     body = bytearray()
-    async for chunk in response.aiter_bytes():
-        body += chunk
-        excess = past_size(len(body), limits)
-        if excess is not None:
-            raise excess
+    async with aclosing(response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            body += chunk
+            excess = past_size(len(body), limits)
+            if excess is not None:
+                raise excess
     return bytes(body)
 
 
 async def _start_of(response: httpx2.Response) -> bytes:
-    async for chunk in response.aiter_bytes(_REFUSAL_SIZE):
-        return chunk
-    return b""
+    async with aclosing(response.aiter_bytes(_REFUSAL_SIZE)) as chunks:
+        return await anext(chunks, b"")
 
 
 def _told(error: Exception) -> str:
