@@ -174,8 +174,8 @@ def asgi_app(main: Any, options: SessionOptions | None = None, *, allowed_origin
             instance is shared by all of them, and its `dispose` is called when the server ends the application's
             lifespan (which Starlette does not tell those that it mounts).
         options: limits, and what is told of errors.
-        allowed_origins: more origins of web pages that may use it, as in "https://app.example", or "*" for all. Their
-            batches are answered with the headers that CORS wants. Pages send no cookies of this server's with them.
+        allowed_origins: more origins of web pages that may use it, as in ["https://app.example"]; ["*"] is all of them.
+            Their batches are answered with the headers that CORS wants, but for those that would let them send cookies.
 
     Raises:
         TypeError: if `main` cannot be served: its class is no RpcTarget.

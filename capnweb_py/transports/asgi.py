@@ -28,6 +28,9 @@ _FOREIGN: Final = "web pages of this origin may not use this server: see allowed
 # What a page of any origin is allowed to be of.
 _ANY: Final = "*"
 
+# As many digits of a length as any has that is not absurd.
+_LENGTH_DIGITS: Final = 20
+
 # How many seconds a browser need not ask again whether a page may send its request: two hours, the most that Chromium
 # remembers.
 _PREFLIGHT_AGE: Final = b"7200"
@@ -92,7 +95,7 @@ class RpcApp:
         elif self._is_foreign(scope):
             await send_text(send, 403, _FOREIGN)
         elif preflight:
-            await send_body(send, 204, b"", [*self._cors(scope), *_preflight(scope)])
+            await send_body(send, 200, b"", [*self._cors(scope), *_preflight(scope)])
         else:
             await self._batch(scope, receive, send)
 
@@ -105,17 +108,18 @@ class RpcApp:
             return
         if body is None:
             return
+        main = self._make_main()
         answer: bytes | None = None
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_cancel_when_left, receive, tasks.cancel_scope)
-            answer = await answer_batch(body, self._make_main(), self._options)
+            answer = await answer_batch(body, main, self._options)
             tasks.cancel_scope.cancel()
         if answer is not None:
             await send_body(send, 200, answer, self._cors(scope))
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body of a request; None if the client leaves before its end. Raises LimitExceeded."""
-        announced = header(scope, b"content-length") or ""
+        announced = (header(scope, b"content-length") or "")[:_LENGTH_DIGITS]
         self._check_size(int(announced) if announced.isdecimal() else 0)
         body = bytearray()
         while True:

@@ -71,7 +71,7 @@ class BatchDriver(Driver):
         Raises:
             RpcError: if the batch fails.
         """
-        if self._due.is_set() or not self.session.has_calls:
+        if self._due.is_set() or self.session.closed or not self.session.has_calls:
             return
         self._due.set()
         await self._over.wait()
@@ -83,12 +83,15 @@ class BatchDriver(Driver):
             with self._scope:
                 await self._due.wait()
                 await self._exchange()
-                self._over.set()
+                self._conclude()
                 # What the answer has set off on this side goes on to the end of the session.
                 await anyio.sleep_forever()
         finally:
-            self._failure = self._failure or self.session.end
-            self._over.set()
+            self._conclude()
+
+    def _conclude(self) -> None:
+        self._failure = self._failure or self.session.end
+        self._over.set()
 
     async def _exchange(self) -> None:
         late = SessionClosed(_LATE)

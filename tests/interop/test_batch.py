@@ -213,7 +213,9 @@ async def test_dup_and_dispose(node_batch_url: str) -> None:
 async def test_an_abort_of_the_server_fails_the_batch(node_batch_url: str) -> None:
     options = SessionOptions(limits=Limits(max_bigint_digits=20_000))
     async with batch(node_batch_url, options) as to:
-        with pytest.raises(RpcError, match=r"^http://127.0.0.1:\d+ answered the batch with 500 Internal Server Error: "):
+        with pytest.raises(
+            RpcError, match=r"^http://127.0.0.1:\d+ answered the batch with 500 Internal Server Error: "
+        ):
             await to.api.echo(10**17_000)
 
 
