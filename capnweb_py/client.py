@@ -136,7 +136,8 @@ async def http_batch(
     of the block, what was called and never awaited is sent too, unless an exception ends it.
 
     What the server returns by reference can be used within the batch, not after it. It can call functions and targets
-    that it is handed only if it waits for no answer.
+    that it is handed only if it waits for no answer. Streams travel whole: one that is passed is read to its end before
+    the request is sent, so it must not wait for the answer.
 
     Args:
         url: http:// or https://, where the server takes batches.
@@ -159,6 +160,6 @@ async def http_batch(
     limits = (options or SessionOptions()).limits
     post = poster(url, limits, headers=headers, ssl=ssl, open_timeout=open_timeout, client=client)
     driver = BatchDriver(post, limits)
-    async with running(driver, BatchSession(driver, None, options, name=shown(url))) as session:
+    async with running(driver, BatchSession(driver, None, options, shown(url))) as session:
         yield session.remote_main
         await driver.send_unawaited()

@@ -41,7 +41,7 @@ class Limits:
         max_unread: bytes of chunks that the peer has written into streams and nobody has read; the write that passes it
             fails, and its stream ends.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
-        max_batch_size: bytes of the body of one HTTP batch: of a request at the server, of a response on both sides.
+        max_batch_size: bytes of the body of one HTTP batch, request or response, read or written.
         max_batch_messages: lines of that body.
     """
 

@@ -24,6 +24,7 @@ from capnweb_py import (
     RpcTarget,
     SessionClosed,
     SessionOptions,
+    WritableStream,
     http_batch,
     http_batch_response,
 )
@@ -111,8 +112,54 @@ class Api(RpcTarget):
     def tell(self, callback: Any) -> dict[str, Any]:
         return {"result": callback(1)}
 
+    async def count_to(self, end: int) -> AsyncIterator[int]:
+        for number in range(end):
+            await anyio.lowlevel.checkpoint()
+            yield number
+
+    def numbers(self, end: int) -> AsyncIterator[int]:
+        return self.count_to(end)
+
+    async def without_end(self) -> AsyncIterator[str]:
+        while True:
+            yield "x" * 1000
+
+    def endless(self) -> AsyncIterator[str]:
+        return self.without_end()
+
+    async def add_up(self, numbers: Any) -> int:
+        return sum([number async for number in numbers])
+
+    def sink(self) -> WritableStream:
+        return WritableStream(Sink(self.journal))
+
+    async def pour(self, stream: Any) -> str:
+        async with stream:
+            for number in range(3):
+                await stream.write(number)
+        return "poured"
+
     def dispose(self) -> None:
         self.disposed += 1
+
+
+class Sink:
+    """What arrives in a stream, and how it ends."""
+
+    def __init__(self, journal: list[Any]) -> None:
+        self.journal = journal
+        self.ended = anyio.Event()
+
+    async def write(self, chunk: Any) -> None:
+        self.journal.append(chunk)
+
+    async def aclose(self) -> None:
+        self.journal.append("closed")
+        self.ended.set()
+
+    async def abort(self, error: BaseException) -> None:
+        self.journal.append(str(error))
+        self.ended.set()
 
 
 def call(name: str, *arguments: Any, target: int = 0, kind: str = "stream") -> list[Any]:
@@ -305,7 +352,7 @@ async def test_answers_are_bounded() -> None:
     *said, abort = await answers(Api, *asked, limits=Limits(max_batch_size=10_000))
     assert abort == [
         "abort",
-        ["error", "LimitExceeded", "the answers to a batch have more than max_batch_size = 10000 bytes"],
+        ["error", "LimitExceeded", "a batch has more than max_batch_size = 10000 bytes to send"],
     ]
     assert len(lines(*said)) <= 10_000
 
@@ -333,6 +380,40 @@ async def test_a_batch_that_is_cancelled_cancels_its_calls() -> None:
         await api.waiting.wait()
         tasks.cancel_scope.cancel()
     assert api.journal == ["cancelled"]
+
+
+async def test_a_stream_of_the_server_travels_whole() -> None:
+    assert await answers(Api, call("numbers", 3)) == [
+        ["pipe"],
+        ["resolve", 1, ["readable", 1]],
+        *(["stream", ["pipeline", 1, ["write"], [number]]] for number in range(3)),
+        ["stream", ["pipeline", 1, ["close"], []]],
+        ["release", 1, 1],
+    ]
+
+
+async def test_a_stream_without_end_is_bounded() -> None:
+    *said, abort = await answers(Api, call("endless"), call("linger", 1), limits=Limits(max_batch_size=10_000))
+    assert abort[1][1] == "LimitExceeded"
+    assert len(lines(*said)) <= 10_000
+
+
+async def test_a_stream_of_the_client_is_read_as_far_as_it_came() -> None:
+    pipe = [["pipe"], ["stream", ["pipeline", 1, ["write"], [5]]], ["stream", ["pipeline", 1, ["write"], [6]]]]
+    end = ["stream", ["pipeline", 1, ["close"], []]]
+    said = await answers(Api, *pipe, end, call("add_up", ["readable", 1]))
+    assert ["resolve", 5, 11] in said
+    said = await answers(Api, *pipe, call("add_up", ["readable", 1]))
+    [refused] = [message for message in said if message[:2] == ["reject", 4]]
+    assert "cannot answer" in refused[2][2]
+
+
+async def test_a_stream_that_the_client_could_write_later_is_aborted() -> None:
+    api = Api()
+    [answer, *_] = await answers(api, call("sink"))
+    assert answer == ["resolve", 1, ["writable", -1]]
+    [ended] = api.journal
+    assert "cannot answer" in ended
 
 
 # The client.
@@ -678,6 +759,54 @@ async def test_a_promise_that_has_not_settled_fails_the_call_that_it_was_passed_
         assert await square == 4
         gate.set()
         assert await passed == "late"
+
+
+async def test_streams_travel_whole() -> None:
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(100):
+            await anyio.lowlevel.checkpoint()
+            yield number
+
+    server = Server()
+    sink = Sink([])
+    async with server.batch() as api:
+        total, counted, poured = api.add_up(numbers()), api.numbers(3), api.pour(WritableStream(sink))
+        assert await total == 4950
+        assert [number async for number in await counted] == [0, 1, 2]
+        assert await poured == "poured"
+        await sink.ended.wait()
+    assert sink.journal == [0, 1, 2, "closed"]
+    assert len(server.requests) == 1
+
+
+async def test_a_request_is_bounded() -> None:
+    async def without_end() -> AsyncIterator[str]:
+        while True:
+            yield "x" * 1000
+
+    server = Server()
+    async with server.batch(options=SessionOptions(limits=Limits(max_batch_size=10_000))) as api:
+        with pytest.raises(SessionClosed, match="more than max_batch_size = 10000 bytes to send") as caught:
+            await api.add_up(without_end())
+    assert isinstance(caught.value.__cause__, LimitExceeded)
+    async with server.batch(options=SessionOptions(limits=Limits(max_batch_size=10_000))) as api:
+        with pytest.raises(RpcError, match="more than max_batch_size = 10000 bytes to send"):
+            await api.echo("x" * 10_000)
+    assert not server.requests
+
+
+async def test_a_stream_that_breaks_off_fails_its_reader() -> None:
+    server = Server(
+        handler=answering(
+            200, '["pipe"]\n["stream",["pipeline",1,["write"],[7]]]\n["resolve",1,["readable",1]]\n["resolve",2,4]'
+        )
+    )
+    async with server.batch() as api:
+        promise, square = api.numbers(3), api.square(2)
+        assert await square == 4
+        stream = await promise
+        with pytest.raises(SessionClosed, match="the server ended the batch without"):
+            [number async for number in stream]
 
 
 async def test_headers_are_sent() -> None:

@@ -14,7 +14,6 @@ import anyio
 import anyio.lowlevel
 
 from ..batch_session import BatchSession
-from ..codec.json import JsonCodec
 from ..errors import LimitExceeded, RpcError, SessionClosed
 from ..options import Limits, SessionOptions
 from ..session import BATCH, Message
@@ -54,6 +53,8 @@ class BatchDriver(Driver):
         # Set when somebody waits for the batch, and when there is nothing left to wait for.
         self._due = anyio.Event()
         self._over = anyio.Event()
+        # Set when there is something more to send, before the batch is.
+        self._awake = anyio.Event()
         # Everything until the end of the session.
         self._scope = anyio.CancelScope()
         self._failure: BaseException | None = None
@@ -62,6 +63,7 @@ class BatchDriver(Driver):
         self._due.set()
 
     def wake(self) -> None:
+        self._awake.set()
         if self.session.closed:
             self._scope.cancel()
 
@@ -95,8 +97,10 @@ class BatchDriver(Driver):
 
     async def _exchange(self) -> None:
         late = SessionClosed(_LATE)
-        messages = self.session.last_messages(late)
         try:
+            messages = await self._messages(late)
+            if self.session.closed:
+                return  # there was too much of it
             body = await self._post(_joined(messages))
         except Exception as error:
             self._failure = error
@@ -105,6 +109,17 @@ class BatchDriver(Driver):
             await _take(self.session, body, self._limits)
             self.session.input_ended(SessionClosed(_UNANSWERED), late)
 
+    async def _messages(self, late: BaseException) -> list[Message]:
+        """All that there is to send, when the streams that are passed have come to their ends."""
+        session = self.session
+        session.pull_held()
+        messages = session.messages_to_send()
+        while session.pumping:
+            await self._awake.wait()
+            self._awake = anyio.Event()
+            messages += session.messages_to_send()
+        return messages + session.last_messages(late)
+
     async def close(self, code: int, reason: str) -> None:
         """There is no connection to close."""
 
@@ -112,8 +127,7 @@ class BatchDriver(Driver):
 async def answer_batch(body: bytes, main: Any, options: SessionOptions | None) -> bytes:
     """Run the session of a server to its end. Returns the body of the response."""
     driver = _AnsweringDriver(body, (options or SessionOptions()).limits)
-    codec = _BoundedJson(driver.limits.max_batch_size)
-    driver.session = BatchSession(driver, main, options, codec, "the client of a batch")
+    driver.session = BatchSession(driver, main, options, "the client of a batch")
     await driver.run()
     return _joined(driver.messages)
 
@@ -156,31 +170,11 @@ class _AnsweringDriver(Driver):
     def _collect(self) -> None:
         try:
             self.messages += self.session.messages_to_send()
-        except LimitExceeded as error:  # the codec's
-            self.session.abort(error)
-        if self.session.closed:
-            self.messages += self.session.messages_to_send()  # the reason
+        except LimitExceeded:  # there was too much of it
+            self.messages += self.session.messages_to_send()  # the reason of the abort
 
     async def close(self, code: int, reason: str) -> None:
         """There is no connection to close."""
-
-
-class _BoundedJson(JsonCodec):
-    """JSON, until all messages together have more bytes than a body may.
-
-    A peer could ask for one large result any number of times.
-    """
-
-    def __init__(self, max_size: int) -> None:
-        self._max_size = max_size
-        self._written = 0
-
-    def encode(self, tree: Any) -> tuple[bytes, bool]:
-        data, binary = super().encode(tree)
-        self._written += len(data) + 1
-        if self._written > self._max_size and tree[0] != "abort":
-            raise LimitExceeded(f"the answers to a batch have more than max_batch_size = {self._max_size} bytes")
-        return data, binary
 
 
 async def _take(
