@@ -20,7 +20,7 @@ from .imports import Import, ImportHook
 from .local import PayloadHook
 from .options import SessionOptions
 from .payload import Payload
-from .session import Host, Message, RpcSession, _Export
+from .session import Host, Message, RpcSession
 from .streams import WritableStream, WriterHook
 from .values import UNDEFINED
 
@@ -150,10 +150,6 @@ class BatchSession(RpcSession):
         if self._mute:
             assert self._late_error is not None, "it is set with the last messages"
             raise fresh(self._late_error)
-
-    def _try_answer(self, export_id: int, export: _Export, hook: Hook) -> None:
-        if not export.answered:
-            super()._try_answer(export_id, export, hook)
 
     def _run_streams(self) -> None:
         for stream_id, stream in self._to_run.items():

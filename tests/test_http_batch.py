@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -133,6 +132,11 @@ class Api(RpcTarget):
     def sink(self) -> WritableStream:
         return WritableStream(Sink(self.journal))
 
+    async def late_sink(self) -> WritableStream:
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        return self.sink()
+
     async def pour(self, stream: Any) -> str:
         async with stream:
             for number in range(3):
@@ -220,6 +224,12 @@ async def test_a_call_that_nobody_awaits_ends_before_the_answer() -> None:
     assert api.journal == ["slow", "slow is over", "slow"]
 
 
+async def test_a_batch_of_calls_that_nobody_awaits_ends_with_the_last() -> None:
+    api = Api()
+    assert await answers(api, call("linger", 1, kind="push")) == []
+    assert api.journal == [1, "1 is over"]
+
+
 async def test_a_call_that_waits_for_a_promise_of_this_side_ends_before_the_answer() -> None:
     class Waiting(Api):
         def later(self) -> RpcPromise:
@@ -258,6 +268,13 @@ async def test_a_client_cannot_be_waited_for() -> None:
     assert refused[2][2].startswith("a client that sent an HTTP batch cannot answer")
     [problems] = [message[2][0] for message in said if message[:2] == ["resolve", 2]]
     assert problems == [refused[2][2]] * 2
+
+
+async def test_a_call_of_the_client_that_waits_when_the_batch_ends_is_sent_without_being_pulled() -> None:
+    # It is made while the second half of the batch is still to be read, and written behind it.
+    said = await answers(Api, call("ask", ["export", -1]), *(["push", number] for number in range(40)))
+    assert said[:2] == [["push", ["pipeline", -1, [], [1]]], ["release", 1, 1]]
+    assert not [message for message in said if message[0] in ("stream", "pull")]
 
 
 async def test_a_promise_that_the_client_never_resolved_fails_its_call() -> None:
@@ -408,9 +425,10 @@ async def test_a_stream_of_the_client_is_read_as_far_as_it_came() -> None:
     assert "cannot answer" in refused[2][2]
 
 
-async def test_a_stream_that_the_client_could_write_later_is_aborted() -> None:
+@pytest.mark.parametrize("method", ["sink", "late_sink"])
+async def test_a_stream_that_the_client_could_write_later_is_aborted(method: str) -> None:
     api = Api()
-    [answer, *_] = await answers(api, call("sink"))
+    [answer, *_] = await answers(api, call(method))
     assert answer == ["resolve", 1, ["writable", -1]]
     [ended] = api.journal
     assert "cannot answer" in ended
@@ -709,6 +727,21 @@ async def test_answers_have_limits(limits: Limits, reason: str) -> None:
     assert isinstance(caught.value, LimitExceeded) or isinstance(caught.value.__cause__, LimitExceeded)
 
 
+async def test_an_answer_without_end_is_not_read_to_its_end() -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            yield b"x" * 50
+
+    async def answer(_request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, content=chunks())
+
+    server = Server(handler=answer)
+    async with server.batch(options=SessionOptions(limits=Limits(max_batch_size=200))) as api:
+        with pytest.raises(LimitExceeded, match="larger than max_batch_size = 200"):
+            await api.square(1)
+
+
 async def test_a_function_is_called_by_the_answer() -> None:
     async def later(number: int) -> int:
         await anyio.lowlevel.checkpoint()
@@ -853,10 +886,3 @@ async def test_errors_keep_the_path_to_themselves() -> None:
             await api.square(1)
         assert "key" not in str(caught.value)
         assert "key" not in repr(api)
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left_to_collect() -> Iterator[None]:
-    """Garbage that complains, complains in the test that made it."""
-    yield
-    gc.collect()
