@@ -70,7 +70,6 @@ class BatchSession(RpcSession):
         Of all that somebody still holds, but for those that other calls are built on: they are on the way to something
         else, and their values come only if they have been awaited.
         """
-        self._release_collected()
         for item in self._outbox:
             if isinstance(item, Import) and item.hooks and not item.pipelined:
                 item.pulled = True
