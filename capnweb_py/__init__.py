@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .client import connect, open_session
+from .client import connect, http_batch, open_session
 from .codec import Codec, CodecError
 from .errors import LimitExceeded, ProtocolError, RemoteError, RpcError, SessionClosed
 from .options import Limits, SessionOptions
 from .process_session import open_process_session, stdio_session
-from .server import serve
+from .server import asgi_app, http_batch_response, serve
 from .session import RpcSession, SessionStats
 from .standalone import deserialize, serialize
 from .stream_session import open_stream_session, serve_streams
@@ -44,8 +44,11 @@ __all__ = [
     "TypedArray",
     "Url",
     "WritableStream",
+    "asgi_app",
     "connect",
     "deserialize",
+    "http_batch",
+    "http_batch_response",
     "memory_pair",
     "open_process_session",
     "open_session",

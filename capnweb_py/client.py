@@ -1,19 +1,28 @@
-"""Connecting to a peer: `connect` for its main object, `open_session` for the session around it."""
+"""Connecting to a peer: `connect` for its main object, `open_session` for the session around it, and `http_batch` for
+one request."""
 
 from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from .batch_session import BatchSession
 from .codec import Codec
 from .options import SessionOptions
 from .session import RpcSession
 from .stub import RpcStub
+from .transports.driver import running
+from .transports.http_batch import BatchDriver
+from .transports.http_post import poster
+from .transports.refusals import shown
 from .transports.websocket import open_websocket
 
-__all__ = ["connect", "open_session"]
+if TYPE_CHECKING:
+    import httpx2
+
+__all__ = ["connect", "http_batch", "open_session"]
 
 
 @asynccontextmanager
@@ -100,3 +109,57 @@ async def connect(
         ping_timeout=ping_timeout,
     ) as session:
         yield session.remote_main
+
+
+@asynccontextmanager
+async def http_batch(
+    url: str,
+    *,
+    options: SessionOptions | None = None,
+    headers: Mapping[str, str] | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    open_timeout: float | None = 10,
+    client: httpx2.AsyncClient | None = None,
+) -> AsyncIterator[RpcStub]:
+    """Make calls in one HTTP request, and yield the stub of the server's main object to make them on.
+
+        async with http_batch("http://127.0.0.1:8000/") as api:
+            user = api.get_user("ada")
+            greeting = api.greet(user.name)              # built on a result that is not here yet
+            friends = api.friends(user.id)
+            print(await greeting, await friends)         # one request
+
+    The request is sent when the first promise is awaited, with all that has been called by then, and with what the
+    tasks that are about to run call and await. Its response brings the values of all promises that are awaited, or
+    still held: of those that other calls are built on, as `user` here, only if they were awaited in that turn
+    (`asyncio.gather`, a task group). Later calls fail, and so does a promise whose value was not asked for. At the end
+    of the block, what was called and never awaited is sent too, unless an exception ends it.
+
+    What the server returns by reference can be used within the batch, not after it. It can call functions and targets
+    that it is handed only if it waits for no answer. Streams travel whole: one that is passed is read to its end before
+    the request is sent, so it must not wait for the answer.
+
+    Args:
+        url: http:// or https://, where the server takes batches.
+        options: limits, and what is told of errors.
+        headers: more headers for the request, such as "Authorization".
+        ssl: the TLS settings of https; None for the system's.
+        open_timeout: seconds that connecting may take; None for no limit. How long the answer may take is for the
+            caller to say, as with anyio.fail_after.
+        client: an httpx2.AsyncClient to send the request with, which keeps connections from one batch to the next, and
+            has its own `ssl` and timeouts. None for one of the batch's own.
+
+    Raises:
+        ImportError: if httpx2 is not installed: `pip install 'capnweb-py[batch]'`.
+        ValueError: if the URL is none.
+
+    What is awaited raises:
+        RpcError: if the server answers with a status that is no success: it names the status and the reason.
+        SessionClosed: if the server cannot be reached, or what is awaited is not in the batch.
+    """
+    limits = (options or SessionOptions()).limits
+    post = poster(url, limits, headers=headers, ssl=ssl, open_timeout=open_timeout, client=client)
+    driver = BatchDriver(post, limits)
+    async with running(driver, BatchSession(driver, None, options, shown(url))) as session:
+        yield session.remote_main
+        await driver.send_unawaited()

@@ -68,6 +68,8 @@ class Deliveries:
         self._line: deque[_Call] = deque()
         # Calls that wait for an argument, wait in line, or run.
         self.in_progress = 0
+        # Called whenever that has become 0.
+        self.on_idle: Callable[[], object] | None = None
         self._closed = False
 
     def deliver(self, function: Any, arguments: Payload) -> Hook:
@@ -117,6 +119,7 @@ class Deliveries:
         # It waits no longer, and counts again if it goes on to run.
         self.in_progress -= 1
         promise.settle(self._begin(function, arguments.value) if error is None else ErrorHook(error))
+        self._notice_idle()
 
     def _begin(self, function: Any, arguments: list[Any]) -> Hook:
         if self._closed:
@@ -185,6 +188,11 @@ class Deliveries:
         if self._meter is not None:
             self._meter.renew()
         promise.settle(hook)
+        self._notice_idle()
+
+    def _notice_idle(self) -> None:
+        if not self.in_progress and self.on_idle is not None:
+            self.on_idle()
 
 
 def _nothing() -> None:

@@ -41,6 +41,8 @@ class Limits:
         max_unread: bytes of chunks that the peer has written into streams and nobody has read; the write that passes it
             fails, and its stream ends.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
+        max_batch_size: bytes of the body of one HTTP batch, request or response, read or written.
+        max_batch_messages: lines of that body.
     """
 
     max_message_size: int = _count(32 * 1024 * 1024)
@@ -52,6 +54,8 @@ class Limits:
     max_copied: int = _count(250_000)
     max_unread: int = _count(64 * 1024 * 1024)
     max_unsent: int = _count(8 * 1024 * 1024)
+    max_batch_size: int = _count(32 * 1024 * 1024)
+    max_batch_messages: int = _count(65_536)
 
 
 @attrs.frozen(kw_only=True)

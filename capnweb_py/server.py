@@ -1,4 +1,4 @@
-"""Serving an object to peers over WebSocket."""
+"""Serving an object to peers: over WebSocket, in HTTP batches, and as an ASGI application for both."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from .session import RpcSession
 from .stub import RpcStub
 from .target import RpcTarget, release, retain
 from .transports.address import url_host
+from .transports.asgi import RpcApp
+from .transports.http_batch import answer_batch
 from .transports.websocket import listen
 
-__all__ = ["Server", "main_factory", "serve"]
+__all__ = ["Server", "asgi_app", "http_batch_response", "main_factory", "serve"]
 
 
 @attrs.frozen
@@ -126,3 +128,57 @@ async def serve(
             yield Server(url, listening.port, listening.sessions)
     finally:
         release(main)
+
+
+async def http_batch_response(body: bytes, main: Any, options: SessionOptions | None = None) -> bytes:
+    """Answer a batch: the body of a POST request. Returns the body of the response, for the status 200.
+
+        async def rpc(request: HttpRequest) -> HttpResponse:                     # a view of Django
+            return HttpResponse(await http_batch_response(request.body, Api), content_type="text/plain")
+
+    It is there when every call has ended, with the answers that the client asked for. What is wrong with the batch is
+    said in the response, as the reason of an `abort`, behind the answers that were ready before. What the client was
+    handed is disposed by then, and calls that wait for an answer of the client's fail: there is no way back to it.
+
+    Which clients may call is for the caller to say, and how long they may take. Web pages of any origin can send such a
+    request with their user's cookies: `asgi_app` refuses those.
+
+    Args:
+        body: of the request.
+        main: what the client gets as its main object. A class or function is called for it; an instance stays the
+            caller's, and is not disposed.
+        options: limits, and what is told of errors.
+
+    Raises:
+        TypeError: if `main` cannot be served: its class is no RpcTarget.
+    """
+    make_main = main_factory(main)
+    retain(main)
+    return await answer_batch(body, make_main(), options)
+
+
+def asgi_app(main: Any, options: SessionOptions | None = None, *, allowed_origins: Collection[str] = ()) -> RpcApp:
+    """An ASGI application that serves an object over WebSocket, and in batches that are posted to it.
+
+        app = asgi_app(Api)                                             # uvicorn module:app
+        Starlette(routes=[Mount("/rpc", asgi_app(Api))])                # at /rpc/
+        fastapi.mount("/rpc", asgi_app(Api))
+
+    Web pages may use it that come from the same host, and those of `allowed_origins`; others get 403. Programs are no
+    pages, and may always. Any other method than POST gets 405, a body that is too large 413. What is wrong inside a
+    batch is said in its response, whose status is 200: see `http_batch_response`. When a client leaves, its calls are
+    cancelled.
+
+    Args:
+        main: what a client gets as its main object. A class or function is called for each session and each batch; an
+            instance is shared by all of them, and its `dispose` is called when the server ends the application's
+            lifespan (which Starlette does not tell those that it mounts).
+        options: limits, and what is told of errors.
+        allowed_origins: more origins of web pages that may use it, as in ["https://app.example"]; ["*"] is all of them.
+            Their batches are answered with the headers that CORS wants, but for those that would let them send cookies.
+
+    Raises:
+        TypeError: if `main` cannot be served: its class is no RpcTarget.
+        ValueError: if one of `allowed_origins` is no origin.
+    """
+    return RpcApp(main_factory(main), main, options, allowed_origins)

@@ -19,6 +19,7 @@ from typing import Any
 
 import anyio
 import attrs
+import httpx2
 import pytest
 import pyvips
 from anyio.abc import TaskGroup
@@ -26,7 +27,18 @@ from byhand import Peer, by_hand
 from proxying import SECRET, Reply, Wire, fetch, opener, proxy, websocket_scope, wired
 
 import capnweb_py
-from capnweb_py import Limits, RpcSession, SessionOptions, deserialize, open_session, serialize, serve
+from capnweb_py import (
+    Limits,
+    RpcSession,
+    SessionOptions,
+    asgi_app,
+    deserialize,
+    http_batch,
+    http_batch_response,
+    open_session,
+    serialize,
+    serve,
+)
 from capnweb_py.codec import CBOR, JSON, chosen_codec
 from capnweb_py.deserialize import DESERIALIZERS
 from capnweb_py.serialize import SERIALIZERS
@@ -61,6 +73,8 @@ FLOORS = {
     "framing": 2,
     "subprotocols": 1,
     "close": 1,
+    "batch": 7,
+    "asgi": 3,
     "http": 16,
     "control": 1,
 }
@@ -374,6 +388,67 @@ async def run_close(block: Block) -> None:
             agree(f"{code} {reason}".rstrip(), said)
 
 
+# Blocks about HTTP batches.
+
+
+async def run_batch(block: Block) -> None:
+    """One batch: of the program on our side, where there are lines of it, or else of the peer."""
+    program = [line for line in block.lines if line.text[0] in "$="]
+    said, heard = ([line.text[2:] for line in block.lines if line.text[0] == mark] for mark in "><")
+    options = SessionOptions(limits=Limits(**block.settings))
+    body = "\n".join(said).encode()
+    with at(Line(block.number, "the batch")):
+        assert {line.text[0] for line in block.lines} <= set("><$="), "a line begins with one of > < $ ="
+        if program:
+            sent = await batch_of(program, body, options)
+        else:
+            sent = await http_batch_response(body, CLASSES["Api"], options)
+        agree([json.loads(line) for line in sent.splitlines()], [json.loads(line) for line in heard])
+
+
+async def batch_of(program: Sequence[Line], answer: bytes, options: SessionOptions) -> bytes:
+    """What is sent while a program makes one batch, which gets this answer."""
+    bodies: list[bytes] = []
+
+    async def respond(request: httpx2.Request) -> httpx2.Response:
+        bodies.append(request.content)
+        return httpx2.Response(200, content=answer)
+
+    async with (
+        httpx2.AsyncClient(transport=httpx2.MockTransport(respond)) as client,
+        http_batch("http://server/", options=options, client=client) as remote,
+    ):
+        names = CLASSES | {"remote": remote}
+        for line in program:
+            with at(line):
+                await take_step(line, names)
+    [body] = bodies
+    return body
+
+
+async def take_step(line: Line, names: dict[str, Any]) -> None:
+    """Run one line of a program, or check what it says."""
+    if line.text[0] == "=":
+        assert eval(line.text[2:], names), "it is not so"
+        names.pop("error", None)
+        return
+    assert "error" not in names, f"nothing has looked at the error {names['error']!r}"
+    code = compile(line.text[2:], line.text, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    try:
+        running = eval(code, names)
+        if inspect.iscoroutine(running):
+            await running
+    except capnweb_py.RpcError as error:
+        names["error"] = error
+
+
+async def run_asgi(block: Block) -> None:
+    with at(Line(block.number, "the exchange")):
+        exchange = Exchange.of(block)
+        app = asgi_app(CLASSES["Api"], allowed_origins=["https://app.example"])
+        check_reply(await fetch(app, scope_of(exchange), bytes_of(exchange)), exchange)
+
+
 # Blocks about the proxy.
 
 PICTURE = re.compile(r"<an? (\w+) of (\d+) x (\d+) pixels>")
@@ -524,6 +599,8 @@ RUNNERS: dict[str, Callable[[Block], Awaitable[None]]] = {
     "framing": run_framing,
     "subprotocols": run_subprotocols,
     "close": run_close,
+    "batch": run_batch,
+    "asgi": run_asgi,
     "http": run_http,
     "control": run_control,
 }
@@ -614,6 +691,13 @@ def test_every_link_leads_to_a_section() -> None:
         ("subprotocols", "capnweb.json -> capnweb.cbor"),
         ("subprotocols", "None offers nothing"),
         ("close", "session.close() -> 3000"),
+        ("batch", '> ["stream", 1]'),
+        ("batch", '> ["stream", 1]\n< ["resolve", 1, 2]'),
+        ("batch", '? ["stream", 1]'),
+        ("batch", '$ await remote.hello("you")\n< ["stream", ["pipeline", 0, ["hello"], ["me"]]]\n> ["resolve", 1, 1]'),
+        ("batch", "$ promise = remote.hello()\n$ await promise\n$ unseen = 1"),
+        ("batch", "$ await remote.hello()\n= error is None"),
+        ("asgi", "> GET / HTTP/1.1\n< HTTP/1.1 200 OK"),
         ("http", "> GET /<secret>/ HTTP/1.1\n< HTTP/1.1 200 OK"),
         ("http", "> GET /<secret>/ HTTP/1.1\n< HTTP/1.1 400 Bad Request\n<\n< other"),
         ("control", '> {}\n< {"url": "elsewhere"}'),

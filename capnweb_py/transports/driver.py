@@ -11,7 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskStatus
@@ -22,7 +22,16 @@ from ..loops import Loop, Spawn, beside, running_loop, task_set
 from ..options import SessionOptions
 from ..session import ABORTED, Message, RpcSession
 
-__all__ = ["Driver", "MessageStream", "StreamDriver", "StreamEnded", "close_reason", "cut_reason", "run_session"]
+__all__ = [
+    "Driver",
+    "MessageStream",
+    "StreamDriver",
+    "StreamEnded",
+    "close_reason",
+    "cut_reason",
+    "run_session",
+    "running",
+]
 
 # A WebSocket close reason is at most 125 bytes with its code of two (RFC 6455, section 5.5).
 MAX_REASON_BYTES: Final = 123
@@ -110,7 +119,17 @@ async def run_session(
     driver: Driver, local_main: Any, options: SessionOptions | None, codec: Codec, name: str
 ) -> AsyncIterator[RpcSession]:
     """Run a session for as long as the context lasts, at most."""
-    session = driver.session = RpcSession(driver, local_main, options, codec, name)
+    async with running(driver, RpcSession(driver, local_main, options, codec, name)) as session:
+        yield session
+
+
+_Session = TypeVar("_Session", bound=RpcSession)
+
+
+@asynccontextmanager
+async def running(driver: Driver, session: _Session) -> AsyncIterator[_Session]:
+    """The same with a session that was made for the driver."""
+    driver.session = session
     async with beside(driver.run):
         try:
             yield session

@@ -10,8 +10,7 @@ import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any, Final
-from urllib.parse import urlsplit
+from typing import Any
 
 import attrs
 import websockets.asyncio.client
@@ -28,6 +27,7 @@ from ..session import Message, RpcSession
 from .driver import CLOSE_TIMEOUT, Driver, StreamDriver, StreamEnded, run_session
 from .frames import write_frames
 from .keepalive import keep_alive
+from .refusals import explanation, shown
 from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, connection_closed_text
 
 __all__ = ["Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
@@ -89,10 +89,10 @@ async def open_websocket(
         agreed = codec_of(connection.subprotocol, CODECS if chosen is None else (chosen,))
         if chosen is not None and agreed is not chosen:
             raise RpcError(
-                f"{_shown(url)} does not speak the codec {chosen.name!r}; leave the choice open with codec=None"
+                f"{shown(url)} does not speak the codec {chosen.name!r}; leave the choice open with codec=None"
             )
         driver = _driver(connection, options)
-        async with run_session(driver, local_main, options, agreed, _shown(url)) as session:
+        async with run_session(driver, local_main, options, agreed, shown(url)) as session:
             if ping_interval is not None:
                 driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
             yield session
@@ -117,9 +117,9 @@ def _readable_refusals(url: str) -> Iterator[None]:
     try:
         yield
     except InvalidURI as error:
-        raise ValueError(f"{_shown(url)!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
+        raise ValueError(f"{shown(url)!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
     except InvalidHandshake as error:
-        raise RpcError(f"{_shown(url)} refused the connection: {error}{_explanation(error)}") from error
+        raise RpcError(f"{shown(url)} refused the connection: {error}{_quoted(error)}") from error
     except Exception as error:
         # Of TLS that fails trio says only that the stream is broken; asyncio raises what is the cause there.
         if not isinstance(error.__cause__, ssl_module.SSLError):
@@ -127,21 +127,8 @@ def _readable_refusals(url: str) -> Iterator[None]:
         raise error.__cause__ from None
 
 
-# How much of a refusal's body an error quotes.
-_QUOTED_CHARACTERS: Final = 200
-
-
-def _explanation(error: InvalidHandshake) -> str:
-    """What a server says of its refusal, in a line of text."""
-    body = error.response.body if isinstance(error, InvalidStatus) else None
-    lines = (body or b"").decode("utf-8", "replace").strip().splitlines()
-    return f": {lines[0][:_QUOTED_CHARACTERS]}" if len(lines) == 1 else ""
-
-
-def _shown(url: str) -> str:
-    """As much of a URL as errors and logs may show: the path and the query of one can hold a secret."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+def _quoted(error: InvalidHandshake) -> str:
+    return explanation(error.response.body) if isinstance(error, InvalidStatus) else ""
 
 
 def _driver(connection: Any, options: SessionOptions | None) -> Driver:

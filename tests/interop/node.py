@@ -59,13 +59,20 @@ def install() -> None:
 @contextmanager
 def node_server(node: str, *flags: str) -> Iterator[str]:
     """Run server.mjs; yields the URL of its sessions. It ends when its standard input is closed."""
-    command = [node, "server.mjs", *flags]
+    with node_process(node, "server.mjs", *flags) as port:
+        yield f"ws://127.0.0.1:{port}/"
+
+
+@contextmanager
+def node_process(node: str, *arguments: str) -> Iterator[int]:
+    """Run a server, yield the port that it prints, and end it by closing its standard input."""
+    command = [node, *arguments]
     with subprocess.Popen(command, cwd=HERE, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            port = json.loads(process.stdout.readline())["port"]
-            yield f"ws://127.0.0.1:{port}/"
+            port: int = json.loads(process.stdout.readline())["port"]
+            yield port
         finally:
             process.stdin.close()
 
