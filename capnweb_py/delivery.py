@@ -87,6 +87,9 @@ class Deliveries:
             return promise
         settling = settle(arguments, self.meter)
         assert settling is not None, "there were promises"
+        if settling.done:
+            self.in_progress -= 1
+            return self._begin(function, arguments.value) if settling.error is None else ErrorHook(settling.error)
         settling.subscribe(lambda: self._begin_settled(promise, function, arguments, settling.error))
         return promise
 

@@ -55,7 +55,7 @@ class Limits:
     max_imports: int = _count(262_144)
     max_calls: int = _count(16_384)
     max_copied: int = _count(250_000)
-    max_map_steps: int = _count(1_000_000)
+    max_map_steps: int = _count(500_000)
     max_unread: int = _count(64 * 1024 * 1024)
     max_unsent: int = _count(8 * 1024 * 1024)
     max_batch_size: int = _count(32 * 1024 * 1024)

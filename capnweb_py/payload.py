@@ -145,6 +145,11 @@ class Settling(Pending):
         self._callbacks: list[Callable[[], object]] | None = []
         self.error: BaseException | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether all are in place, or one has failed."""
+        return self._callbacks is None
+
     def subscribe(self, callback: Callable[[], object]) -> None:
         if self._callbacks is None:
             callback()
