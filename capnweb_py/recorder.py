@@ -52,8 +52,6 @@ def record(subject: Hook, path: Path, callback: Callable[[Any], Any], placeholde
             out as it is. Nothing was sent then.
     """
     outer = recording.current
-    if outer is None and isinstance(subject, Variable):
-        subject.check_in_use()
     target = 0 if outer is None else outer.number_of(subject)
     recorder = Recorder(outer)
     recording.current = recorder
@@ -126,7 +124,6 @@ class Recorder:
             anew: capture it even if it was captured before.
         """
         if isinstance(hook, Variable):
-            hook.check_in_use()
             if hook.recorder is self:
                 return hook.index
             anew = False

@@ -14,7 +14,22 @@ import attrs
 import pytest
 from byhand import Peer
 
-from capnweb_py import UNDEFINED, RemoteError, RpcPromise, RpcSession, RpcStub, RpcTarget, SessionStats, memory_pair
+from capnweb_py import (
+    UNDEFINED,
+    LimitExceeded,
+    Limits,
+    RemoteError,
+    RpcPromise,
+    RpcSession,
+    RpcStub,
+    RpcTarget,
+    SessionOptions,
+    SessionStats,
+    memory_pair,
+)
+from capnweb_py.hooks import ErrorHook, Hook, PromiseHook
+from capnweb_py.mapper import Mapper, Origin, frozen, thawed
+from capnweb_py.streams import Unread, WriteQueue, WriterHook
 from capnweb_py.web import ReadableStream
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +67,7 @@ class Counter(RpcTarget):
 class Api(RpcTarget):
     def __init__(self) -> None:
         self.seen: list[Any] = []
+        self._tags = ["a"]
         self._held = [Counter(1, "held"), Counter(2, "held")]
 
     def echo(self, value: Any = None) -> Any:
@@ -101,6 +117,9 @@ class Api(RpcTarget):
     @property
     def rows(self) -> list[list[int]]:
         return [[1], [2]]
+
+    def tags(self) -> list[str]:
+        return self._tags
 
     def lasting(self) -> list[Counter]:
         return self._held
@@ -301,6 +320,14 @@ async def test_each_item_is_a_copy(way: Way) -> None:
         assert rows == [["a"], ["b"]]
 
 
+async def test_each_result_is_a_copy(way: Way) -> None:
+    async with way(Api()) as api:
+        results = await api.echo([1, 2]).map(lambda i: api.tags())
+        results[0].append("changed")
+        assert results == [["a", "changed"], ["a"]]
+        assert await api.tags() == ["a"]
+
+
 async def test_an_error_of_one_item_fails_the_whole(way: Way) -> None:
     async with way(Api()) as api:
         failing = api.echo([1, 2, 3]).map(lambda i: {"value": api.refuse(i)})
@@ -410,6 +437,11 @@ async def test_a_relay_passes_maps_on() -> None:
         await nothing_left(inner_server)
 
 
+async def test_a_relay_of_a_list_maps_the_list() -> None:
+    async with memory_pair(None, [1, 2]) as (inner, _), memory_pair(None, inner.remote_main) as (outer, _):
+        assert await outer.remote_main.map(lambda number: [number]) == [[1], [2]]
+
+
 # What is sent.
 
 
@@ -418,6 +450,49 @@ async def test_a_map_takes_one_round_trip() -> None:
     mapped = client.main.users().map(lambda user: client.main.profile(user.id)).map(lambda profile: profile.tags)
     assert [message[0] for message in client.hear()] == ["push", "push", "push", "release", "release"]
     del mapped
+
+
+async def test_a_map_that_cannot_be_sent_leaves_nothing() -> None:
+    peer = Peer(options=SessionOptions(limits=Limits(max_imports=1)))
+    counter = RpcStub(Counter(name="unsent"))
+    with pytest.raises(LimitExceeded, match="max_imports") as raised:
+        peer.main.map(lambda i: counter.increment(i))
+    counter.dispose()
+    assert Counter.disposals["unsent"] == 1
+    assert peer.session.stats() == SessionStats(1, 1)
+    assert peer.hear() == []
+    del raised
+
+
+@pytest.mark.parametrize("kind", ["failed", "failed promise", "disposed import", "writer", "placeholder", "atom"])
+async def test_a_mapper_is_disposed_whatever_it_is_applied_to(kind: str) -> None:
+    failed = PromiseHook()
+    failed.settle(ErrorHook(ValueError("failed")))
+    imported = Peer().main.dup()._hook
+    imported.dispose()
+    placeholders: list[Any] = []
+    Peer().main.map(placeholders.append)
+    hooks: dict[str, Hook] = {
+        "failed": ErrorHook(ValueError("failed")),
+        "failed promise": failed,
+        "disposed import": imported,
+        "writer": WriterHook(WriteQueue(Unread(1))),
+        "placeholder": placeholders[0]._hook,
+        "atom": RpcStub(5)._hook,
+    }
+    target = Counter(name="captured")
+    mapper = Mapper([RpcStub(target)._hook], [1], Origin(Limits()))
+    try:
+        hooks[kind].map((), mapper)
+    except TypeError:
+        assert kind == "placeholder"
+    assert Counter.disposals["captured"] == 1
+
+
+async def test_copies_of_an_instruction_share_nothing() -> None:
+    shared: list[Any] = [1]
+    first, second = thawed(frozen([shared, shared]))
+    assert first is not second
 
 
 async def test_a_session_that_has_ended_maps_nothing() -> None:
@@ -486,10 +561,12 @@ async def test_misuse_fails_at_once_and_leaves_nothing(misuse: str) -> None:
     async with memory_pair(None, Api()) as (client, server):
         counter = RpcStub(Counter(name="misuse"))
         users = client.remote_main.users()
-        with pytest.raises((TypeError, AttributeError), match=advice):
+        with pytest.raises((TypeError, AttributeError), match=advice) as raised:
             users.map(lambda x: [counter.increment(), callback(x)])
         counter.dispose()
-        assert Counter.disposals.pop("misuse") == 1
+        # However long the error lives, and with it the frames of its traceback.
+        assert Counter.disposals["misuse"] == 1
+        del raised
         assert await users.map(lambda x: x.id) == [1, 2]
         del users
         await nothing_left(client, server)

@@ -166,6 +166,14 @@ def test_small_results_are_in_the_answer_and_others_follow() -> None:
     assert [message[:2] for message in messages[1:]] == [["resolve", -1], ["resolve", -2]]
 
 
+def test_results_of_many_parts_follow() -> None:
+    peer = Peer(Api())
+    many = ["remap", 1, [], [["import", 0]], [["pipeline", -1, ["many"], [1000]], ["pipeline", 1]]]
+    peer.say("push", [[1, 2]])
+    peer.say("stream", many)
+    assert peer.hear()[0] == ["resolve", 2, [[["promise", -1], ["promise", -2]]]]
+
+
 def test_captures_of_the_peers_are_released_at_the_end() -> None:
     peer = Peer(Api())
     peer.say("push", [[1, 2]])
@@ -252,6 +260,12 @@ def test_the_depth_of_a_message_holds_inside() -> None:
         nested = [[nested]]
     peer = Peer(Api(), SessionOptions(limits=Limits(max_depth=40)))
     assert mapped(peer, 1, [], [nested])[0] == "LimitExceeded"
+    inner: Any = [["pipeline", 0]]
+    for _ in range(7):
+        inner = [["remap", 0, [], [], inner], ["pipeline", 1]]
+    name, message = mapped(peer, 1, [], inner)
+    assert (name, message) == ("LimitExceeded", "the message nests deeper than max_depth = 40")
+    assert mapped(peer, 1, [], inner[0][4][0][4]) == 1
     assert peer.session.stats() == ONE
 
 
@@ -288,6 +302,20 @@ def test_maps_inside_maps_that_multiply_are_refused() -> None:
     peer.say("stream", ["remap", 1, [], [["import", 1]], inner])
     assert "max_map_steps" in json.dumps(peer.hear())
     assert time.perf_counter() - began < 5
+
+
+def test_maps_whose_results_are_dropped_at_once_are_counted_for_their_message() -> None:
+    class Counting(RpcTarget):
+        calls = 0
+
+        def count(self) -> None:
+            Counting.calls += 1
+
+    peer = Peer(Counting(), steps(1_000))
+    inner = ["remap", -1, [], [["import", -2]], [["pipeline", -1, ["count"], []], 1]]
+    peer.say("push", [[0] * 30])
+    peer.say("push", ["remap", 1, [], [["import", 1], ["import", 0]], [inner, 1]])
+    assert 0 < Counting.calls < 200
 
 
 def test_instructions_without_end_are_refused() -> None:
