@@ -265,6 +265,8 @@ class Deserializer:
     def _remap(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         if len(form) != 5:
             raise ProtocolError(f"malformed 'remap': {_excerpt(form)}")
+        if depth + _MAP_DEPTH >= self._limits.max_depth:
+            raise self._too_deep()
         hook, path = self._importer.exported(_field(form, 1, int)), read_path(form[2])
         instructions = _field(form, 4, list)
         captures = [self._captured(capture) for capture in _field(form, 3, list)]
