@@ -270,7 +270,7 @@ class Deserializer:
         hook, path = self._importer.exported(_field(form, 1, int)), read_path(form[2])
         instructions = _field(form, 4, list)
         captures = [self._captured(capture) for capture in _field(form, 3, list)]
-        origin = Origin(self._limits, self._importer.deliveries, depth + _MAP_DEPTH)
+        origin = Origin(self._limits, self._importer.deliveries, depth + _MAP_DEPTH, type(self))
         try:
             result = hook.map(path, Mapper(captures, instructions, origin))
         except (TypeError, LimitExceeded) as error:

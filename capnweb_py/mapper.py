@@ -7,19 +7,21 @@ one is recorder.py's, applying one to a value is replay.py's.
 from __future__ import annotations
 
 import marshal
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from .errors import ProtocolError
 from .metering import parts_of_tree
 
 if TYPE_CHECKING:
     from .delivery import Deliveries
+    from .deserialize import Deserializer
     from .hooks import Hook
     from .options import Limits
 
-__all__ = ["Mapper", "Origin", "frozen", "thawed"]
+__all__ = ["Mapper", "Origin", "copies_of"]
 
 
 @attrs.frozen
@@ -30,11 +32,13 @@ class Origin:
         limits: of what its instructions may hold.
         deliveries: what begins the calls that it makes; None if it was recorded on this side.
         depth: how deep it nests in the message that brought it.
+        reader: the class that reads its instructions; None for that of trees as JSON has them.
     """
 
     limits: Limits
     deliveries: Deliveries | None = None
     depth: int = 0
+    reader: type[Deserializer] | None = None
 
 
 class Mapper:
@@ -46,7 +50,7 @@ class Mapper:
         origin: where they came from.
     """
 
-    __slots__ = ("_codes", "captures", "instructions", "origin", "size")
+    __slots__ = ("_copies", "captures", "instructions", "origin", "size")
 
     def __init__(self, captures: list[Hook], instructions: list[Any], origin: Origin) -> None:
         self.captures = captures
@@ -54,17 +58,14 @@ class Mapper:
         self.origin = origin
         # How many parts the instructions have: what it costs to evaluate them once.
         self.size = parts_of_tree(instructions)
-        self._codes: list[bytes] | None = None
+        self._copies: Callable[[], Any] | None = None
 
-    def codes(self) -> list[bytes]:
-        """The instructions in a form of which `thawed` makes as many copies as are needed.
-
-        Raises:
-            ProtocolError: if they hold what is no expression, or nest far too deep for one.
-        """
-        if self._codes is None:
-            self._codes = [frozen(instruction) for instruction in self.instructions]
-        return self._codes
+    def copies(self) -> list[Any]:
+        """A copy of the instructions, to be consumed."""
+        if self._copies is None:
+            self._copies = copies_of(self.instructions)
+        instructions: list[Any] = self._copies()
+        return instructions
 
     def dispose(self) -> None:
         """Let go of the captures. Safe to do twice."""
@@ -73,15 +74,19 @@ class Mapper:
             hook.dispose()
 
 
-def frozen(tree: Any) -> bytes:
-    """A plain tree, of which `thawed` makes copies. (`marshal` copies trees fastest, and reads only what we wrote.)"""
+def copies_of(tree: Any) -> Callable[[], Any]:
+    """What makes copies of a plain tree, which share no list and no dict."""
     try:
-        # Version 2 of the form is the last that copies what occurs twice instead of sharing it.
-        return marshal.dumps(tree, 2)
-    except ValueError as error:
-        raise ProtocolError(f"an instruction of a mapper cannot be read: {error}") from None
+        # The fastest way. Version 2 of the form is the last that copies what occurs twice instead of sharing it.
+        return partial(marshal.loads, marshal.dumps(tree, 2))
+    except ValueError:
+        # A codec whose trees hold more than JSON does.
+        return partial(_copy, tree)
 
 
-def thawed(code: bytes) -> Any:
-    """One more copy of a tree."""
-    return marshal.loads(code)
+def _copy(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_copy(item) for item in tree]
+    if isinstance(tree, dict):
+        return {key: _copy(item) for key, item in tree.items()}
+    return tree

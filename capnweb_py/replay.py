@@ -15,7 +15,7 @@ from .deserialize import Deserializer
 from .errors import LimitExceeded, ProtocolError
 from .hooks import Hook
 from .local import PayloadHook, hook_of, payload_hook
-from .mapper import Mapper, frozen, thawed
+from .mapper import Mapper, copies_of
 from .metering import Steps
 from .payload import Located, Payload
 from .serialize import stands_for_itself
@@ -94,7 +94,7 @@ def _placed(located: Located, payload: Payload, steps: Steps | None) -> bool:
         if parts is None or (parts and steps is not None and not steps.extend(parts)):
             return False
         if parts:
-            value = thawed(frozen(value))
+            value = copies_of(value)()
     if container is payload:
         payload.value = value
     else:
@@ -129,7 +129,7 @@ class _Replay:
         self._mapper = mapper
         self._depth = mapper.origin.depth
         self._variables: list[Hook] = []
-        self._reader = Deserializer(self, mapper.origin.limits)
+        self._reader = (mapper.origin.reader or Deserializer)(self, mapper.origin.limits)
 
     def run(self, source: Hook) -> Payload:
         """Evaluate all instructions on an input, whose hook is taken over. Returns the value of the last."""
@@ -137,10 +137,10 @@ class _Replay:
         try:
             if not self._mapper.instructions:
                 raise ProtocolError("a mapper has no instructions: the last one is its result")
-            *steps, result = self._mapper.codes()
-            for code in steps:
-                self._variables.append(self._evaluate(thawed(code)))
-            return self._reader.read(thawed(result), self._depth)
+            *steps, result = self._mapper.copies()
+            for instruction in steps:
+                self._variables.append(self._evaluate(instruction))
+            return self._reader.read(result, self._depth)
         finally:
             for hook in self._variables:
                 hook.dispose()

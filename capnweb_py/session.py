@@ -828,7 +828,9 @@ class RpcSession:
         """
         try:
             self._check_imports()
-            captures = Serializer(self, self._limits).write_arguments([make_stub(hook) for hook in mapper.captures])
+            captures = self._serializer(self, self._limits).write_arguments(
+                [make_stub(hook) for hook in mapper.captures]
+            )
             self._refer_to(target)
             return ImportHook(self._call(["remap", target.id, list(path), captures, mapper.instructions]))
         finally:
