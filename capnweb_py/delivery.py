@@ -62,7 +62,8 @@ class Deliveries:
         self._spawn = spawn
         self._hook_of = hook_of
         self._max_calls = max_calls
-        self._meter = meter
+        # None for no limit.
+        self.meter = meter
         self._keep_tracebacks = keep_tracebacks
         # Calls that wait for the first step of their task, in order.
         self._line: deque[_Call] = deque()
@@ -84,8 +85,11 @@ class Deliveries:
         promise = self._promise()
         if isinstance(promise, ErrorHook):
             return promise
-        settling = settle(arguments, self._meter)
+        settling = settle(arguments, self.meter)
         assert settling is not None, "there were promises"
+        if settling.done:
+            self.in_progress -= 1
+            return self._begin(function, arguments.value) if settling.error is None else ErrorHook(settling.error)
         settling.subscribe(lambda: self._begin_settled(promise, function, arguments, settling.error))
         return promise
 
@@ -185,8 +189,8 @@ class Deliveries:
 
     def _finish(self, promise: PromiseHook, hook: Hook) -> None:
         self.in_progress -= 1
-        if self._meter is not None:
-            self._meter.renew()
+        if self.meter is not None:
+            self.meter.renew()
         promise.settle(hook)
         self._notice_idle()
 

@@ -18,6 +18,7 @@ from .codec import EncodingLevel
 from .delivery import Deliveries
 from .errors import LimitExceeded, ProtocolError, RpcError, remote_error
 from .hooks import ErrorHook, Hook, Path
+from .mapper import Mapper, Origin
 from .options import Limits
 from .payload import Located, Payload
 from .serialize import MAX_SAFE_INTEGER
@@ -33,6 +34,9 @@ _PLAIN: Final = frozenset({str, bool, float, type(None)})
 
 # What more stands for itself at the level "structuredClonable".
 _NATIVE: Final = frozenset({BigInt, datetime, Undefined, InvalidDate})
+
+# How many levels of nesting a map inside another counts as: it costs as much of Python's stack.
+_MAP_DEPTH: Final = 6
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -100,7 +104,7 @@ class Deserializer:
             self._promises = outer
         return payload
 
-    def read_hook(self, expression: Any) -> Hook | None:
+    def read_hook(self, expression: Any, depth: int = 0) -> Hook | None:
         """The hook of an expression that is the promise of something of this side's, usually a call's result.
 
         It is what most pushes are, and needs no payload around it. None for any other expression. Raises as `read`
@@ -108,7 +112,7 @@ class Deserializer:
         """
         if type(expression) is not list or not expression or expression[0] != "pipeline":
             return None
-        return self._importer.local(self._referenced(expression, 0))
+        return self._importer.local(self._referenced(expression, depth))
 
     def read_call(self, arguments: list[Any], depth: int) -> Payload:
         """The payload of a call's arguments, from the bare list of their expressions."""
@@ -258,6 +262,29 @@ class Deserializer:
             # It leads to a third party, and this call cannot be passed on to it.
             return ErrorHook(error)
 
+    def _remap(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        if len(form) != 5:
+            raise ProtocolError(f"malformed 'remap': {_excerpt(form)}")
+        if depth + _MAP_DEPTH >= self._limits.max_depth:
+            raise self._too_deep()
+        hook, path = self._importer.exported(_field(form, 1, int)), read_path(form[2])
+        instructions = _field(form, 4, list)
+        captures = [self._captured(capture) for capture in _field(form, 3, list)]
+        origin = Origin(self._limits, self._importer.deliveries, depth + _MAP_DEPTH, type(self))
+        try:
+            result = hook.map(path, Mapper(captures, instructions, origin))
+        except (TypeError, LimitExceeded) as error:
+            # It leads to a third party, and cannot be passed on to it.
+            result = ErrorHook(error)
+        return self._promise(self._importer.local(result), container, key)
+
+    def _captured(self, form: Any) -> Hook:
+        if type(form) is list and len(form) == 2 and form[0] == "import":
+            return self._importer.exported(_field(form, 1, int)).settled().dup()
+        if type(form) is list and len(form) == 2 and form[0] == "export":
+            return self._importer.import_stub(_field(form, 1, int))
+        raise ProtocolError(f"a mapper captures imports and exports: {_excerpt(form)}")
+
     def _export(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         return make_stub(self._importer.import_stub(_field(form, 1, int)))
 
@@ -298,6 +325,7 @@ _FORMS: Final[dict[str, Callable[[Deserializer, list[Any], Any, Any, int], Any]]
     "error": Deserializer._error,
     "import": Deserializer._import,
     "pipeline": Deserializer._pipeline,
+    "remap": Deserializer._remap,
     "export": Deserializer._export,
     "promise": Deserializer._exported_promise,
     "readable": Deserializer._readable,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from .errors import RpcError, fresh
 
 if TYPE_CHECKING:
+    from .mapper import Mapper
     from .payload import Payload
 
 __all__ = ["DISPOSED", "ErrorHook", "Handle", "Hook", "Path", "Pending", "PromiseHook"]
@@ -51,6 +52,14 @@ class Hook:
 
         Raises:
             TypeError: if the arguments cannot be sent. Nothing was sent then, and nothing stays exported.
+        """
+
+    @abstractmethod
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        """Apply a mapper, which is taken over, to the member at the path. Returns the hook of the result's promise.
+
+        Raises:
+            TypeError: if what it captured cannot be sent. Nothing was sent then, and nothing stays exported.
         """
 
     @abstractmethod
@@ -113,6 +122,10 @@ class ErrorHook(Hook):
         self.error = error
 
     def call(self, path: Path, arguments: Payload) -> Hook:
+        return self
+
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        mapper.dispose()
         return self
 
     def get(self, path: Path) -> Hook:
@@ -195,6 +208,11 @@ class PromiseHook(Hook, Pending):
             return self._hook().call(path, arguments)
         arguments.own()
         return self._when_settled(lambda hook: hook.call(path, arguments))
+
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        if self._queue is None:
+            return self._hook().map(path, mapper)
+        return self._when_settled(lambda hook: hook.map(path, mapper))
 
     def get(self, path: Path) -> Hook:
         if self._queue is None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .hooks import DISPOSED, Hook, Path, Pending, PromiseHook
+from .mapper import Mapper
 from .payload import Payload
 
 if TYPE_CHECKING:
@@ -88,6 +89,14 @@ class ImportHook(Hook):
             return entry.session.send_call(entry, path, arguments)
         return self._ask(path, arguments)
 
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        entry = self._entry
+        if entry is None:
+            mapper.dispose()
+            return DISPOSED
+        hook = self._beyond(entry)
+        return entry.session.send_map(entry, path, mapper) if hook is None else hook.map(path, mapper)
+
     def get(self, path: Path) -> Hook:
         entry = self._entry
         if not path and entry is not None and (entry.id > 0 or entry.pulled):
@@ -98,11 +107,14 @@ class ImportHook(Hook):
         entry = self._entry
         if entry is None:
             return DISPOSED
-        if entry.resolution is None and not entry.streaming:
+        hook = self._beyond(entry)
+        if hook is None:
             return entry.session.send_call(entry, path, arguments)
-        hook = self._line(entry) if entry.streaming else entry.resolution
-        assert hook is not None, "an entry that is not streaming was asked above until it resolved"
         return hook.get(path) if arguments is None else hook.call(path, arguments)
+
+    def _beyond(self, entry: Import) -> Hook | None:
+        """Where what is asked of the entry goes instead of to the peer; None while it does go to the peer."""
+        return self._line(entry) if entry.streaming else entry.resolution
 
     def _line(self, entry: Import) -> Hook:
         """Where calls on a streaming entry line up, and behind which later ones follow."""

@@ -12,14 +12,15 @@ from anyio import NoEventLoopError
 from anyio.lowlevel import RunVar
 
 from .delivery import Deliveries
-from .errors import fresh
+from .errors import drop_tracebacks, fresh
 from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending
 from .loops import running_loop
+from .mapper import Mapper
 from .payload import Payload
 from .target import CALLABLE_TYPES, RpcTarget, member, release, retain
 from .values import UNDEFINED
 
-__all__ = ["PayloadHook", "TargetHook", "hook_of", "hook_of_awaitable", "result_hook"]
+__all__ = ["PayloadHook", "TargetHook", "hook_of", "hook_of_awaitable", "payload_hook", "result_hook"]
 
 # Values that need no copy.
 _ATOMS = (str, int, float, bytes, type(None), type(UNDEFINED))
@@ -35,6 +36,12 @@ def hook_of(value: Any) -> Hook:
 def result_hook(result: Any) -> PayloadHook:
     """The hook of what a function returned. The payload keeps its targets alive for pipelined calls."""
     return PayloadHook(Payload(result, borrowed=True))
+
+
+def payload_hook(payload: Payload) -> Hook:
+    """The hook of what was read: that of the promise, where the whole value is one."""
+    value = payload.value
+    return value._hook if isinstance(value, Handle) and value._path == () else PayloadHook(payload)
 
 
 def _spawn_detached(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -100,16 +107,31 @@ class _LocalHook(Hook):
             return rest._hook.call((), arguments)
         return ErrorHook(TypeError(f"{'.'.join(map(str, path)) or 'the value'} is not a function"))
 
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        # Here for the same reason as in `Payload.own`: replaying reads expressions, which makes stubs.
+        from .replay import replay
+
+        try:
+            hook, rest = follow(self._value(), path)
+            if hook is None and isinstance(rest, Handle):
+                # A stub stands for what it is a stub of, wherever that is.
+                hook, rest = rest._hook, ()
+            return hook.map(rest, mapper) if hook is not None else replay(mapper, PayloadHook(self.part(rest)))
+        except Exception as error:
+            mapper.dispose()
+            drop_tracebacks(error)  # whose frames hold what there was of the result
+            return ErrorHook(error)
+
     def get(self, path: Path) -> Hook:
         try:
             hook, value = follow(self._value(), path)
             if hook is not None:
                 return hook.get(value)
-            return PayloadHook(self._part(value))
+            return PayloadHook(self.part(value))
         except Exception as error:
             return ErrorHook(error)
 
-    def _part(self, value: Any) -> Payload:
+    def part(self, value: Any) -> Payload:
         """A payload of what a path has found in the value."""
         payload = Payload(value, borrowed=True)
         if not isinstance(value, _ATOMS):
@@ -136,11 +158,20 @@ class PayloadHook(_LocalHook):
     def __repr__(self) -> str:
         return "disposed" if self._payload is None else f"of {type(self._payload.value).__name__}"
 
-    def _part(self, value: Any) -> Payload:
+    @property
+    def value(self) -> Any:
+        """The value. Raises the error of a disposed stub once disposed."""
+        return self._value()
+
+    def part(self, value: Any) -> Payload:
         # Not copied before it is delivered: a peer can ask for a large result as often as it likes, in a few bytes.
+        part = Payload(value, borrowed=True)
         if self._payload is not None:
             self._payload.hold_targets()
-        return Payload(value, borrowed=True)
+            # Of the whole, never of a part: a peer can ask for a part of a part as often as it likes.
+            whole = self._payload.keeps
+            part.keeps = whole if isinstance(whole, PayloadHook) else PayloadHook(self._payload)
+        return part
 
     def pull(self) -> Payload:
         if self._payload is None:

@@ -38,6 +38,9 @@ class Limits:
         max_calls: calls of the peer in progress: asynchronous methods that run, and calls that wait for an argument.
         max_copied: values (items of lists and dicts, and each 256 bytes of text or bytes) that are put in the place of
             promises because of one message; the call that they are for fails.
+        max_map_steps: what maps do: items, and for each item the parts of all instructions, which are the items of
+            every array and object in them. Of one message, and of all results that the peer holds; past it the map
+            fails.
         max_unread: bytes of chunks that the peer has written into streams and nobody has read; the write that passes it
             fails, and its stream ends.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
@@ -52,6 +55,7 @@ class Limits:
     max_imports: int = _count(262_144)
     max_calls: int = _count(16_384)
     max_copied: int = _count(250_000)
+    max_map_steps: int = _count(500_000)
     max_unread: int = _count(64 * 1024 * 1024)
     max_unsent: int = _count(8 * 1024 * 1024)
     max_batch_size: int = _count(32 * 1024 * 1024)

@@ -31,7 +31,17 @@ Located = tuple[Any, Any, Hook]
 class Payload:
     """A value, with the promises inside it that must be replaced by what they resolve to before it is delivered."""
 
-    __slots__ = ("_held", "_targets_known", "borrowed", "deliveries", "owners", "promises", "settling", "value")
+    __slots__ = (
+        "_held",
+        "_targets_known",
+        "borrowed",
+        "deliveries",
+        "keeps",
+        "owners",
+        "promises",
+        "settling",
+        "value",
+    )
 
     def __init__(self, value: Any, promises: Sequence[Located] = (), *, borrowed: bool = False) -> None:
         self.value = value
@@ -42,6 +52,8 @@ class Payload:
         self.deliveries: Deliveries | None = None
         # The replacing of the promises, once it has begun.
         self.settling: Settling | None = None
+        # What must live as long as the payload does: the hook of the whole, where the value is a part of another's.
+        self.keeps: object = None
         # How many hooks share the payload; the last one disposes it.
         self.owners = 0
         # Targets in the value by their `id()`, one reference held to each, and whether all of them have been found.
@@ -62,7 +74,7 @@ class Payload:
         copy = copied(self)
         self._release_targets()
         self.borrowed, self._targets_known = False, True
-        self.value, self.promises = copy.value, copy.promises
+        self.value, self.promises, self.keeps = copy.value, copy.promises, None
         if copy.promises and copy.promises[0][0] is copy:
             # The promise is the whole value, so it is the only one.
             self.promises = [(self, *copy.promises[0][1:])]
@@ -92,11 +104,12 @@ class Payload:
 
     def dispose(self) -> None:
         """Let go of the value. Safe to do twice."""
-        # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
-        self.hold_targets()
+        if self.keeps is None:
+            # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
+            self.hold_targets()
         if self._held:
             self._release_targets()
-        self.value, self.promises = None, ()
+        self.value, self.promises, self.keeps = None, (), None
 
     def _release_targets(self) -> None:
         held, self._held = self._held, None
@@ -131,6 +144,11 @@ class Settling(Pending):
         # None once it has settled.
         self._callbacks: list[Callable[[], object]] | None = []
         self.error: BaseException | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether all are in place, or one has failed."""
+        return self._callbacks is None
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         if self._callbacks is None:

@@ -30,8 +30,9 @@ from .deserialize import DESERIALIZERS, UnreadableValue
 from .errors import LimitExceeded, ProtocolError, RpcError, SessionClosed, drop_tracebacks, text_of
 from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, PromiseHook
 from .imports import Import, ImportHook
-from .local import PayloadHook, TargetHook, hook_of, result_hook
+from .local import PayloadHook, TargetHook, hook_of, payload_hook, result_hook
 from .loops import wait_settled
+from .mapper import Mapper
 from .metering import Meter
 from .options import SessionOptions
 from .payload import Payload
@@ -181,7 +182,7 @@ class RpcSession:
         self.congested = False
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
-        self._meter = Meter(self._limits.max_copied)
+        self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
         self._unread = Unread(self._limits.max_unread)
         self.deliveries = Deliveries(
             host.spawn,
@@ -443,8 +444,7 @@ class RpcSession:
         except UnreadableValue as error:
             drop_tracebacks(error)  # whose frames hold what was read of the value
             return ErrorHook(error)
-        value = payload.value
-        return value._hook if isinstance(value, Handle) and value._path == () else PayloadHook(payload)
+        return payload_hook(payload)
 
     def _on_pull(self, message: list[Any]) -> bool:
         if len(message) != 2 or type(message[1]) is not int:
@@ -818,6 +818,23 @@ class RpcSession:
             expression.append(values if plain else self._serializer(self, self._limits).write_arguments(values))
         self._refer_to(target)
         return ImportHook(self._call(expression))
+
+    def send_map(self, target: Import, path: Path, mapper: Mapper) -> Hook:
+        """Have the peer apply a mapper, which is taken over, to a member of what it holds under an entry.
+
+        Raises:
+            TypeError: if what it captured cannot be sent.
+            LimitExceeded: if there are too many imports or exports already.
+        """
+        try:
+            self._check_imports()
+            captures = self._serializer(self, self._limits).write_arguments(
+                [make_stub(hook) for hook in mapper.captures]
+            )
+            self._refer_to(target)
+            return ImportHook(self._call(["remap", target.id, list(path), captures, mapper.instructions]))
+        finally:
+            mapper.dispose()
 
     def send_stream(self, hook: Hook, path: Path, arguments: Payload) -> tuple[Hook, int | None]:
         """Call a member of what a hook stands for, with an answer that tells only that it is done.

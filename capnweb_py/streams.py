@@ -22,6 +22,7 @@ from .flow import FlowControl
 from .hooks import ErrorHook, Hook, Path, Pending, PromiseHook
 from .local import PayloadHook
 from .loops import wait_settled
+from .mapper import Mapper
 from .payload import Payload, settle
 from .values import UNDEFINED
 from .web import ReadableStream
@@ -359,6 +360,10 @@ class WriterHook(Hook):
             return _done()
         name = ".".join(map(str, path))
         return ErrorHook(TypeError(f"{name}() is none of a stream: write(chunk), close() and abort(reason) are"))
+
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        mapper.dispose()
+        return ErrorHook(TypeError("a stream that can be written cannot be mapped"))
 
     def get(self, path: Path) -> Hook:
         return ErrorHook(TypeError("a stream that can be written has no properties")) if path else self.dup()

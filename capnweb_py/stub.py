@@ -15,6 +15,7 @@ from .hooks import DISPOSED, Handle, Hook, Path
 from .local import hook_of, hook_of_awaitable
 from .loops import wait_settled
 from .payload import Payload, settle
+from .recorder import Abstract, record, recording
 from .serialize import MAX_SAFE_INTEGER
 from .target import CALLABLE_TYPES, RpcTarget, identity_hash, same
 
@@ -52,6 +53,8 @@ class RpcStub(Handle):
 
     def __call__(self, *arguments: Any, **keywords: Any) -> RpcPromise:
         values = [*arguments, keywords] if keywords else list(arguments)
+        if recording.current is not None:
+            return make_placeholder(recording.current.call(self._hook, self._path or (), values))
         return make_promise(self._hook.call(self._path or (), Payload(values, borrowed=True)))
 
     def dup(self) -> RpcStub:
@@ -65,13 +68,26 @@ class RpcStub(Handle):
             _set_hook(self, DISPOSED)
             hook.dispose()
 
-    def map(self, function: Callable[[RpcPromise], Any]) -> RpcPromise:
-        """Reserved: what it is to do, calling a function on each item of a remote list, is not there yet.
+    def map(self, function: Callable[[Any], Any]) -> RpcPromise:
+        """The promise of what the function makes of each item of a list that the other side has, in one round trip.
+
+        The function runs once, here and now, with a placeholder for the item. What it calls is not called but written
+        down, to be done there for each item; what it returns, with placeholders anywhere in it, is what each item
+        becomes. Anything else than a list is one item, and None and UNDEFINED are not mapped. Stubs and promises of
+        outside may be used in it.
+
+            names = await api.list_users().map(lambda user: {"id": user.id, "name": user.profile().name})
+
+        Args:
+            function: a plain function of one argument. Only what it calls on stubs happens there: it cannot await,
+                compare or calculate with a placeholder.
 
         Raises:
-            NotImplementedError: always. A remote member of this name is `stub["map"]`.
+            TypeError: if the function uses a placeholder for what cannot be recorded, or passes a target or function
+                that is no stub. What it raises itself comes out, too. Nothing was sent then.
         """
-        raise NotImplementedError("map() is not there yet; a remote member of that name is stub['map']")
+        hook = record(self._hook, self._path or (), function, make_placeholder)
+        return make_promise(hook) if recording.current is None else make_placeholder(hook)
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
         """Have `callback(error)` called when the stub can no longer work: its session ended, or its promise failed."""
@@ -155,6 +171,21 @@ class RpcPromise(RpcStub):
         return payload.value
 
 
+class Placeholder(Abstract, RpcPromise):
+    """What a callback of `map()` is given, and what its calls return: the promise of a value that is never here."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> RpcPromise:
+        return make_placeholder(self._hook, super().__getattr__(name)._path)
+
+    def __getitem__(self, name: str | int) -> RpcPromise:
+        return make_placeholder(self._hook, super().__getitem__(name)._path)
+
+    def dup(self) -> RpcStub:
+        return make_placeholder(self._hook.get(self._path or ()), None)
+
+
 # A stub refuses assignment, since that looks like one to a remote member; these go past that.
 _set_hook: Callable[[Handle, Hook], None] = Handle.__dict__["_hook"].__set__
 _set_path: Callable[[Handle, Path | None], None] = Handle.__dict__["_path"].__set__
@@ -176,6 +207,15 @@ def make_promise(hook: Hook, path: Path = ()) -> RpcPromise:
     _set_path(promise, path)
     _set_pulled(promise, None)
     return promise
+
+
+def make_placeholder(hook: Hook, path: Path | None = ()) -> Placeholder:
+    """A placeholder of a hook, or of what the path leads to from it; with None for a path, one that is a stub."""
+    placeholder = object.__new__(Placeholder)
+    _set_hook(placeholder, hook)
+    _set_path(placeholder, path)
+    _set_pulled(placeholder, None)
+    return placeholder
 
 
 def local_target(stub: RpcStub) -> object | None:

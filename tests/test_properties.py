@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -20,6 +21,7 @@ from capnweb_py import (
     BigInt,
     RemoteError,
     RpcSession,
+    RpcStub,
     RpcTarget,
     SessionStats,
     TypedArray,
@@ -261,3 +263,115 @@ def mangled(message: bytes, data: st.DataObject) -> bytes:
             operation
         ]
     return message
+
+
+# Maps.
+
+
+class Functions(RpcTarget):
+    """What callbacks call: the same for a recording and for plain Python."""
+
+    def pair(self, left: Any, right: Any) -> list[Any]:
+        return [left, right]
+
+    def wrap(self, value: Any, *, name: str = "value") -> dict[str, Any]:
+        return {name: value}
+
+    def size(self, value: Any) -> int:
+        return len(json.dumps(value))
+
+
+records = st.recursive(
+    st.fixed_dictionaries({"number": st.integers(0, 9), "text": st.text("ab", max_size=3), "rows": st.just([])}),
+    lambda inner: st.fixed_dictionaries(
+        {"number": st.integers(0, 9), "text": st.text("ab", max_size=3), "rows": st.lists(inner, max_size=3)}
+    ),
+    max_leaves=8,
+)
+
+# The body of a callback: a tree of steps, in which `level` counts the items that are there, modulo how many.
+bodies = st.recursive(
+    st.one_of(
+        st.tuples(
+            st.just("constant"), st.one_of(st.none(), st.booleans(), st.integers(0, 9), st.text("ab", max_size=3))
+        ),
+        st.tuples(st.just("item"), st.integers(0, 3)),
+        st.tuples(st.just("member"), st.integers(0, 3), st.sampled_from(["number", "text", "rows"])),
+    ),
+    lambda inner: st.one_of(
+        st.tuples(st.just("list"), st.lists(inner, max_size=3)),
+        st.tuples(st.just("dict"), st.dictionaries(st.text("ab", max_size=2), inner, max_size=3)),
+        st.tuples(st.just("pair"), inner, inner),
+        st.tuples(st.just("second"), inner, inner),
+        st.tuples(st.just("wrap"), inner),
+        st.tuples(st.just("size"), inner),
+        st.tuples(st.just("map"), st.integers(0, 3), inner),
+    ),
+    max_leaves=10,
+)
+
+
+def evaluate(body: Any, items: list[Any], functions: Any, over: Callable[[Any, Callable[[Any], Any]], Any]) -> Any:
+    """What a callback does: with placeholders to be recorded, or with values. `over` maps the rows of an item."""
+
+    def inner(part: Any) -> Any:
+        return evaluate(part, items, functions, over)
+
+    match body:
+        case "constant", value:
+            return value
+        case "item", level:
+            return items[level % len(items)]
+        case "member", level, name:
+            return items[level % len(items)][name]
+        case "list", parts:
+            return [inner(part) for part in parts]
+        case "dict", parts:
+            return {name: inner(part) for name, part in parts.items()}
+        case "pair", left, right:
+            return functions.pair(inner(left), inner(right))
+        case "second", left, right:
+            return functions.pair(inner(left), inner(right))[1]
+        case "wrap", part:
+            return functions.wrap(inner(part), name="wrapped")
+        case "size", part:
+            return functions.size(inner(part))
+        case "map", level, part:
+            rows = items[level % len(items)]["rows"]
+            return over(rows, lambda row: evaluate(part, [*items, row], functions, over))
+    raise AssertionError(body)
+
+
+def over_values(rows: list[Any], callback: Callable[[Any], Any]) -> list[Any]:
+    return [callback(row) for row in rows]
+
+
+def over_promises(rows: Any, callback: Callable[[Any], Any]) -> Any:
+    return rows.map(callback)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_map_is_its_callback_applied_to_each_item(backend: str, where: str) -> None:
+    @given(st.one_of(st.lists(records, max_size=4), records), bodies)
+    @settings(max_examples=200)
+    def check(value: Any, body: Any) -> None:
+        plain = Functions()
+
+        def apply(item: Any) -> Any:
+            return evaluate(body, [item], plain, over_values)
+
+        async def mapped() -> Any:
+            async with memory_pair(None, Functions()) as (client, server):
+                functions = RpcStub(plain) if where == "here" else client.remote_main
+                promise = functions.wrap(value)["value"]
+                result = await promise.map(lambda item: evaluate(body, [item], functions, over_promises))
+                del promise
+                await anyio.wait_all_tasks_blocked()
+                assert client.stats() == server.stats() == SessionStats(1, 1)
+                return result
+
+        expected = [apply(item) for item in value] if isinstance(value, list) else apply(value)
+        assert anyio.run(mapped, backend=backend) == expected
+
+    check()

@@ -19,6 +19,8 @@ import attrs
 import pytest
 
 from capnweb_py import (
+    UNDEFINED,
+    BigInt,
     ProtocolError,
     RemoteError,
     RpcError,
@@ -365,6 +367,152 @@ async def test_many_calls_at_once(node_url: str) -> None:
     async with node_peer(node_url) as peer:
         promises = [peer.api.square(number) for number in range(500)]
         assert [await promise for promise in promises] == [number * number for number in range(500)]
+
+
+# ---- maps
+
+
+async def test_a_map_over_lists_single_values_and_nothing(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        target = LocalCounter()
+        counter = RpcStub(target)
+        for value, mapped in ((None, None), (UNDEFINED, UNDEFINED), (2, 12), ([1, 2], [13, 15]), ([], [])):
+            assert await peer.api.echo(value).map(lambda i: counter.increment(i)) == mapped
+        counter.dispose()
+        await target.disposed.wait()
+
+
+async def test_a_map_gives_results_of_any_shape(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        api = peer.api
+        users = api.echo([{"id": 1, "name": "Ada", "tags": ["a"]}, {"id": 2, "name": "Grace", "tags": []}])
+        assert await users.map(lambda user: user.name) == ["Ada", "Grace"]
+        assert (await users.map(lambda user: user))[1] == {"id": 2, "name": "Grace", "tags": []}
+        assert await users.map(lambda user: {"id": user.id, "square": api.square(user.id)}) == [
+            {"id": 1, "square": 1},
+            {"id": 2, "square": 4},
+        ]
+        assert await users.map(lambda user: (user.id, "constant", api.add(user.id, 1))) == [
+            [1, "constant", 2],
+            [2, "constant", 3],
+        ]
+        assert await users.map(lambda user: user.tags[0]) == ["a", UNDEFINED]
+        assert await users.map(lambda user: [b"\xff", BigInt(10**30), user.id, None]) == [
+            [b"\xff", 10**30, number, None] for number in (1, 2)
+        ]
+        assert await users.map(lambda user: api.options(user.id, scale=user.id)) == [[1, 1], [2, 2]]
+        users.dispose()
+
+
+async def test_a_map_makes_capabilities(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        before = await peer.monitor.disposals("map")
+        outer = peer.api.counter("map")
+
+        def callback(start: Any) -> dict[str, Any]:
+            counter = peer.api.counter("map", start)
+            value = counter.increment(3)
+            outer.increment()
+            return {"counter": counter, "value": value}
+
+        results = await peer.api.echo([0, 1, 5]).map(callback)
+        assert [result["value"] for result in results] == [3, 4, 8]
+        assert [await result["counter"].value for result in results] == [3, 4, 8]
+        assert await outer.value == 3
+        assert await peer.monitor.disposals("map") == before
+        del results
+        outer.dispose()
+        await peer.settle()
+        assert await peer.monitor.disposals("map") == before + 4
+
+
+async def test_maps_inside_maps(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        rows = peer.api.echo([[1, 2], [], [3]])
+        assert await rows.map(lambda row: row.map(lambda cell: [peer.api.square(cell), row[0]])) == [
+            [[1, 1], [4, 1]],
+            [],
+            [[9, 3]],
+        ]
+        assert await rows.map(
+            lambda row: row.map(lambda cell: peer.api.echo([cell, cell]).map(lambda same: peer.api.add(same, cell)))
+        ) == [[[2, 2], [4, 4]], [], [[6, 6]]]
+        rows.dispose()
+
+
+async def test_what_a_map_captures(node_url: str) -> None:
+    async def later() -> int:
+        await anyio.lowlevel.checkpoint()
+        return 40
+
+    async with node_peer(node_url) as peer, node_peer(node_url) as other:
+        late, double, config = RpcPromise(later()), RpcStub(lambda number: number * 2), peer.api.config
+        assert await peer.api.echo([1, 2]).map(
+            lambda i: [
+                double(i),
+                other.api.square(i),
+                peer.api.add(late, i),
+                config.list[0],
+                peer.api.add(config.limits.depth, i),
+            ]
+        ) == [[2, 1, 41, 10, 4], [4, 4, 42, 10, 5]]
+        late.dispose()
+        double.dispose()
+
+
+async def test_a_captured_stub_comes_back_in_the_result(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        counter = await peer.api.counter("captured", 1)
+        target = LocalCounter()
+        mine = RpcStub(target)
+        results = await peer.api.echo([1, 2]).map(lambda i: [i, counter, mine])
+        assert [await result[1].increment(result[0]) for result in results] == [2, 4]
+        assert [await result[2].increment(result[0]) for result in results] == [11, 13]
+        assert results[0][2] == target
+        del results
+        counter.dispose()
+        mine.dispose()
+        await target.disposed.wait()
+
+
+async def test_maps_take_one_round_trip(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        before = len(await peer.messages())
+        mapped = peer.api.echo([{"id": 1}, {"id": 2}]).map(lambda row: {"sum": peer.api.add(row.id, 1)})
+        squares = mapped.map(lambda row: peer.api.square(row.sum))
+        assert await peer.api.add(mapped[0].sum, mapped[1]["sum"]) == 5
+        assert round_trips((await peer.messages())[before:]) == 1
+        assert await squares == [4, 9]
+        mapped.dispose()
+        squares.dispose()
+
+
+async def test_a_map_of_a_promise_that_takes_its_time(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        gate = anyio.Event()
+        counter = peer.api.after(gate.wait, "slow map")
+        mapped = counter.map(lambda it: [it.increment(1), it.increment(1)])
+        gate.set()
+        assert await mapped == [1, 2]
+        counter.dispose()
+
+
+async def test_an_error_of_one_item_fails_the_map(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        kinds = peer.api.echo(["type"])
+        with pytest.raises(TypeError, match="no such shape"):
+            await kinds.map(lambda kind: {"nested": [peer.api.fail(kind)]})
+        with pytest.raises(TypeError):
+            await kinds.map(lambda kind: kind.no_such_method())
+        with pytest.raises(TypeError, match="no such shape"):
+            await peer.api.fail("type").map(lambda item: peer.api.square(item))
+        kinds.dispose()
+
+
+async def test_a_map_over_a_large_list(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        result = await peer.api.echo(list(range(1000))).map(lambda i: {"i": i, "square": peer.api.square(i)})
+        assert result == [{"i": i, "square": i * i} for i in range(1000)]
 
 
 # ---- order
