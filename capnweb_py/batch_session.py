@@ -18,6 +18,7 @@ from .errors import LimitExceeded, RpcError, fresh
 from .hooks import ErrorHook, Hook, Path
 from .imports import Import, ImportHook
 from .local import PayloadHook
+from .mapper import Mapper
 from .options import SessionOptions
 from .payload import Payload
 from .session import Host, Message, RpcSession
@@ -120,6 +121,10 @@ class BatchSession(RpcSession):
         # Raised now: a call that nobody awaits would be lost without a word.
         self._check_speaking()
         return super().send_call(target, path, arguments)
+
+    def send_map(self, target: Import, path: Path, mapper: Mapper) -> Hook:
+        self._check_speaking()
+        return super().send_map(target, path, mapper)
 
     def send_pull(self, entry: Import) -> None:
         if entry.pulled:

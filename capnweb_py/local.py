@@ -181,6 +181,10 @@ class PayloadHook(_LocalHook):
     def dup(self) -> Hook:
         return DISPOSED if self._payload is None else PayloadHook(self._payload)
 
+    def identity(self) -> object:
+        value = None if self._payload is None else self._payload.value
+        return value if isinstance(value, RpcTarget) or type(value) in CALLABLE_TYPES else self
+
     def successor(self) -> Hook | None:
         value = None if self._payload is None else self._payload.value
         return value._hook if isinstance(value, Handle) and not value._path else None

@@ -188,6 +188,7 @@ class TwoSessions(RuleBasedStateMachine):
     def pass_it_around(self, pick: int) -> None:
         async def wait() -> None:
             stub = self._pick(pick).stub
+            await stub.echo(0)  # what it stands for is there now
             back = (await self._main.echo({"there": [stub]}))["there"][0]
             assert await self._main.same(stub, back)
             self._hold(back)
@@ -202,6 +203,22 @@ class TwoSessions(RuleBasedStateMachine):
             got, back = await self._main.call(lambda n: [n, stub], number)
             assert got == number
             self._hold(back)
+
+        self._run(wait)
+
+    @precondition(lambda self: self._held)
+    @rule(pick=some, count=st.integers(1, 3), waiting=st.booleans())
+    def map(self, pick: int, count: int, waiting: bool) -> None:
+        async def wait() -> None:
+            stub = self._pick(pick).stub
+            promise = self._main.make_many(count).map(lambda node: {"made": node.make(), "stub": stub, "node": node})
+            if not waiting:
+                self._hold(promise[0].made)
+                return
+            await stub.echo(0)
+            for item in await promise:
+                assert await self._main.same(item["stub"], stub)
+                self._hold(item["made"], item["node"])
 
         self._run(wait)
 

@@ -206,6 +206,23 @@ async def test_groups_of_errors(way: Way) -> None:
     assert isinstance(two, TypeError)
 
 
+async def test_maps(way: Way) -> None:
+    counter = way.api.make()
+    names = way.api.echo([{"by": 1}, {"by": 2}]).map(
+        lambda item: {"was": item, "count": counter.increment(item.by), "depths": way.api.settings.depth[0]}
+    )
+    assert await names == [
+        {"was": {"by": 1}, "count": 1, "depths": 1},
+        {"was": {"by": 2}, "count": 3, "depths": 1},
+    ]
+    nested = way.api.echo([[1, 2], [3]]).map(lambda row: row.map(lambda number: counter.increment(number)))
+    assert await nested[0] == [4, 6]
+    with pytest.raises(TypeError, match="no_such_place is not a function"):
+        await way.api.echo([1]).map(lambda _: way.api.no_such_place().at_all())
+    del counter, names, nested
+    await way.settled()
+
+
 async def test_callbacks(way: Way) -> None:
     async def slow(i: int) -> int:
         await anyio.lowlevel.checkpoint()
@@ -397,8 +414,9 @@ class Path:
 def test_a_chain_of_calls_crosses_every_link_once_each_way(relays: int) -> None:
     path = Path(relays, Api())
     counter = path.api.make()
-    answer = path.api.echo([counter.increment(), counter.itself().increment(), path.api.settings.depth])
+    numbers = path.api.echo([3, 4]).map(lambda number: counter.increment(number))
+    answer = path.api.echo([counter.increment(), counter.itself().increment(), path.api.settings.depth, numbers])
     answer._hook.pull()
     # One flight over every link there, one back; the last tells the server what was let go of.
     assert path.flights() - 2 * (relays + 1) in (0, 1)
-    assert answer._hook.pull().value == [1, 2, [1, {"name": "x"}]]
+    assert answer._hook.pull().value == [8, 9, [1, {"name": "x"}], [3, 7]]

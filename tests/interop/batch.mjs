@@ -69,6 +69,15 @@ const SCENARIOS = {
     assert.equal(bodies.length, 1);
   },
 
+  async "maps in one request"(open) {
+    const bodies = await recorded(async () => {
+      const api = open();
+      const squares = await api.echo([1, 2, 3]).map((number) => ({ number, square: api.square(number) }));
+      assert.deepEqual(squares, [1, 2, 3].map((number) => ({ number, square: number * number })));
+    });
+    assert.equal(bodies.length, 1);
+  },
+
   async "order is kept"(open) {
     const api = open();
     const journal = api.journal();

@@ -37,6 +37,7 @@ DEADLINE: Final = 10
 
 SCENARIOS: Final = (
     "calls and pipelines in one request",
+    "maps in one request",
     "order is kept",
     "what is not there yet",
     "properties of results as arguments",
@@ -138,6 +139,15 @@ async def test_calls_and_pipelines_in_one_request(node_batch_url: str) -> None:
             for name, promise in {"square": square, "first": first, "second": second}.items():
                 tasks.start_soon(collect, name, promise)
         assert results == {"square": 36, "first": 5, "second": 9}
+        assert len(to.requests) == 1
+
+
+@pytest.mark.anyio
+async def test_maps_in_one_request(node_batch_url: str) -> None:
+    async with batch(node_batch_url) as to:
+        api = to.api
+        squares = api.echo([1, 2, 3]).map(lambda number: {"number": number, "square": api.square(number)})
+        assert await squares == [{"number": n, "square": n * n} for n in (1, 2, 3)]
         assert len(to.requests) == 1
 
 
