@@ -219,7 +219,9 @@ async def test_maps(way: Way) -> None:
     assert await nested[0] == [4, 6]
     with pytest.raises(TypeError, match="no_such_place is not a function"):
         await way.api.echo([1]).map(lambda _: way.api.no_such_place().at_all())
-    del counter, names, nested
+    for each in (counter, names, nested):
+        each.dispose()
+    del each
     await way.settled()
 
 
