@@ -808,6 +808,7 @@ async def test_a_stream_that_is_being_read_cannot_be_sent() -> None:
         assert await anext(aiter(stream)) == "a"
         with pytest.raises(TypeError, match="only an unread one can be sent"):
             main.collect(stream)
+        await stream.aclose()
 
 
 async def test_a_writable_is_sent_once_and_not_written_after() -> None:
@@ -1105,7 +1106,8 @@ async def test_a_relayed_writable_is_aborted_when_either_connection_is_lost() ->
         ):
             await client.remote_main.keep(WritableStream(sink))
             await api.kept[0].write(1)
-            await anyio.wait_all_tasks_blocked()
+            while not sink.chunks:
+                await anyio.wait_all_tasks_blocked()
             (middle, front)[lost].close()
             await sink.ended.wait()
             assert sink.chunks == [1]
