@@ -892,12 +892,12 @@ scenario("aborting reaches sinks", async ({ api, monitor }) => {
 });
 
 scenario("large streams", async ({ api }) => {
-  const chunks = Array.from({ length: 96 }, (_, index) => new Uint8Array(65_536).fill(index));
-  const sum = 65_536 * (95 * 96) / 2;
-  assert.deepEqual([...(await api.measure(streamOf(chunks)))], [96 * 65_536, sum]);
-  const back = await collect(await api.pieces(96, 65_536));
+  const chunks = Array.from({ length: 24 }, (_, index) => new Uint8Array(65_536).fill(index));
+  const sum = 65_536 * (23 * 24) / 2;
+  assert.deepEqual([...(await api.measure(streamOf(chunks)))], [24 * 65_536, sum]);
+  const back = await collect(await api.pieces(24, 65_536));
   assert.ok(back.every((chunk, index) => same(chunk, chunks[index])));
-  assert.equal(back.length, 96);
+  assert.equal(back.length, 24);
 });
 
 scenario("capabilities in chunks", async ({ api, monitor }) => {
