@@ -107,11 +107,11 @@ class _Stream:
     """A stream that an expression was made for.
 
     Attributes:
-        go: what is to be done once the expression is whole.
+        run: the coroutine function to be run for it once the expression is whole.
         give_back: undoes the sending.
     """
 
-    go: Callable[[], object]
+    run: Callable[[], Coroutine[Any, Any, None]]
     give_back: Callable[[], object]
 
 
@@ -656,15 +656,15 @@ class RpcSession:
             if isinstance(sink, RemoteSink):
                 # Of another peer, or this one's own: calls of it are passed on, and flow control is from end to end.
                 export_id = self.export_stub(sink.hook.dup())
-                go: Callable[[], object] = sink.hook.dispose
+                run = partial(_let_go, sink.hook)
             else:
                 queue = WriteQueue(self._unread)
                 export_id = self.export_stub(WriterHook(queue))
-                go = partial(self._host.spawn, partial(feed, queue, sink))
+                run = partial(feed, queue, sink)
         except Exception:
             stream.give_back()
             raise
-        self._to_run[export_id] = _Stream(go, stream.give_back)
+        self._to_run[export_id] = _Stream(run, stream.give_back)
         return export_id
 
     def create_pipe(self, stream: ReadableStream[Any]) -> int:
@@ -682,13 +682,13 @@ class RpcSession:
             stream.give_back()
             sink.hook.dispose()
 
-        self._to_run[entry.id] = _Stream(partial(self._host.spawn, partial(pump, stream, chunks, sink)), give_back)
+        self._to_run[entry.id] = _Stream(partial(pump, stream, chunks, sink), give_back)
         return entry.id
 
     def _run_streams(self) -> None:
         streams, self._to_run = self._to_run, {}
         for stream in streams.values():
-            stream.go()
+            self._host.spawn(stream.run)
 
     def unexport(self, ids: list[int]) -> None:
         for export_id in ids:
@@ -973,6 +973,10 @@ class _MainHook(ImportHook):
 
     def __del__(self) -> None:
         """The session holds its main object for as long as it lasts."""
+
+
+async def _let_go(hook: Hook) -> None:
+    hook.dispose()
 
 
 def _lift(embargo: list[tuple[PromiseHook, Hook]]) -> None:

@@ -45,7 +45,7 @@ __all__ = [
 _log = logging.getLogger("capnweb_py")
 
 # What a write costs beside the bytes of its message: the objects that hold it, and each value that is copied into it.
-_BYTES_PER_WRITE: Final = 1024
+_BYTES_PER_WRITE: Final = 2048
 _BYTES_PER_VALUE: Final = 16
 
 
