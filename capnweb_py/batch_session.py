@@ -157,7 +157,7 @@ class BatchSession(RpcSession):
 
     def _run_streams(self) -> None:
         for stream_id, stream in self._to_run.items():
-            running = self._feeding if stream.sink is None else self._pumping
+            running = self._feeding if stream_id < 0 else self._pumping
             running.add(stream_id)
             run = partial(self._run_stream, stream.run, running, stream_id)
             self._to_run[stream_id] = attrs.evolve(stream, run=run)

@@ -35,7 +35,7 @@ def hook_of(value: Any) -> Hook:
 
 def result_hook(result: Any) -> PayloadHook:
     """The hook of what a function returned. The payload keeps its targets alive for pipelined calls."""
-    return PayloadHook(Payload(result, borrowed=True))
+    return PayloadHook(Payload(result, borrowed=True, given=True))
 
 
 def payload_hook(payload: Payload) -> Hook:

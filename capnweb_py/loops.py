@@ -4,18 +4,24 @@ function soon, from any thread too, and starting tasks where no task is running,
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, final
+from typing import Any, Final, final
 
 import anyio
 
 from .hooks import Pending
 
-__all__ = ["Loop", "Spawn", "beside", "on_asyncio", "running_loop", "task_set", "wait_settled"]
+__all__ = ["Loop", "Spawn", "beside", "last_step", "on_asyncio", "running_loop", "task_set", "wait_settled"]
+
+_log = logging.getLogger("capnweb_py")
+
+# How long, in seconds, something may take to end that nobody waits for.
+END_TIMEOUT: Final = 10
 
 # Runs a coroutine function in a task of its own.
 Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
@@ -134,9 +140,13 @@ async def task_set() -> AsyncIterator[Spawn]:
     try:
         yield spawn
     finally:
-        for task in tasks:
-            task.cancel()
         with anyio.CancelScope(shield=True):
+            try:
+                # A task that is cancelled before it has begun does nothing, not even what it does at its end.
+                await asyncio.sleep(0)
+            finally:
+                for task in tasks:
+                    task.cancel()
             while tasks:
                 await asyncio.wait(tasks)
 
@@ -178,6 +188,17 @@ class _Carried:
                 raise error
         finally:
             del error  # or it would refer to itself by way of this frame
+
+
+async def last_step(step: Awaitable[object]) -> None:
+    """Await the end of something, whose failure there is nobody to tell of, and which must not take forever."""
+    with anyio.move_on_after(END_TIMEOUT, shield=True):
+        try:
+            await step
+        except (anyio.get_cancelled_exc_class(), KeyboardInterrupt):
+            raise
+        except BaseException:
+            _log.exception("something did not end as it should")
 
 
 def wait_settled(pending: Pending) -> Awaitable[Any]:

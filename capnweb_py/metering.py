@@ -34,7 +34,8 @@ class Meter:
 
     def __init__(self, limit: int, max_steps: int) -> None:
         self._limit = limit
-        self._left = limit
+        # How many values may still be put in the place of promises.
+        self.left = limit
         self._max_steps = max_steps
         # Steps since the last `renew`, and those whose results are there.
         self._steps = 0
@@ -44,7 +45,7 @@ class Meter:
 
     def renew(self) -> None:
         """Another message has come, or a call has ended: what follows from it is counted from the start."""
-        self._left = self._limit
+        self.left = self._limit
         self._steps = 0
 
     def begin_steps(self, count: int) -> Steps:
@@ -78,12 +79,12 @@ class Meter:
         while pending:
             item = pending.pop()
             if isinstance(item, _CONTAINERS):
-                self._left -= len(item)
+                self.left -= len(item)
                 items = item.values() if isinstance(item, dict) else item
                 pending += [inner for inner in items if isinstance(inner, (*_CONTAINERS, *_BLOCKS))]
             elif isinstance(item, _BLOCKS):
-                self._left -= len(item) // _BYTES_PER_VALUE
-            if self._left < 0:
+                self.left -= len(item) // _BYTES_PER_VALUE
+            if self.left < 0:
                 raise LimitExceeded(f"more than max_copied = {self._limit} values would be passed on for one message")
 
 

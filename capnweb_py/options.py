@@ -41,8 +41,8 @@ class Limits:
         max_map_steps: what maps do: items, and for each item the parts of all instructions, which are the items of
             every array and object in them. Of one message, and of all results that the peer holds; past it the map
             fails.
-        max_unread: bytes of chunks that the peer has written into streams and nobody has read; the write that passes it
-            fails, and its stream ends.
+        max_unread: bytes of chunks that the peer has written into streams and nobody has read, with what it takes to
+            hold them; the write that passes it fails, and its stream ends.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
         max_batch_size: bytes of the body of one HTTP batch, request or response, read or written.
         max_batch_messages: lines of that body.

@@ -11,10 +11,12 @@ its stubs; whatever happened, each is released at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .hooks import Hook, Pending
+from .loops import last_step, running_loop
 from .metering import Meter
 from .target import RpcTarget, has_lifecycle, parts_of, release, retain
 
@@ -36,6 +38,7 @@ class Payload:
         "_targets_known",
         "borrowed",
         "deliveries",
+        "given",
         "keeps",
         "owners",
         "promises",
@@ -43,8 +46,12 @@ class Payload:
         "value",
     )
 
-    def __init__(self, value: Any, promises: Sequence[Located] = (), *, borrowed: bool = False) -> None:
+    def __init__(
+        self, value: Any, promises: Sequence[Located] = (), *, borrowed: bool = False, given: bool = False
+    ) -> None:
         self.value = value
+        # Whether the value was returned to be sent: what it holds that must be closed is closed if it is not.
+        self.given = given
         # Whether the value is the application's own.
         self.borrowed = borrowed
         self.promises: Sequence[Located] = promises
@@ -104,9 +111,11 @@ class Payload:
 
     def dispose(self) -> None:
         """Let go of the value. Safe to do twice."""
-        if self.keeps is None:
-            # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
+        # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
+        if self.keeps is None and not self._targets_known:
             self.hold_targets()
+            if self.given and not isinstance(self.value, _ATOMS):
+                _close_streams(self.value)
         if self._held:
             self._release_targets()
         self.value, self.promises, self.keeps = None, (), None
@@ -117,21 +126,44 @@ class Payload:
             release(target)
 
     def _hold_targets(self) -> None:
-        # A loop, and every container once: the value is the application's, and may be as deep as it likes, or contain
-        # itself.
-        pending, seen = [self.value], {id(self.value)}
-        while pending:
-            value = pending.pop()
-            if isinstance(value, RpcTarget):
-                self.hold(value)
-            elif not isinstance(value, _ATOMS):
-                inner = [item for item in parts_of(value) if not isinstance(item, _ATOMS) and id(item) not in seen]
-                seen.update(map(id, inner))
-                pending += inner
+        for part in _all_parts(self.value):
+            if isinstance(part, RpcTarget):
+                self.hold(part)
 
 
 # What holds nothing.
 _ATOMS: Final = (str, int, float, bytes, type(None))
+
+
+def _all_parts(value: Any) -> Iterator[Any]:
+    """A value, and all that is inside it and passes by value with it, but for atoms."""
+    # A loop, and every container once: the value is the application's, and may be as deep as it likes, or contain
+    # itself.
+    pending, seen = [value], {id(value)}
+    while pending:
+        part = pending.pop()
+        yield part
+        if not isinstance(part, RpcTarget):
+            inner = [item for item in parts_of(part) if not isinstance(item, _ATOMS) and id(item) not in seen]
+            seen.update(map(id, inner))
+            pending += inner
+
+
+def _close_streams(value: Any) -> None:
+    """Close the streams in a value that was to be sent and was not. Without an event loop, the collector does it."""
+    for part in _all_parts(value):
+        kind = type(part)  # of the type: a stub has a member of any name
+        if (hasattr(kind, "__aiter__") or hasattr(kind, "give_back")) and not getattr(part, "locked", False):
+            end = next((getattr(part, name) for name in ("abort", "aclose") if hasattr(kind, name)), None)
+            try:
+                if end is not None:
+                    running_loop().spawn(partial(_close, end))
+            except RuntimeError:
+                return
+
+
+async def _close(end: Callable[[], Awaitable[object]]) -> None:
+    await last_step(end())
 
 
 class Settling(Pending):

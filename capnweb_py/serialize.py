@@ -378,10 +378,10 @@ def _writer_of(value: Any) -> _Writer:
         raise _Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
     if isinstance(value, (Blob, Headers, Request, Response, Url)):
         raise _Unsendable(f"a {type(value).__name__} cannot be sent over RPC yet: send its bytes or its text")
+    if isinstance(value, AsyncIterable):
+        return Serializer._readable  # a dataclass, too: anyio's memory streams are
     if is_record(value):
         return Serializer._record
-    if isinstance(value, AsyncIterable):
-        return Serializer._readable
     if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0) > 0:
         if hasattr(value, "mask"):
             raise _Unsendable(

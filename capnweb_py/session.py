@@ -37,7 +37,7 @@ from .metering import Meter
 from .options import SessionOptions
 from .payload import Payload
 from .serialize import SERIALIZERS, stands_for_itself
-from .streams import QueueReader, RemoteSink, Unread, WritableStream, WriteQueue, WriterHook, feed, pump
+from .streams import PipeStream, RemoteSink, Unread, WritableStream, WriteQueue, WriterHook, feed, pump
 from .stub import RpcStub, make_stub
 from .web import ReadableStream
 
@@ -98,23 +98,21 @@ class _Export:
         self.answered = False
         # Whether the entry goes with its answer: the result of a "stream" message.
         self.released_when_answered = False
-        # The other end of a pipe, until it is referred to.
-        self.readable: ReadableStream[Any] | None = None
+        # What was written into a pipe, until its readable end is referred to.
+        self.readable: WriteQueue | None = None
 
 
 @attrs.frozen
 class _Stream:
-    """A stream that was sent, and what is to run for it once its message is written.
+    """A stream that an expression was made for.
 
     Attributes:
-        run: the coroutine function.
+        run: the coroutine function to be run for it once the expression is whole.
         give_back: undoes the sending.
-        sink: of the pipe that was opened for it; None where none was.
     """
 
     run: Callable[[], Coroutine[Any, Any, None]]
-    give_back: Callable[[], None]
-    sink: RemoteSink | None = None
+    give_back: Callable[[], object]
 
 
 class RpcSession:
@@ -163,7 +161,7 @@ class RpcSession:
         self._to_resolve: deque[int] = deque()
         # What waits to be disposed of while something is; None while nothing is.
         self._letting_go: list[Hook] | None = None
-        # What streams that are being sent are to run, by the ids that they were sent under.
+        # Streams that have been sent and do not run yet, by the ids that they were sent under.
         self._to_run: dict[int, _Stream] = {}
         # What Python has collected, on whatever thread: entries whose hooks are gone, and what else is to be called.
         self._collected: deque[Import | Callable[[], None]] = deque()
@@ -183,7 +181,7 @@ class RpcSession:
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
         self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
-        self._unread = Unread(self._limits.max_unread)
+        self._unread = Unread(self._limits.max_unread, self._meter)
         self.deliveries = Deliveries(
             host.spawn,
             result_hook,
@@ -368,13 +366,11 @@ class RpcSession:
         for entry in imports.values():
             if entry.resolution is None:
                 self._guarded(partial(entry.resolve, failure))
-        for stream in self._to_run.values():
-            stream.give_back()
-        self._to_run.clear()
         for export in exports.values():
             if isinstance(export.hook, WriterHook) and not export.hook.queue.closing:
                 export.hook.queue.fail(failure.error)  # what is there to its end can still be read
             self._guarded(export.hook.dispose)
+        self._guarded(self._run_streams)  # which have failed by now, and close what they read or write
         self._guarded(self._answered_all)
         self._host.wake()
 
@@ -416,8 +412,8 @@ class RpcSession:
         self._next_pushed += 1
         self._check_exports()
         queue = WriteQueue(self._unread)
-        export = self._exports[export_id] = _Export(WriterHook(queue))
-        export.readable = ReadableStream(QueueReader(queue, self._call_later))
+        self._exports[export_id] = export = _Export(WriterHook(queue))
+        export.readable = queue
         return True
 
     def _push(self, expression: Any) -> int | None:
@@ -656,12 +652,19 @@ class RpcSession:
 
     def export_writable(self, stream: WritableStream) -> int:
         sink = stream.take()
-        if isinstance(sink, RemoteSink):
-            # Another peer's, or this one's own: its calls are passed on, and flow control reaches from end to end.
-            return self.export_stub(sink.hook.dup())
-        queue = WriteQueue(self._unread)
-        export_id = self.export_stub(WriterHook(queue))
-        self._to_run[export_id] = _Stream(partial(feed, queue, sink), stream.give_back)
+        try:
+            if isinstance(sink, RemoteSink):
+                # Of another peer, or this one's own: calls of it are passed on, and flow control is from end to end.
+                export_id = self.export_stub(sink.hook.dup())
+                run = partial(_let_go, sink.hook)
+            else:
+                queue = WriteQueue(self._unread)
+                export_id = self.export_stub(WriterHook(queue))
+                run = partial(feed, queue, sink)
+        except Exception:
+            stream.give_back()
+            raise
+        self._to_run[export_id] = _Stream(run, stream.give_back)
         return export_id
 
     def create_pipe(self, stream: ReadableStream[Any]) -> int:
@@ -674,7 +677,12 @@ class RpcSession:
         self._imports[entry.id] = entry
         self._send(["pipe"])
         sink = RemoteSink(ImportHook(entry), self.send_stream, self._host.now)
-        self._to_run[entry.id] = _Stream(partial(pump, stream, chunks, sink), stream.give_back, sink)
+
+        def give_back() -> None:
+            stream.give_back()
+            sink.hook.dispose()
+
+        self._to_run[entry.id] = _Stream(partial(pump, stream, chunks, sink), give_back)
         return entry.id
 
     def _run_streams(self) -> None:
@@ -687,12 +695,9 @@ class RpcSession:
             stream = self._to_run.pop(export_id, None)
             if stream is not None:
                 stream.give_back()
-                if stream.sink is not None:
-                    stream.sink.hook.dispose()
-                    continue
             if export_id in self._to_resolve:
                 self._to_resolve.remove(export_id)
-            if export_id in self._exports:
+            if export_id < 0 and export_id in self._exports:  # a pipe is an import, and its own to release
                 self._release_export(export_id, 1)
 
     def on_send_error(self, error: BaseException) -> BaseException | None:
@@ -729,8 +734,8 @@ class RpcSession:
         export = self._export(export_id)
         if export.readable is None:
             raise ProtocolError(f"{export_id} is no pipe, or its readable end was referred to before")
-        stream, export.readable = export.readable, None
-        return stream
+        queue, export.readable = export.readable, None
+        return PipeStream(queue, self._call_later)
 
     def _new_import(self, import_id: int) -> Import:
         if import_id >= 0:
@@ -968,6 +973,10 @@ class _MainHook(ImportHook):
 
     def __del__(self) -> None:
         """The session holds its main object for as long as it lasts."""
+
+
+async def _let_go(hook: Hook) -> None:
+    hook.dispose()
 
 
 def _lift(embargo: list[tuple[PromiseHook, Hook]]) -> None:

@@ -1,34 +1,36 @@
 """Streams: the two ends of a queue that one side writes and the other reads (protocol, section "Streams").
 
 A `WriteQueue` holds what a peer has written and nobody has taken. Its front is a `WriterHook` in the export table,
-which answers a write when its chunk was taken. Its back is a `QueueReader`, the source of a `ReadableStream`, or the
+which answers a write when its chunk was taken. Its back is a `PipeStream`, which the application reads, or the
 application's own sink, which `feed` writes to. On the writing side a `RemoteSink` turns writes into messages, with
 flow control, and `pump` writes what a source yields. Nothing here knows the session's tables.
 """
 
 from __future__ import annotations
 
-import inspect
 import logging
+import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from types import AsyncGeneratorType, GeneratorType
 from typing import Any, Final, Protocol, Self
 
 import anyio
 import attrs
 
-from .errors import LimitExceeded, RpcError, fresh, sendable
+from .errors import LimitExceeded, RpcError, fresh, release_frames, sendable
 from .flow import FlowControl
 from .hooks import ErrorHook, Hook, Path, Pending, PromiseHook
 from .local import PayloadHook
-from .loops import wait_settled
+from .loops import END_TIMEOUT, last_step, wait_settled
 from .mapper import Mapper
+from .metering import Meter
 from .payload import Payload, settle
 from .values import UNDEFINED
 from .web import ReadableStream
 
 __all__ = [
-    "QueueReader",
+    "PipeStream",
     "RemoteSink",
     "Sink",
     "Unread",
@@ -42,15 +44,13 @@ __all__ = [
 
 _log = logging.getLogger("capnweb_py")
 
-# What a write costs beside its bytes: the objects that hold it.
-_BYTES_PER_WRITE: Final = 1024
-
-# How long, in seconds, a source or sink may take to close when its session has ended.
-CLOSE_TIMEOUT: Final = 10
+# What a write costs beside the bytes of its message: the objects that hold it, and each value that is copied into it.
+_BYTES_PER_WRITE: Final = 2048
+_BYTES_PER_VALUE: Final = 16
 
 
 class Sink(Protocol):
-    """Where the chunks of a `WritableStream` go."""
+    """Where the chunks of a `WritableStream` go. It is told of its end once, by `aclose` or by `abort`."""
 
     async def write(self, chunk: Any) -> None:
         """Take one chunk. Returns when the next may come."""
@@ -59,7 +59,7 @@ class Sink(Protocol):
         """There are no more. Returns when everything was taken."""
 
     async def abort(self, error: BaseException) -> None:
-        """There will be no more, because of an error."""
+        """There will be no more, because of an error: the writer's, the connection's, or what `write` raised."""
 
 
 class WritableStream:
@@ -67,7 +67,7 @@ class WritableStream:
 
     One that a peer sent writes to the peer's: `write` returns when there is room for the next chunk, and raises what an
     earlier one failed with. `async with stream:` closes it at the end of the block, or aborts it with the error that
-    the block ended with. One that is let go of without either is aborted.
+    the block ended with. One of a peer's that is let go of without either is aborted.
 
     Args:
         sink: where the chunks go: an object with `async write(chunk)` or `async send(chunk)`, and if it wants to know
@@ -78,11 +78,12 @@ class WritableStream:
         TypeError: if the sink has neither method.
     """
 
-    __slots__ = ("__weakref__", "_locked", "_sink")
+    __slots__ = ("__weakref__", "_ended", "_locked", "_sink")
 
     def __init__(self, sink: Any) -> None:
         self._sink: Sink = sink if isinstance(sink, RemoteSink) else _AdaptedSink(sink)
         self._locked = False
+        self._ended = False
 
     @property
     def locked(self) -> bool:
@@ -93,30 +94,39 @@ class WritableStream:
         """Write a chunk: any value that can be sent.
 
         Raises:
-            TypeError: if the chunk cannot be sent.
-            RpcError: if the stream has ended, or the other side has failed: the error that it failed with.
+            TypeError: if the chunk cannot be sent. The stream goes on.
+            RpcError: if the stream has ended, or was given away.
+            Exception: what the other side failed with.
         """
         self._check()
+        if self._ended:
+            raise RpcError("the stream was closed: nothing can be written to it any more")
         await self._sink.write(chunk)
 
     async def aclose(self) -> None:
-        """Say that there are no more chunks, and wait until all were taken.
+        """Say that there are no more chunks, and wait until all were taken. Closing again does nothing.
 
         Raises:
-            RpcError: what a write, or the closing, failed with.
+            Exception: what a write, or the closing, failed with.
         """
         self._check()
-        await self._sink.aclose()
+        if not self._ended:
+            self._ended = True
+            await self._sink.aclose()
 
     async def abort(self, error: BaseException | None = None) -> None:
-        """Say that there will be no more, because of an error, which the reader gets."""
+        """Say that there will be no more, because of an error, which the reader gets. After the end it does nothing."""
         self._check()
-        await self._sink.abort(RpcError("the stream was aborted") if error is None else error)
+        if not self._ended:
+            self._ended = True
+            await self._sink.abort(RpcError("the stream was aborted") if error is None else error)
 
     def take(self) -> Sink:
-        """The sink, for who takes the stream over. Raises TypeError if it was given away before."""
+        """The sink, for who takes the stream over. Raises TypeError if it was given away before, or has ended."""
         if self._locked:
             raise TypeError("the WritableStream was given away before: it can be sent once")
+        if self._ended:
+            raise TypeError("the WritableStream was closed: there is nothing left to send")
         self._locked = True
         return self._sink
 
@@ -132,14 +142,18 @@ class WritableStream:
         return self
 
     async def __aexit__(self, _type: object, error: BaseException | None, _traceback: object) -> None:
+        if self._locked:
+            return
         if error is None:
             await self.aclose()
             return
-        with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-            await self.abort(error)
+        with anyio.move_on_after(END_TIMEOUT, shield=True):
+            await self.abort(
+                error if isinstance(error, Exception) else RpcError(f"the writer ended with {type(error).__name__}")
+            )
 
     def __repr__(self) -> str:
-        return f"<WritableStream{' locked' if self._locked else ''}>"
+        return f"<WritableStream{' locked' if self._locked else ' closed' if self._ended else ''}>"
 
 
 class _AdaptedSink:
@@ -167,21 +181,25 @@ class _AdaptedSink:
             await self.aclose()
 
 
-class _Signal(Pending):
-    """Something that is waited for again and again: each time it is made anew."""
+class _Signal:
+    """Something that is waited for again and again."""
 
-    __slots__ = ("_callbacks",)
+    __slots__ = ("_event",)
 
     def __init__(self) -> None:
-        self._callbacks: list[Callable[[], object]] = []
+        # What those who wait now wait for.
+        self._event: anyio.Event | None = None
 
-    def subscribe(self, callback: Callable[[], object]) -> None:
-        self._callbacks.append(callback)
+    async def wait(self) -> None:
+        """Wait until it is fired the next time."""
+        if self._event is None:
+            self._event = anyio.Event()
+        await self._event.wait()
 
     def fire(self) -> None:
-        callbacks, self._callbacks = self._callbacks, []
-        for callback in callbacks:
-            callback()
+        if self._event is not None:
+            event, self._event = self._event, None
+            event.set()
 
 
 class Unread:
@@ -189,21 +207,29 @@ class Unread:
 
     Args:
         limit: `Limits.max_unread`.
+        meter: counts what is copied into chunks.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, meter: Meter) -> None:
         self._limit = limit
+        self._meter = meter
         self._size = 0
         # The size of the message that is being handled, in bytes: what a chunk in it takes, at least.
         self.message_size = 0
 
-    def add(self) -> int:
-        """A chunk came in the message that is being handled. Returns what it counts.
+    def add(self, chunk: Payload) -> int:
+        """A chunk came in the message that is being handled. Its promises are replaced from now on.
+
+        Returns what it counts.
 
         Raises:
             LimitExceeded: if it is too much. It counts nothing then.
         """
         size = self.message_size + _BYTES_PER_WRITE
+        if self._size + size <= self._limit:
+            left = self._meter.left
+            settle(chunk, self._meter)
+            size += (left - self._meter.left) * _BYTES_PER_VALUE
         if self._size + size > self._limit:
             raise LimitExceeded(f"more than max_unread = {self._limit} bytes were written into streams and not read")
         self._size += size
@@ -226,6 +252,8 @@ class _Write:
 class WriteQueue:
     """What was written into a stream and not taken, in order, and how it ends."""
 
+    __slots__ = ("_changed", "_closing", "_ended", "_error", "_unread", "_writes", "writers")
+
     def __init__(self, unread: Unread) -> None:
         self._unread = unread
         # How many hooks there are to write by.
@@ -247,7 +275,7 @@ class WriteQueue:
         if self._closing is not None:
             return ErrorHook(RpcError("the stream was closed: nothing can be written to it any more"))
         try:
-            size = self._unread.add()
+            size = self._unread.add(arguments)
         except LimitExceeded as error:
             self.fail(error)
             return ErrorHook(error)
@@ -288,6 +316,11 @@ class WriteQueue:
         return self._closing is not None
 
     @property
+    def error(self) -> BaseException | None:
+        """What the stream failed with."""
+        return self._error
+
+    @property
     def over(self) -> bool:
         """Whether nothing more can come of it."""
         return self._ended or self._error is not None
@@ -297,23 +330,25 @@ class WriteQueue:
         self.fail(RpcError("the reader has let go of the stream"))
 
     async def first(self) -> Payload | None:
-        """Wait for the first chunk that was not taken; None at the end. Its promises are replaced by their values.
+        """Wait for the first chunk that was not taken; None at the end. Its promises have been replaced by values.
 
-        Raises the error that the stream ended with.
+        Raises the error that the stream failed with.
         """
         while not self._writes:
             if self._error is not None:
                 raise fresh(self._error)
             if self._closing is not None:
                 return None
-            await wait_settled(self._changed)
+            await self._changed.wait()
         chunk = self._writes[0].arguments
         settling = settle(chunk)
-        if settling is not None:
-            await wait_settled(settling)
-            if settling.error is not None:
-                self.fail(settling.error)
-                raise fresh(settling.error)
+        if settling is None:
+            return chunk
+        await wait_settled(settling)
+        if settling.error is not None:
+            self.fail(settling.error)
+        if self._error is not None:
+            raise fresh(self._error)
         return chunk
 
     def taken(self) -> None:
@@ -358,8 +393,8 @@ class WriterHook(Hook):
         if path == ("abort",) and len(arguments.value) <= 1:
             self.queue.fail(_reason(arguments.value))
             return _done()
-        name = ".".join(map(str, path))
-        return ErrorHook(TypeError(f"{name}() is none of a stream: write(chunk), close() and abort(reason) are"))
+        name = ".".join(map(str, path)) or "a call of the stream itself"
+        return ErrorHook(TypeError(f"a stream has write(chunk), close() and abort(reason), but not this: {name}"))
 
     def map(self, path: Path, mapper: Mapper) -> Hook:
         mapper.dispose()
@@ -395,19 +430,13 @@ def _reason(arguments: list[Any]) -> BaseException:
     return RpcError("the writer aborted the stream" + (f": {reason[:1000]}" if isinstance(reason, str) else ""))
 
 
-class QueueReader:
-    """Reads a queue: the source of a ReadableStream. Losing sight of it cancels the stream.
+class _QueueReader:
+    """Reads a queue: the source of a `PipeStream`."""
 
-    Args:
-        queue: what to read.
-        later: calls a function when the session's own turn comes. It may itself be called on any thread.
-    """
+    __slots__ = ("_reading", "queue")
 
-    __slots__ = ("_later", "_queue", "_reading")
-
-    def __init__(self, queue: WriteQueue, later: Callable[[Callable[[], None]], None]) -> None:
-        self._queue = queue
-        self._later = later
+    def __init__(self, queue: WriteQueue) -> None:
+        self.queue = queue
         self._reading = False
 
     def __aiter__(self) -> Self:
@@ -418,66 +447,94 @@ class QueueReader:
             raise RuntimeError("the stream is being read by another task: one reads it at a time")
         self._reading = True
         try:
-            chunk = await self._queue.first()
+            chunk = await self.queue.first()
         finally:
             self._reading = False
         if chunk is None:
-            self._queue.finished()
+            self.queue.finished()
             raise StopAsyncIteration
-        self._queue.taken()
+        self.queue.taken()
         return chunk.value[0]
 
     async def aclose(self) -> None:
-        """Stop reading. The writer learns it from its next write."""
-        self._queue.cancel()
+        self.queue.cancel()
+
+
+# Has a function called when the session's own turn comes. It may itself be called on any thread.
+_Later = Callable[[Callable[[], None]], None]
+
+
+class _Loop:
+    """What a loop over a `PipeStream` holds, alone: when it is left, the stream is cancelled."""
+
+    __slots__ = ("__weakref__", "_later", "_reader")
+
+    def __init__(self, reader: _QueueReader, later: _Later) -> None:
+        self._reader = reader
+        self._later = later
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[Any]:
+        return self._reader.__anext__()
+
+    async def aclose(self) -> None:
+        """Stop reading."""
+        self._reader.queue.cancel()
 
     def __del__(self) -> None:
-        if not self._queue.over:
-            self._later(self._queue.cancel)
+        if not self._reader.queue.over:
+            self._later(self._reader.queue.cancel)
+
+
+class PipeStream(ReadableStream[Any]):
+    """The readable end of a pipe. Losing sight of it, or leaving the loop that reads it, cancels the stream: the
+    writer learns it from its next write.
+
+    Args:
+        queue: what is read.
+        later: has a function called when the session's own turn comes, from any thread.
+    """
+
+    __slots__ = ("_later", "_reader")
+
+    def __init__(self, queue: WriteQueue, later: _Later) -> None:
+        self._reader = _QueueReader(queue)
+        self._later = later
+        super().__init__(self._reader)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        super().__aiter__()
+        return _Loop(self._reader, self._later)
+
+    def __del__(self) -> None:
+        if not self.locked and not self._reader.queue.over:
+            self._later(self._reader.queue.cancel)
 
 
 async def feed(queue: WriteQueue, sink: Sink) -> None:
     """Write what comes through a queue to a sink of this side, to its end. A write is answered when the sink is done
-    with it."""
+    with it. What either fails with is the end of the other."""
+    closing = False
     try:
         while (chunk := await queue.first()) is not None:
-            await _told(queue, sink.write(chunk.value[0]))
+            await sink.write(chunk.value[0])
+            del chunk  # what it refers to must not wait for the next one
             queue.taken()
-        await _told(queue, sink.aclose())
+        closing = True
+        await sink.aclose()
         queue.finished()
-    except anyio.get_cancelled_exc_class():
-        await _quietly(sink.abort(RpcError("the session ended")))
-        raise
-    except _SinkFailed:
-        pass  # the writer was told
-    except Exception as error:
-        await _quietly(sink.abort(error))
-
-
-class _SinkFailed(Exception):
-    """The application's own sink raised something."""
-
-
-async def _told(queue: WriteQueue, step: Awaitable[None]) -> None:
-    """Take a step of a sink, whose failure ends the queue."""
-    try:
-        await step
-    except anyio.get_cancelled_exc_class():
-        raise
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        queue.fail(sendable(error))
-        raise _SinkFailed from None
-
-
-async def _quietly(step: Awaitable[None]) -> None:
-    """Take a last step, whose failure there is nobody to tell of, and which must not take forever."""
-    with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
-        try:
-            await step
-        except Exception:
-            _log.exception("a stream did not end as it should")
+        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+        release_frames(error)
+        queue.fail(RpcError("the stream was cut off: its session has ended") if cancelled else sendable(error))
+        if not closing and queue.error is not None:
+            await last_step(sink.abort(queue.error))
+        if cancelled:
+            raise
 
 
 class RemoteSink:
@@ -502,6 +559,12 @@ class RemoteSink:
         self._error: BaseException | None = None
         self._ended = False
         self._room = _Signal()
+        self._broken: Callable[[], object] | None = None
+
+    def watch(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called when nothing can be written any more, until the sink is closed or aborted."""
+        self._broken = callback
+        self.hook.on_broken(self._fail)
 
     async def write(self, chunk: Any) -> None:
         self._check()
@@ -527,16 +590,16 @@ class RemoteSink:
         else:
             acknowledged()
         while self._flow.blocked and self._error is None:
-            await wait_settled(self._room)
+            await self._room.wait()
         if self._error is not None:
             raise fresh(self._error)
 
     async def aclose(self) -> None:
         self._check()
         self._ended = True
-        # A write that fails makes this fail, too: there is no need to wait for the answers.
-        answer, _ = self._stream(self.hook, ("close",), Payload([], borrowed=True))
         try:
+            # A write that fails makes this fail, too: there is no need to wait for the answers.
+            answer, _ = self._stream(self.hook, ("close",), Payload([], borrowed=True))
             await self._answered(answer)
         finally:
             self.hook.dispose()
@@ -545,8 +608,10 @@ class RemoteSink:
         if self._ended or self._error is not None:
             return
         self._ended = True
-        self._stream(self.hook, ("abort",), Payload([error], borrowed=True))
-        self._fail(error)
+        try:
+            self._stream(self.hook, ("abort",), Payload([error], borrowed=True))
+        finally:
+            self._fail(error)
 
     def _check(self) -> None:
         if self._error is not None:
@@ -570,6 +635,8 @@ class RemoteSink:
         if self._error is None:
             self._error = error
             self.hook.dispose()
+            if self._broken is not None:
+                self._broken()
         self._room.fire()
 
 
@@ -579,8 +646,8 @@ def _failure(answer: Hook) -> BaseException | None:
     return settled.error if isinstance(settled, ErrorHook) else None
 
 
-async def pump(stream: ReadableStream[Any], chunks: AsyncIterator[Any], sink: Sink) -> None:
-    """Write what a stream yields to a sink, to its end. What either fails with is the end of the other.
+async def pump(stream: ReadableStream[Any], chunks: AsyncIterator[Any], sink: RemoteSink) -> None:
+    """Write what a stream yields to a sink, to its end. What either fails with is the end of the other, at once.
 
     Args:
         stream: what is read; closed at the end.
@@ -588,26 +655,62 @@ async def pump(stream: ReadableStream[Any], chunks: AsyncIterator[Any], sink: Si
         sink: where they go.
     """
     try:
-        async for chunk in chunks:
-            await sink.write(chunk)
-        await sink.aclose()
-    except anyio.get_cancelled_exc_class():
-        raise
+        with anyio.CancelScope() as scope:
+            sink.watch(scope.cancel)
+            if not scope.cancel_called:
+                await _copy(chunks, sink)
     except KeyboardInterrupt:
         raise
     except BaseException as error:
         # The reader is told what the source failed with. Where it was the sink that failed, it knows.
-        _log.info("a stream ended early", exc_info=error)
-        await _quietly(sink.abort(sendable(error)))
+        cancelled = isinstance(error, anyio.get_cancelled_exc_class())
+        release_frames(error)
+        if not cancelled:
+            _log.info("a stream ended early", exc_info=error)
+        await last_step(sink.abort(RpcError("the source was cancelled") if cancelled else sendable(error)))
+        if cancelled:
+            raise
     finally:
-        await _quietly(stream.aclose())
+        await last_step(stream.aclose())
+
+
+async def _copy(chunks: AsyncIterator[Any], sink: Sink) -> None:
+    async for chunk in chunks:
+        await sink.write(chunk)
+        del chunk  # what it refers to must not wait for the next one
+    await sink.aclose()
+
+
+# Generators that were sent.
+_sent: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+
+
+class _GeneratorStream(ReadableStream[Any]):
+    """Of a generator, which can be sent once: a stream is made of it each time that it is seen."""
+
+    __slots__ = ("_generator",)
+
+    def __init__(self, generator: AsyncGenerator[Any, Any] | Generator[Any, Any, Any]) -> None:
+        super().__init__(_asynchronous(generator) if isinstance(generator, Generator) else generator)
+        self._generator = generator
+
+    def take(self) -> AsyncIterator[Any]:
+        if self._generator in _sent:
+            raise TypeError("the generator was sent before: what it yields goes to one reader, once")
+        chunks = super().take()
+        _sent.add(self._generator)
+        return chunks
+
+    def give_back(self) -> None:
+        super().give_back()
+        _sent.discard(self._generator)
 
 
 def as_readable(value: Any) -> ReadableStream[Any]:
     """The stream that passes for a value: itself, or one of an async iterable or a generator."""
     if isinstance(value, ReadableStream):
         return value
-    return ReadableStream(_asynchronous(value) if inspect.isgenerator(value) else value)
+    return _GeneratorStream(value) if isinstance(value, (AsyncGeneratorType, GeneratorType)) else ReadableStream(value)
 
 
 async def _asynchronous(generator: Generator[Any, Any, Any]) -> AsyncGenerator[Any, None]:

@@ -259,7 +259,7 @@ class ReadableStream(Generic[ChunkT_co]):
         """The chunks, for who takes the stream over. Raises TypeError if it is read already, or closed."""
         if self.locked:
             raise TypeError("the ReadableStream is being read, or was: only an unread one can be sent, and once")
-        return aiter(self)
+        return ReadableStream.__aiter__(self)
 
     def give_back(self) -> None:
         """What it was taken for did not come about, and nothing was read."""

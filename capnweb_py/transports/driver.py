@@ -105,10 +105,12 @@ class Driver(ABC):
         """Run the session to its end: its calls are cancelled, and its connection is closed."""
         try:
             async with task_set() as self._spawn:
-                task_status.started()
-                await self.carry()
+                try:
+                    task_status.started()
+                    await self.carry()
+                finally:
+                    self.session.close()  # while what it leads to can still be begun
         finally:
-            self.session.close()
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await self.close(*close_reason(self.session))
             self.finished.set()

@@ -328,6 +328,103 @@ export class Api extends RpcTarget {
     return new Promise(() => {});
   }
 
+  // ---- streams
+
+  /** `count` numbers, or numbers without end; a failure of `kind` after them. `name` is noted when it is cancelled. */
+  numbers(count, { kind, name } = {}) {
+    let next = 0;
+    return new ReadableStream({
+      pull: (controller) => {
+        if (count === null || next < count) controller.enqueue(next++);
+        else if (kind) controller.error(FAILURES[kind]());
+        else controller.close();
+      },
+      cancel: () => this.#world.happened(name, null),
+    });
+  }
+
+  async collect(stream) {
+    const chunks = [];
+    for await (const chunk of stream) chunks.push(chunk);
+    return chunks;
+  }
+
+  /** The first `count` chunks; then it lets go of the stream. */
+  async first(stream, count) {
+    const chunks = [];
+    const reader = stream.getReader();
+    while (chunks.length < count) chunks.push((await reader.read()).value);
+    await reader.cancel();
+    return chunks;
+  }
+
+  /** How many bytes a stream has, and the sum of them. */
+  async measure(stream) {
+    let [length, sum] = [0, 0];
+    for await (const chunk of stream) {
+      length += chunk.length;
+      for (const byte of chunk) sum += byte;
+    }
+    return [length, sum];
+  }
+
+  /** `count` chunks of bytes. */
+  pieces(count, size) {
+    let index = 0;
+    return new ReadableStream({
+      pull: (controller) => {
+        if (index < count) controller.enqueue(new Uint8Array(size).fill(index++));
+        else controller.close();
+      },
+    });
+  }
+
+  async fill(stream, chunks) {
+    const writer = stream.getWriter();
+    for (const chunk of chunks) await writer.write(chunk);
+    await writer.close();
+  }
+
+  async give_up(stream, kind) {
+    const writer = stream.getWriter();
+    await writer.write("a chunk");
+    await writer.abort(FAILURES[kind]());
+  }
+
+  /** A stream to be written. What becomes of it is noted as the event `name`; with `kind`, the second write fails. */
+  basin(name, { kind } = {}) {
+    const chunks = [];
+    return new WritableStream({
+      write(chunk) {
+        if (kind && chunks.length > 0) throw FAILURES[kind]();
+        chunks.push(chunk);
+      },
+      close: () => this.#world.happened(name, { chunks, error: null }),
+      abort: (error) => this.#world.happened(name, { chunks, error: error.message }),
+    });
+  }
+
+  /** Counters as chunks. */
+  counters(name, count) {
+    let start = 0;
+    // npm capnweb takes streams of this making only, on Node: not those of a pipe, nor of ReadableStream.from().
+    return new ReadableStream({
+      pull: (controller) => {
+        if (start < count) controller.enqueue(new Counter(this.#world, name, start++));
+        else controller.close();
+      },
+    });
+  }
+
+  async total(stream) {
+    let sum = 0;
+    for await (const counter of stream) {
+      sum += await counter.increment(1);
+      counter[Symbol.dispose]();
+    }
+    return sum;
+  }
+
   // ---- errors
 
   fail(kind) {

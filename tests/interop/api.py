@@ -6,13 +6,22 @@ A World is what the sessions of one server share: who is connected, what was dis
 from __future__ import annotations
 
 import gc
+import itertools
 from collections import Counter as Tally
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final
 
 import anyio
 
-from capnweb_py import RemoteError, RpcError, RpcPromise, RpcSession, RpcTarget
+from capnweb_py import (
+    ReadableStream,
+    RemoteError,
+    RpcError,
+    RpcPromise,
+    RpcSession,
+    RpcTarget,
+    WritableStream,
+)
 from capnweb_py.server import Server
 from capnweb_py.stream_session import StreamServer
 
@@ -119,6 +128,27 @@ class Vault(RpcTarget):
 
     def _combination(self) -> str:
         return "0000"
+
+
+class _Basin:
+    """A sink that notes what becomes of it."""
+
+    def __init__(self, world: World, name: str, kind: str | None) -> None:
+        self._world = world
+        self._name = name
+        self._kind = kind
+        self._chunks: list[Any] = []
+
+    async def write(self, chunk: Any) -> None:
+        if self._kind is not None and self._chunks:
+            raise FAILURES[self._kind]()
+        self._chunks.append(chunk)
+
+    async def aclose(self) -> None:
+        self._world.happened(self._name, {"chunks": self._chunks, "error": None})
+
+    async def abort(self, error: BaseException) -> None:
+        self._world.happened(self._name, {"chunks": self._chunks, "error": str(error)})
 
 
 class OutOfCheese(Exception):
@@ -308,6 +338,65 @@ class Api(RpcTarget):
     async def forever(self, *held: Any) -> None:
         """Unfinished until the session ends; until then it holds its arguments."""
         await anyio.sleep_forever()
+
+    # Streams.
+
+    async def numbers(
+        self, count: int | None, *, kind: str | None = None, name: str | None = None
+    ) -> AsyncIterator[int]:
+        """Numbers, without end where there is no count; then a failure. The event `name` is that it was cancelled."""
+        numbers = itertools.count() if count is None else range(count)
+        try:
+            for number in numbers:
+                yield number
+        except BaseException:
+            if name is not None:
+                self._world.happened(name, None)
+            raise
+        if kind is not None:
+            raise FAILURES[kind]()
+
+    async def collect(self, stream: ReadableStream[Any]) -> list[Any]:
+        return [chunk async for chunk in stream]
+
+    async def first(self, stream: ReadableStream[Any], count: int) -> list[Any]:
+        """The first `count` chunks; then it lets go of the stream."""
+        chunks = aiter(stream)
+        return [await anext(chunks) for _ in range(count)]
+
+    async def measure(self, stream: ReadableStream[bytes]) -> list[int]:
+        """How many bytes a stream has, and the sum of them."""
+        length = total = 0
+        async for chunk in stream:
+            length += len(chunk)
+            total += sum(chunk)
+        return [length, total]
+
+    async def pieces(self, count: int, size: int) -> AsyncIterator[bytes]:
+        """`count` chunks of bytes."""
+        for index in range(count):
+            yield bytes([index]) * size
+
+    async def fill(self, stream: WritableStream, chunks: list[Any]) -> None:
+        async with stream:
+            for chunk in chunks:
+                await stream.write(chunk)
+
+    async def give_up(self, stream: WritableStream, kind: str) -> None:
+        await stream.write("a chunk")
+        await stream.abort(FAILURES[kind]())
+
+    def basin(self, name: str, *, kind: str | None = None) -> WritableStream:
+        """A stream to be written. What becomes of it is the event `name`; with `kind`, the second write fails."""
+        return WritableStream(_Basin(self._world, name, kind))
+
+    async def counters(self, name: str, count: int) -> AsyncIterator[Counter]:
+        """Counters as chunks."""
+        for start in range(count):
+            yield Counter(self._world, name, start)
+
+    async def total(self, stream: ReadableStream[Any]) -> int:
+        return sum([await counter.increment(1) async for counter in stream])
 
     # Errors.
 

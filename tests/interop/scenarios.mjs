@@ -773,6 +773,148 @@ scenario("abort: binary where JSON is spoken", async ({ url }) => {
   assert.ok(reason.length > 0);
 });
 
+// ---- streams
+
+/** A stream of this side: what it yields, and how it ends. */
+function streamOf(chunks, { error, cancelled } = {}) {
+  let next = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (next < chunks.length) controller.enqueue(chunks[next++]);
+      else if (error) controller.error(error);
+      else controller.close();
+    },
+    cancel: () => cancelled?.(),
+  });
+}
+
+/** Reads a stream by hand: iterating one of npm capnweb's as a result goes through its stub. */
+async function collect(stream) {
+  const chunks = [];
+  const reader = stream.getReader();
+  for (let item = await reader.read(); !item.done; item = await reader.read()) chunks.push(item.value);
+  return chunks;
+}
+
+const numbersTo = (count) => Array.from({ length: count }, (_, index) => index);
+
+scenario("readable streams as results", async ({ api }) => {
+  assert.deepEqual(await collect(await api.numbers(5)), numbersTo(5));
+  assert.deepEqual(await collect(await api.numbers(0)), []);
+  assert.deepEqual(await collect(await api.numbers(2000)), numbersTo(2000));
+});
+
+scenario("readable streams as arguments", async ({ api }) => {
+  assert.deepEqual([...(await api.collect(streamOf(numbersTo(5))))], numbersTo(5));
+  assert.deepEqual([...(await api.collect(streamOf([{ a: [1] }, null, "ü", new Date(5), 10n ** 30n])))],
+    [{ a: [1] }, null, "ü", new Date(5), 10n ** 30n]);
+});
+
+scenario("readable streams there and back", async ({ api }) => {
+  assert.deepEqual(await collect(await api.echo(streamOf(["a", "b"]))), ["a", "b"]);
+  const nested = await api.echo({ inner: [streamOf(["c"])] });
+  assert.deepEqual(await collect(nested.inner[0]), ["c"]);
+});
+
+scenario("writable streams as arguments", async ({ api }) => {
+  const chunks = [];
+  let ended = 0;
+  await api.fill(new WritableStream({ write: (chunk) => void chunks.push(chunk), close: () => void ended++ }), ["a", [1], null]);
+  assert.deepEqual(chunks, ["a", [1], null]);
+  assert.equal(ended, 1);
+});
+
+scenario("writable streams as results", async ({ api, monitor }) => {
+  const event = `basin ${Math.random()}`;
+  const writer = (await api.basin(event)).getWriter();
+  for (const chunk of ["a", [1], null]) await writer.write(chunk);
+  await writer.close();
+  const { chunks, error } = await monitor.occurred(event);
+  assert.deepEqual([[...chunks], error], [["a", [1], null], null]);
+});
+
+scenario("errors of sources reach readers", async ({ api }) => {
+  const stream = await api.numbers(1, { kind: "custom" });
+  const reader = stream.getReader();
+  // An error may overtake chunks that were not read.
+  const error = await failureOf((async () => {
+    while (!(await reader.read()).done);
+  })());
+  assert.equal(error.message, "please reboot");
+  assert.equal(error.aisle, 7);
+  const mine = Object.assign(new RangeError("too far"), { by: 12 });
+  const back = await failureOf(api.collect(streamOf([1], { error: mine })));
+  assert.ok(back instanceof RangeError);
+  assert.deepEqual([back.message, back.by], ["too far", 12]);
+});
+
+scenario("errors of sinks reach writers", async ({ api, monitor }) => {
+  const event = `basin ${Math.random()}`;
+  const writer = (await api.basin(event, { kind: "custom" })).getWriter();
+  const error = await failureOf((async () => {
+    for (let index = 0; index < 10; index++) await writer.write(index);
+    await writer.close();
+  })());
+  assert.equal(error.message, "please reboot");
+  const mine = new WritableStream({
+    write(chunk) {
+      if (chunk > 1) throw new RangeError("full");
+    },
+  });
+  const back = await failureOf(api.fill(mine, [1, 2, 3, 4]));
+  assert.ok(back instanceof RangeError);
+  assert.equal(back.message, "full");
+});
+
+scenario("cancelling reaches sources", async ({ api, monitor }) => {
+  const event = `cancelled ${Math.random()}`;
+  const reader = (await api.numbers(null, { name: event })).getReader();
+  assert.equal((await reader.read()).value, 0);
+  await reader.cancel();
+  await monitor.occurred(event);
+  const cancelled = Promise.withResolvers();
+  const endless = new ReadableStream({ pull: (controller) => controller.enqueue(1), cancel: () => cancelled.resolve() });
+  assert.deepEqual([...(await api.first(endless, 2))], [1, 1]);
+  await cancelled.promise;
+});
+
+scenario("aborting reaches sinks", async ({ api, monitor }) => {
+  const event = `aborted ${Math.random()}`;
+  const writer = (await api.basin(event)).getWriter();
+  await writer.write("a chunk");
+  await writer.abort(new Error("enough"));
+  const { error } = await monitor.occurred(event);
+  assert.equal(error, "enough");
+  const aborted = Promise.withResolvers();
+  await api.give_up(new WritableStream({ abort: aborted.resolve }), "custom");
+  const reason = await aborted.promise;
+  assert.deepEqual([reason.message, reason.aisle], ["please reboot", 7]);
+});
+
+scenario("large streams", async ({ api }) => {
+  const chunks = Array.from({ length: 24 }, (_, index) => new Uint8Array(65_536).fill(index));
+  const sum = 65_536 * (23 * 24) / 2;
+  assert.deepEqual([...(await api.measure(streamOf(chunks)))], [24 * 65_536, sum]);
+  const back = await collect(await api.pieces(24, 65_536));
+  assert.ok(back.every((chunk, index) => same(chunk, chunks[index])));
+  assert.equal(back.length, 24);
+});
+
+scenario("capabilities in chunks", async ({ api, monitor }) => {
+  const name = `chunks ${Math.random()}`;
+  let sum = 0;
+  const reader = (await api.counters(name, 4)).getReader();
+  for (let item = await reader.read(); !item.done; item = await reader.read()) {
+    sum += await item.value.increment(1);
+    release(item.value);
+  }
+  assert.equal(sum, 10);
+  const counters = [new LocalCounter(), new LocalCounter()];
+  assert.equal(await api.total(streamOf(counters)), 22);
+  await Promise.all(counters.map((counter) => counter.whenDisposed()));
+  while ((await monitor.disposals(name)) < 4);
+});
+
 // ---- on a CBOR connection only
 
 scenario("bytes travel raw", async ({ api, log }) => {

@@ -5,7 +5,7 @@ The JavaScript side is a transport of encoding level "jsonCompatibleWithBytes" (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import anyio
@@ -15,7 +15,7 @@ from capnweb_py import connect
 
 from .node import run_client
 from .serving import serve_world
-from .test_node_client import CBOR_ONLY, ERRORS, Reports
+from .test_node_client import CBOR_ONLY, ERRORS, STREAMS, Reports
 from .test_node_server import node_peer
 from .values import VALUES, same
 
@@ -33,6 +33,7 @@ SCENARIOS: Final = (
     "chain in one round trip",
     "calls arrive in order",
     "an abort fails all that is pending",
+    *STREAMS,
 )
 
 # How the JavaScript side writes: binary where there are bytes, or binary always.
@@ -88,6 +89,21 @@ async def test_bytes_travel_raw(cbor_url: str) -> None:
         assert [frame[:2] for frame in frames] == [["in", "binary"], ["out", "binary"]]
         # Less than a kilobyte around the bytes: base64 would have made them a third larger.
         assert all(len(PAYLOAD) < size < len(PAYLOAD) + 1000 for _, _, size in frames)
+
+
+@pytest.mark.anyio
+async def test_bodies_travel_raw_in_both_directions(cbor_url: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for index in range(16):
+            yield bytes([index]) * 65_536
+
+    async with node_peer(cbor_url) as peer:
+        assert await peer.api.measure(chunks()) == [16 * 65_536, 65_536 * 15 * 8]
+        received = [chunk async for chunk in await peer.api.pieces(16, 65_536)]
+        assert received == [bytes([index]) * 65_536 for index in range(16)]
+        large = [frame for frame in await peer.monitor.forms(peer.id) if frame[2] > 1000]
+        assert {form for _, form, _ in large} == {"binary"}
+        assert all(65_536 < size < 66_000 for _, _, size in large)
 
 
 @pytest.mark.anyio

@@ -39,6 +39,20 @@ MALFORMED: Final = (
 
 ERRORS: Final = ("type", "range", "plain", "custom", "cause", "aggregate")
 
+STREAMS: Final = (
+    "readable streams as results",
+    "readable streams as arguments",
+    "readable streams there and back",
+    "writable streams as arguments",
+    "writable streams as results",
+    "errors of sources reach readers",
+    "errors of sinks reach writers",
+    "cancelling reaches sources",
+    "aborting reaches sinks",
+    "large streams",
+    "capabilities in chunks",
+)
+
 # Needs the server to go away; it has a test of its own.
 LOST_SERVER: Final = "a lost server fails all that is pending"
 
@@ -96,6 +110,7 @@ SCENARIOS: Final = (
     *(f"abort: {name}" for name in MALFORMED),
     "abort: binary where JSON is spoken",
     "a long abort reason is cut at a character",
+    *STREAMS,
     "an abort fails all that is pending",
     "a lost client disposes of what it held",
 )

@@ -30,6 +30,7 @@ from capnweb_py import (
     RpcTarget,
     SessionClosed,
     SessionStats,
+    WritableStream,
     connect,
     open_session,
 )
@@ -88,6 +89,28 @@ def round_trips(messages: Sequence[str]) -> int:
     """How often the server began to receive after it had sent. Releases wait for nobody: they do not count."""
     directions = [message.split(":")[0] for message in messages if not message.endswith(":release")]
     return [*pairwise(["out", *directions])].count(("out", "in"))
+
+
+class LocalSink:
+    """A sink of this side, which notes how it ended. The second write fails, if it is told to."""
+
+    def __init__(self, failing: bool = False) -> None:
+        self.chunks: list[Any] = []
+        self.end: Any = None
+        self.ended = anyio.Event()
+        self._failing = failing
+
+    async def write(self, chunk: Any) -> None:
+        if self._failing and self.chunks:
+            raise TypeError("full")
+        self.chunks.append(chunk)
+
+    async def aclose(self) -> None:
+        await self.abort("closed")
+
+    async def abort(self, error: Any) -> None:
+        self.end = error
+        self.ended.set()
 
 
 class LocalCounter(RpcTarget):
@@ -839,3 +862,115 @@ async def test_leaving_disposes_of_what_the_server_held_for_us(node_url: str) ->
                 await noted
             with pytest.raises(SessionClosed):
                 await guarded.increment()
+
+
+# ---- streams
+
+
+async def numbers(count: int, error: Exception | None = None, closed: anyio.Event | None = None) -> AsyncIterator[int]:
+    """Numbers, and how they end."""
+    try:
+        for number in range(count):
+            yield number
+        if error is not None:
+            raise error
+    finally:
+        if closed is not None:
+            closed.set()
+
+
+async def test_readable_streams_in_both_directions(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        assert [chunk async for chunk in await peer.api.numbers(2000)] == list(range(2000))
+        assert [chunk async for chunk in await peer.api.numbers(0)] == []
+        assert await peer.api.collect(numbers(2000)) == list(range(2000))
+
+
+async def test_writable_streams_in_both_directions(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        sink = LocalSink()
+        await peer.api.fill(WritableStream(sink), ["a", [1], None])
+        assert (sink.chunks, sink.end) == (["a", [1], None], "closed")
+        async with await peer.api.basin("a python basin") as basin:
+            for chunk in ("a", [1], None):
+                await basin.write(chunk)
+        assert await peer.monitor.occurred("a python basin") == {"chunks": ["a", [1], None], "error": None}
+        del basin
+
+
+async def test_errors_of_streams_in_both_directions(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        with pytest.raises(RemoteError, match="please reboot") as raised:
+            [chunk async for chunk in await peer.api.numbers(1, kind="custom")]
+        assert raised.value.aisle == 7
+        error = TypeError("too far")
+        error.by = 12  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="too far") as returned:
+            await peer.api.collect(numbers(1, error))
+        assert returned.value.by == 12  # type: ignore[attr-defined]
+        with pytest.raises(TypeError, match="full"):
+            await peer.api.fill(WritableStream(LocalSink(failing=True)), [1, 2, 3, 4])
+        basin = await peer.api.basin("a failing basin", kind="custom")
+        with pytest.raises(RemoteError, match="please reboot"):  # noqa: PT012
+            async with basin:
+                for number in range(10):
+                    await basin.write(number)
+        del basin, raised, returned, error
+
+
+async def test_cancelling_and_aborting_in_both_directions(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        async for _ in await peer.api.numbers(None, name="python has left"):
+            break
+        await peer.monitor.occurred("python has left")
+        closed = anyio.Event()
+        assert await peer.api.first(numbers(10**9, closed=closed), 2) == [0, 1]
+        await closed.wait()
+        basin = await peer.api.basin("python has aborted")
+        await basin.write("a chunk")
+        await basin.abort(ValueError("enough"))
+        assert (await peer.monitor.occurred("python has aborted"))["error"] == "enough"
+        sink = LocalSink()
+        await peer.api.give_up(WritableStream(sink), "custom")
+        await sink.ended.wait()
+        assert (str(sink.end), sink.end.aisle) == ("please reboot", 7)
+        del basin, sink
+
+
+async def test_a_writable_that_is_lost_is_aborted_there(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        basin = await peer.api.basin("python has lost it")
+        await basin.write("a chunk")
+        del basin
+        assert "disposed without calling close" in (await peer.monitor.occurred("python has lost it"))["error"]
+
+
+async def test_large_streams_in_both_directions(node_url: str) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for index in range(24):
+            yield bytes([index]) * 65_536
+
+    async with node_peer(node_url) as peer:
+        assert await peer.api.measure(chunks()) == [24 * 65_536, 65_536 * 23 * 12]
+        received = [chunk async for chunk in await peer.api.pieces(24, 65_536)]
+        assert received == [bytes([index]) * 65_536 for index in range(24)]
+
+
+async def test_capabilities_in_chunks_in_both_directions(node_url: str) -> None:
+    async with node_peer(node_url) as peer:
+        total = 0
+        async for counter in await peer.api.counters("python read them", 4):
+            total += await counter.increment(1)
+        assert total == 10
+        del counter
+        counters = [LocalCounter(), LocalCounter()]
+
+        async def yields() -> AsyncIterator[LocalCounter]:
+            for counter in counters:
+                yield counter
+
+        assert await peer.api.total(yields()) == 22
+        for counter in counters:
+            await counter.disposed.wait()
+        while await peer.monitor.disposals("python read them") < 4:
+            pass
