@@ -29,6 +29,7 @@ from capnweb_py import (
 )
 from capnweb_py.hooks import ErrorHook, Hook, PromiseHook
 from capnweb_py.mapper import Mapper, Origin, copies_of
+from capnweb_py.metering import Meter
 from capnweb_py.streams import Unread, WriteQueue, WriterHook
 from capnweb_py.web import ReadableStream
 
@@ -476,7 +477,7 @@ async def test_a_mapper_is_disposed_whatever_it_is_applied_to(kind: str) -> None
         "failed": ErrorHook(ValueError("failed")),
         "failed promise": failed,
         "disposed import": imported,
-        "writer": WriterHook(WriteQueue(Unread(1))),
+        "writer": WriterHook(WriteQueue(Unread(1, Meter(1, 1)))),
         "placeholder": placeholders[0]._hook,
         "atom": RpcStub(5)._hook,
     }
