@@ -20,6 +20,7 @@ __all__ = [
     "RemoteError",
     "RpcError",
     "SessionClosed",
+    "UnreadableValue",
     "describe_error",
     "drop_tracebacks",
     "fresh",
@@ -40,6 +41,10 @@ class SessionClosed(RpcError):
 
 class ProtocolError(RpcError):
     """A peer broke the protocol. The session is aborted and the peer receives the reason."""
+
+
+class UnreadableValue(RpcError, ValueError):
+    """A peer sent a value that the protocol allows and Python cannot hold, such as a date after the year 9999."""
 
 
 class LimitExceeded(RpcError):

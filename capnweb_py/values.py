@@ -12,7 +12,11 @@ from typing import Any, Final, Literal, final
 
 import attrs
 
-__all__ = ["INVALID_DATE", "UNDEFINED", "BigInt", "InvalidDate", "TypedArray", "Undefined"]
+__all__ = ["INVALID_DATE", "MAX_SAFE_INTEGER", "UNDEFINED", "BigInt", "InvalidDate", "TypedArray", "Undefined"]
+
+
+# Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
+MAX_SAFE_INTEGER: Final = 2**53 - 1
 
 
 @final
