@@ -307,8 +307,7 @@ class Deserializer:
     def _request(self, form: list[Any], container: Any, key: Any, depth: int) -> Request:
         _check_parts(form, 3)
         url, init = _field(form, 1, str), _field(form, 2, dict)
-        body = self._body(init["body"], depth) if init.get("body") else init.get("body")
-        return read_request(url, init, body, self._limits.max_depth - depth)
+        return read_request(url, init, self._body(init.get("body"), depth), self._limits.max_depth - depth)
 
     def _response(self, form: list[Any], container: Any, key: Any, depth: int) -> Response:
         _check_parts(form, 3)

@@ -15,6 +15,7 @@ from .values import MAX_SAFE_INTEGER
 from .web import Headers, ReadableStream, Request, Response, Url
 
 __all__ = [
+    "Body",
     "read_headers",
     "read_media_type",
     "read_request",
@@ -119,13 +120,13 @@ def read_request(url: str, init: dict[str, Any], body: Body, max_depth: int) -> 
         ProtocolError: if JavaScript's Request would refuse it.
         LimitExceeded: if it nests too deep.
     """
-    if init.get("signal"):
+    if _is_given(init, "signal"):
         raise ProtocolError("the signal of a request cannot be sent")
     try:
         return Request(
             url,
             method=_member(init, "method", str, "GET"),
-            headers=read_headers(init.get("headers") or []),
+            headers=read_headers(init["headers"] if _is_given(init, "headers") else []),
             body=body,
             init=_read_members(init, _REQUEST_MEMBERS, max_depth),
         )
@@ -136,7 +137,7 @@ def read_request(url: str, init: dict[str, Any], body: Body, max_depth: int) -> 
 def read_response(body: Body, init: dict[str, Any], max_depth: int) -> Response:
     """The response of a form. Raises as `read_request` does, and UnreadableValue for a status that no response can be
     given."""
-    if init.get("webSocket"):
+    if _is_given(init, "webSocket"):
         raise ProtocolError("the WebSocket of a response cannot be sent")
     status = _member(init, "status", int, 200)
     if status in _STATUSES and not 200 <= status <= 599:
@@ -146,11 +147,16 @@ def read_response(body: Body, init: dict[str, Any], max_depth: int) -> Response:
             body,
             status=status,
             status_text=_member(init, "statusText", str, ""),
-            headers=read_headers(init.get("headers") or []),
+            headers=read_headers(init["headers"] if _is_given(init, "headers") else []),
             init=_read_members(init, _RESPONSE_MEMBERS, max_depth),
         )
     except ValueError as error:
         raise ProtocolError(str(error)) from None
+
+
+def _is_given(init: dict[str, Any], name: str) -> bool:
+    """Whether a form says something under a name. JavaScript does not look at what is falsy there."""
+    return init.get(name) not in (None, False, 0, "")
 
 
 def read_media_type(text: str) -> str:
@@ -193,7 +199,7 @@ def _written_members(
         if value != default:
             try:
                 written[name] = _copied(value, max_depth)
-            except LimitExceeded as error:
+            except (TypeError, LimitExceeded) as error:
                 raise TypeError(f"{name!r} in a {owner}'s init: {error}") from None
     return written
 
