@@ -30,6 +30,7 @@ from .web_forms import request_init, response_init, written_headers
 
 __all__ = [
     "MAX_SAFE_INTEGER",
+    "SERIALIZERS",
     "Exporter",
     "Serializer",
     "TextSerializer",
@@ -372,7 +373,7 @@ class _Clonable(Serializer):
 
 
 # What writes for somebody else's codec, by its encoding level.
-_SERIALIZERS: Final[dict[EncodingLevel, type[Serializer]]] = {
+SERIALIZERS: Final[dict[EncodingLevel, type[Serializer]]] = {
     "jsonCompatible": _WithoutBytes,
     "jsonCompatibleWithBytes": Serializer,
     "structuredClonable": _Clonable,
@@ -381,7 +382,7 @@ _SERIALIZERS: Final[dict[EncodingLevel, type[Serializer]]] = {
 
 def serializer_for(codec: Codec) -> type[Serializer]:
     """What writes for a codec."""
-    return TextSerializer if codec in CODECS else _SERIALIZERS[codec.encoding_level]
+    return TextSerializer if codec in CODECS else SERIALIZERS[codec.encoding_level]
 
 
 _Writer = Callable[[Serializer, Any, int], Any]

@@ -268,6 +268,13 @@ def test_a_date_that_python_lacks_is_an_error_of_its_own() -> None:
         deserialize('["date",1e300]')
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [1e17, 1e20, -1e20, 1.5e-6, 5e-324, 0.5])
+async def test_a_float_stays_one_on_this_side(number: float) -> None:
+    echoed = await RpcStub(lambda value: value)(number)
+    assert (type(echoed), echoed) == (float, number)
+
+
 # Errors.
 
 

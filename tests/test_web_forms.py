@@ -174,7 +174,9 @@ def test_a_status_of_no_response_fails_its_call_alone() -> None:
 
 
 async def test_what_else_is_said_of_a_request_means_nothing() -> None:
-    request = deserialize(json.dumps(["request", URL, {"window": None, "signal": False, "headers": "", "method": "patch"}]))
+    request = deserialize(
+        json.dumps(["request", URL, {"window": None, "signal": False, "headers": "", "method": "patch"}])
+    )
     assert (request.method, request.url, request.init) == ("patch", URL, {})
 
 
