@@ -15,7 +15,7 @@ from .options import Limits
 from .payload import Payload
 from .serialize import Serializer
 from .streams import WritableStream
-from .web import ReadableStream
+from .web import Blob, ReadableStream
 
 __all__ = ["copied"]
 
@@ -62,6 +62,9 @@ class _Loopback:
     def create_pipe(self, stream: ReadableStream[Any]) -> int:
         return self._pass(stream)
 
+    def export_blob(self, blob: Blob) -> int:
+        return self._pass(blob)
+
     def unexport(self, ids: list[int]) -> None:
         for export_id in ids:
             passed = self._passed[export_id]
@@ -79,6 +82,9 @@ class _Loopback:
         return self._passed[import_id]
 
     import_stub = import_promise = import_writable = pipe_readable = _passed_under
+
+    def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
+        raise AssertionError("a loopback passes a blob whole")
 
     def exported(self, export_id: int) -> Hook:
         raise AssertionError("a loopback imports nothing of its own")

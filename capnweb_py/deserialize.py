@@ -16,18 +16,18 @@ from typing import Any, ClassVar, Final, Protocol
 from .bigints import fits_digits, parse_decimal
 from .codec import EncodingLevel
 from .delivery import Deliveries
-from .errors import LimitExceeded, ProtocolError, RpcError, remote_error
+from .errors import LimitExceeded, ProtocolError, UnreadableValue, remote_error
 from .hooks import ErrorHook, Hook, Path
 from .mapper import Mapper, Origin
 from .options import Limits
 from .payload import Located, Payload
-from .serialize import MAX_SAFE_INTEGER
 from .streams import WritableStream
 from .stub import make_promise, make_stub
-from .values import INVALID_DATE, UNDEFINED, BigInt, InvalidDate, TypedArray, Undefined
-from .web import ReadableStream
+from .values import INVALID_DATE, MAX_SAFE_INTEGER, UNDEFINED, BigInt, InvalidDate, TypedArray, Undefined
+from .web import Blob, Headers, ReadableStream, Request, Response, Url
+from .web_forms import Body, read_headers, read_media_type, read_request, read_response, read_url
 
-__all__ = ["DESERIALIZERS", "Deserializer", "Importer", "UnreadableValue", "read_path"]
+__all__ = ["DESERIALIZERS", "Deserializer", "Importer", "read_path"]
 
 # What stands for itself in a message, whatever its value. Most of a record is, and it stays where it is.
 _PLAIN: Final = frozenset({str, bool, float, type(None)})
@@ -39,10 +39,6 @@ _NATIVE: Final = frozenset({BigInt, datetime, Undefined, InvalidDate})
 _MAP_DEPTH: Final = 6
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class UnreadableValue(RpcError, ValueError):
-    """A peer sent a value that the protocol allows and Python cannot hold, such as a date after the year 9999."""
 
 
 class Importer(Protocol):
@@ -66,6 +62,9 @@ class Importer(Protocol):
 
     def pipe_readable(self, export_id: int) -> ReadableStream[Any]:
         """The readable end of a pipe, once. Raises ProtocolError if there is none under the id."""
+
+    def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
+        """A promise of the blob that a stream yields, which is read to its end."""
 
     def local(self, hook: Hook) -> Hook:
         """What to hand to the application for a hook that leads back to this side."""
@@ -297,6 +296,42 @@ class Deserializer:
     def _writable(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         return self._importer.import_writable(_field(form, 1, int))
 
+    def _url(self, form: list[Any], container: Any, key: Any, depth: int) -> Url:
+        _check_parts(form, 2)
+        return read_url(_field(form, 1, str))
+
+    def _headers(self, form: list[Any], container: Any, key: Any, depth: int) -> Headers:
+        _check_parts(form, 2)
+        return read_headers(form[1])
+
+    def _request(self, form: list[Any], container: Any, key: Any, depth: int) -> Request:
+        _check_parts(form, 3)
+        url, init = _field(form, 1, str), _field(form, 2, dict)
+        return read_request(url, init, self._body(init.get("body"), depth), self._limits.max_depth - depth)
+
+    def _response(self, form: list[Any], container: Any, key: Any, depth: int) -> Response:
+        _check_parts(form, 3)
+        body = self._body(form[1], depth)
+        return read_response(body, _field(form, 2, dict), self._limits.max_depth - depth)
+
+    def _body(self, expression: Any, depth: int) -> Body:
+        body = self._read(expression, None, None, depth + 1)
+        if isinstance(body, TypedArray) and body.kind == "Uint8Array":
+            return bytes(body)
+        if body is None or isinstance(body, (str, bytes, ReadableStream)):
+            return body
+        raise ProtocolError(f"a body is null, text, bytes or a stream, and not {type(body).__name__}")
+
+    def _blob(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
+        _check_parts(form, 3)
+        media_type = read_media_type(_field(form, 1, str))
+        content = self._read(form[2], None, None, depth + 1)
+        if isinstance(content, Blob):
+            return content  # it is copied on this side, and whole already
+        if isinstance(content, ReadableStream):
+            return self._promise(self._importer.import_blob(content, media_type), container, key)
+        raise ProtocolError(f"what a blob holds is a stream, and not {type(content).__name__}")
+
     def _promise(self, hook: Hook, container: Any, key: Any) -> Any:
         self._promises.append((container, key, hook))
         return make_promise(hook)
@@ -330,6 +365,11 @@ _FORMS: Final[dict[str, Callable[[Deserializer, list[Any], Any, Any, int], Any]]
     "promise": Deserializer._exported_promise,
     "readable": Deserializer._readable,
     "writable": Deserializer._writable,
+    "url": Deserializer._url,
+    "headers": Deserializer._headers,
+    "request": Deserializer._request,
+    "response": Deserializer._response,
+    "blob": Deserializer._blob,
 }
 
 
@@ -348,6 +388,11 @@ def _field(form: list[Any], index: int, *types: type) -> Any:
     if index < len(form) and type(form[index]) in types:
         return form[index]
     raise ProtocolError(f"malformed {form[0]!r}: {_excerpt(form)}")
+
+
+def _check_parts(form: list[Any], count: int) -> None:
+    if len(form) != count:
+        raise ProtocolError(f"malformed {form[0]!r}: {_excerpt(form)}")
 
 
 def _as_double(number: int) -> float:

@@ -20,6 +20,7 @@ __all__ = [
     "RemoteError",
     "RpcError",
     "SessionClosed",
+    "UnreadableValue",
     "describe_error",
     "drop_tracebacks",
     "fresh",
@@ -40,6 +41,10 @@ class SessionClosed(RpcError):
 
 class ProtocolError(RpcError):
     """A peer broke the protocol. The session is aborted and the peer receives the reason."""
+
+
+class UnreadableValue(RpcError, ValueError):
+    """A peer sent a value that the protocol allows and Python cannot hold, such as a date after the year 9999."""
 
 
 class LimitExceeded(RpcError):
@@ -105,22 +110,27 @@ _TAKEN: Final = frozenset({"name", "message", "stack", "props", "args", "add_not
 _AGGREGATE: Final = "AggregateError"
 
 
+# What the other parts of an error say. As properties npm capnweb neither sends nor reads them.
+_PARTS: Final = ("name", "message", "stack")
+
+
 def describe_error(error: BaseException) -> ErrorParts:
-    """The parts of an exception that travel. The traceback is no part of them."""
+    """The parts of an exception that travel. Its traceback is none, its `stack` is, if that is text."""
     if isinstance(error, RemoteError):
         # A relay passes on what it received, by its own name and with all its properties.
-        props = dict(error.props)
+        props = {key: value for key, value in error.props.items() if key not in _PARTS}
         if error.__cause__ is not None:
             props.setdefault("cause", error.__cause__)
         return ErrorParts(error.name, error.message, error.stack, props)
-    props = {key: value for key, value in vars(error).items() if not key.startswith("_")}
-    props.pop("stack", None)
+    public = {key: value for key, value in vars(error).items() if not key.startswith("_")}
+    stack = public.get("stack") if isinstance(public.get("stack"), str) else None
+    props = {key: value for key, value in public.items() if key not in _PARTS}
     if error.__cause__ is not None:
         props["cause"] = error.__cause__
     if isinstance(error, BaseExceptionGroup):
         props["errors"] = list(error.exceptions)
-        return ErrorParts(_AGGREGATE, error.message, None, props)
-    return ErrorParts(type(error).__name__, _message(error), None, props)
+        return ErrorParts(_AGGREGATE, error.message, stack, props)
+    return ErrorParts(type(error).__name__, _message(error), stack, props)
 
 
 def _message(error: BaseException) -> str:

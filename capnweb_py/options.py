@@ -26,8 +26,8 @@ class Limits:
 
     They are the receiver's own decision, and the peer never learns them. The first three defaults are those of npm
     capnweb; the others it does not have. Passing one aborts the session with `LimitExceeded` as the reason, except
-    `max_calls` and `max_unread`, which fail the one call, and what this side itself sends, which fails with
-    `LimitExceeded` here.
+    `max_calls`, `max_unread` and `max_blob_size`, which fail the one call, and what this side itself sends, which fails
+    with `LimitExceeded` here.
 
     Attributes:
         max_message_size: bytes of one incoming message.
@@ -43,6 +43,8 @@ class Limits:
             fails.
         max_unread: bytes of chunks that the peer has written into streams and nobody has read, with what it takes to
             hold them; the write that passes it fails, and its stream ends.
+        max_blob_size: bytes of the peer's blobs that are on their way in, all of them added up; the blob that passes it
+            fails, and with it the call that it is for.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
         max_batch_size: bytes of the body of one HTTP batch, request or response, read or written.
         max_batch_messages: lines of that body.
@@ -57,6 +59,7 @@ class Limits:
     max_copied: int = _count(250_000)
     max_map_steps: int = _count(500_000)
     max_unread: int = _count(64 * 1024 * 1024)
+    max_blob_size: int = _count(256 * 1024 * 1024)
     max_unsent: int = _count(8 * 1024 * 1024)
     max_batch_size: int = _count(32 * 1024 * 1024)
     max_batch_messages: int = _count(65_536)

@@ -17,7 +17,7 @@ from .options import Limits
 from .payload import Payload
 from .serialize import Serializer
 from .streams import WritableStream
-from .web import ReadableStream
+from .web import Blob, ReadableStream
 
 __all__ = ["Abstract", "record", "recording"]
 
@@ -171,6 +171,9 @@ class Recorder:
 
     def create_pipe(self, stream: ReadableStream[Any]) -> int:
         raise TypeError("a stream cannot be passed inside a callback of map(): it is used once, and not for each item")
+
+    def export_blob(self, blob: Blob) -> int:
+        raise TypeError("a Blob cannot be passed inside a callback of map(): it is sent once, and not for each item")
 
     def unexport(self, ids: list[int]) -> None:
         """Nothing has been exported."""

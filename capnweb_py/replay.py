@@ -22,6 +22,7 @@ from .serialize import stands_for_itself
 from .stub import make_stub
 from .target import CALLABLE_TYPES, RpcTarget
 from .values import UNDEFINED
+from .web import ReadableStream
 
 __all__ = ["replay"]
 
@@ -166,6 +167,9 @@ class _Replay:
         raise ProtocolError("a mapper cannot refer to streams: they are used once, and not for each item")
 
     pipe_readable = import_writable
+
+    def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
+        raise AssertionError("a mapper has no streams")
 
     def local(self, hook: Hook) -> Hook:
         return hook

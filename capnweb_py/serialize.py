@@ -16,21 +16,31 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import Any, ClassVar, Final, Protocol
 
 from .bigints import decimal_digits, fits_digits
-from .codec import EncodingLevel
-from .codec.json import base64_text
+from .codec import CODECS, Codec, EncodingLevel
+from .codec.json import Double, base64_text
 from .errors import ErrorParts, describe_error
 from .hooks import Handle, Hook
 from .options import Limits
 from .payload import Payload
 from .streams import WritableStream, as_readable
 from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
-from .values import BigInt, InvalidDate, TypedArray, Undefined
+from .values import MAX_SAFE_INTEGER, BigInt, InvalidDate, TypedArray, Undefined
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
+from .web_forms import request_init, response_init, written_headers
 
-__all__ = ["MAX_SAFE_INTEGER", "SERIALIZERS", "Exporter", "Serializer", "check_sendable", "stands_for_itself"]
+__all__ = [
+    "MAX_SAFE_INTEGER",
+    "SERIALIZERS",
+    "Exporter",
+    "Serializer",
+    "TextSerializer",
+    "check_sendable",
+    "serializer_for",
+    "stands_for_itself",
+]
 
-# Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
-MAX_SAFE_INTEGER: Final = 2**53 - 1
+# The same, of the type that floats are quickly compared with.
+_LARGEST_EXACT: Final = float(MAX_SAFE_INTEGER)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -59,6 +69,9 @@ class Exporter(Protocol):
 
         Raises TypeError if the stream has been read.
         """
+
+    def export_blob(self, blob: Blob) -> int:
+        """Open a pipe, and write into it what a blob holds. Returns its id."""
 
     def unexport(self, ids: list[int]) -> None:
         """Take back exports and pipes: the expression that they were made for is not sent."""
@@ -97,6 +110,8 @@ class Serializer:
     # Whether bytes stay bytes, and whether what JSON lacks stands for itself.
     _raw_bytes: ClassVar[bool] = True
     _native: ClassVar[bool] = False
+    # Whether floats that JSON text has to spell are marked for it.
+    _as_text: ClassVar[bool] = False
 
     def __init__(self, exporter: Exporter, limits: Limits, holder: Payload | None = None) -> None:
         self._exporter = exporter
@@ -154,11 +169,22 @@ class Serializer:
         return BigInt(value) if self._native else ["bigint", decimal_digits(value)]
 
     def _float(self, value: float, depth: int) -> Any:
+        # JavaScript has one type of number, and writes those without a fraction as integers.
+        if value.is_integer():
+            if -_LARGEST_EXACT <= value <= _LARGEST_EXACT:
+                return int(value)
+            return Double.make(value) if self._as_text else value
+        if 1.0 < value < math.inf or -math.inf < value < -1.0:
+            return value
+        if -1.0 < value < 1.0:
+            return Double.make(value) if self._as_text else value
+        if self._native:
+            return value
+        return ["nan"] if value != value else ["inf"] if value > 0 else ["-inf"]
+
+    def _float_like(self, value: float, depth: int) -> Any:
         # A subclass may say what it likes of itself, and is sent as the number that it is.
-        number = value if type(value) is float else float.__float__(value)
-        if math.isfinite(number) or self._native:
-            return number
-        return ["nan"] if number != number else ["inf"] if number > 0 else ["-inf"]
+        return self._float(float.__float__(value), depth)
 
     def _text(self, value: str, depth: int) -> Any:
         return str.__str__(value)
@@ -288,16 +314,38 @@ class Serializer:
         return ["promise", self._export(self._exporter.export_promise(hook.get(path)))]
 
     def _readable(self, value: Any, depth: int) -> Any:
-        return ["readable", self._export(self._stream(self._exporter.create_pipe, as_readable(value)))]
+        return ["readable", self._export(self._checked(self._exporter.create_pipe, as_readable(value)))]
 
     def _writable(self, value: WritableStream, depth: int) -> Any:
-        return ["writable", self._export(self._stream(self._exporter.export_writable, value))]
+        return ["writable", self._export(self._checked(self._exporter.export_writable, value))]
 
-    def _stream(self, send: Callable[[Any], int], stream: Any) -> int:
+    def _checked(self, write: Callable[..., Any], *values: Any) -> Any:
+        """What `write` makes of values; a TypeError of its is about them."""
         try:
-            return send(stream)
+            return write(*values)
         except TypeError as error:
             raise _Unsendable(str(error)) from None
+
+    def _url(self, value: Url, depth: int) -> Any:
+        return ["url", value.href]
+
+    def _headers(self, value: Headers, depth: int) -> Any:
+        return ["headers", written_headers(value)]
+
+    def _request(self, value: Request, depth: int) -> Any:
+        body = self._body(value, depth)
+        return ["request", value.url, self._checked(request_init, value, body, self._limits.max_depth - depth)]
+
+    def _response(self, value: Response, depth: int) -> Any:
+        body = self._body(value, depth)
+        return ["response", body, self._checked(response_init, value, self._limits.max_depth - depth)]
+
+    def _body(self, value: Request | Response, depth: int) -> Any:
+        body = value.to_send()
+        return None if body is None else self._readable(body, depth)
+
+    def _blob(self, value: Blob, depth: int) -> Any:
+        return ["blob", value.type, ["readable", self._export(self._checked(self._exporter.export_blob, value))]]
 
     def _export(self, export_id: int) -> int:
         self._exported.append(export_id)
@@ -305,6 +353,13 @@ class Serializer:
 
     def _too_deep(self) -> _Unsendable:
         return _Unsendable(f"the value nests deeper than max_depth = {self._limits.max_depth}: does it contain itself?")
+
+
+class TextSerializer(Serializer):
+    """Writes for the codecs of this package, whose JSON is that of JavaScript to the byte."""
+
+    __slots__ = ()
+    _as_text = True
 
 
 class _WithoutBytes(Serializer):
@@ -317,12 +372,18 @@ class _Clonable(Serializer):
     _native = True
 
 
-# What writes for a codec, by its encoding level.
+# What writes for somebody else's codec, by its encoding level.
 SERIALIZERS: Final[dict[EncodingLevel, type[Serializer]]] = {
     "jsonCompatible": _WithoutBytes,
     "jsonCompatibleWithBytes": Serializer,
     "structuredClonable": _Clonable,
 }
+
+
+def serializer_for(codec: Codec) -> type[Serializer]:
+    """What writes for a codec."""
+    return TextSerializer if codec in CODECS else SERIALIZERS[codec.encoding_level]
+
 
 _Writer = Callable[[Serializer, Any, int], Any]
 
@@ -344,6 +405,11 @@ _WRITERS: dict[type, _Writer] = {
     TypedArray: Serializer._typed_array,
     ReadableStream: Serializer._readable,
     WritableStream: Serializer._writable,
+    Blob: Serializer._blob,
+    Headers: Serializer._headers,
+    Request: Serializer._request,
+    Response: Serializer._response,
+    Url: Serializer._url,
     AsyncGeneratorType: Serializer._readable,
     GeneratorType: Serializer._readable,
     **dict.fromkeys(CALLABLE_TYPES, Serializer._target),
@@ -356,7 +422,7 @@ _BY_BASE: Final[tuple[tuple[type, _Writer], ...]] = (
     (BaseException, Serializer._error),
     (BigInt, Serializer._bigint),
     (int, Serializer._number),
-    (float, Serializer._float),
+    (float, Serializer._float_like),
     (str, Serializer._text),
     (bytes, Serializer._bytes),
     (bytearray, Serializer._bytes),
@@ -366,6 +432,11 @@ _BY_BASE: Final[tuple[tuple[type, _Writer], ...]] = (
     (tuple, Serializer._list),
     (ReadableStream, Serializer._readable),
     (WritableStream, Serializer._writable),
+    (Blob, Serializer._blob),
+    (Headers, Serializer._headers),
+    (Request, Serializer._request),
+    (Response, Serializer._response),
+    (Url, Serializer._url),
 )
 
 
@@ -376,8 +447,6 @@ def _writer_of(value: Any) -> _Writer:
             return writer
     if isinstance(value, type):
         raise _Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
-    if isinstance(value, (Blob, Headers, Request, Response, Url)):
-        raise _Unsendable(f"a {type(value).__name__} cannot be sent over RPC yet: send its bytes or its text")
     if isinstance(value, AsyncIterable):
         return Serializer._readable  # a dataclass, too: anyio's memory streams are
     if is_record(value):

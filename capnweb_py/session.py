@@ -24,10 +24,19 @@ from typing import Any, Final, Protocol
 
 import attrs
 
+from .blobs import BlobReader
 from .codec import JSON, Codec, CodecError
 from .delivery import Deliveries
-from .deserialize import DESERIALIZERS, UnreadableValue
-from .errors import LimitExceeded, ProtocolError, RpcError, SessionClosed, drop_tracebacks, text_of
+from .deserialize import DESERIALIZERS
+from .errors import (
+    LimitExceeded,
+    ProtocolError,
+    RpcError,
+    SessionClosed,
+    UnreadableValue,
+    drop_tracebacks,
+    text_of,
+)
 from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, PromiseHook
 from .imports import Import, ImportHook
 from .local import PayloadHook, TargetHook, hook_of, payload_hook, result_hook
@@ -36,10 +45,10 @@ from .mapper import Mapper
 from .metering import Meter
 from .options import SessionOptions
 from .payload import Payload
-from .serialize import SERIALIZERS, stands_for_itself
+from .serialize import serializer_for, stands_for_itself
 from .streams import PipeStream, RemoteSink, Unread, WritableStream, WriteQueue, WriterHook, feed, pump
 from .stub import RpcStub, make_stub
-from .web import ReadableStream
+from .web import Blob, ReadableStream
 
 __all__ = ["Host", "Message", "RpcSession", "SessionStats"]
 
@@ -139,7 +148,7 @@ class RpcSession:
         self._options = options or SessionOptions()
         self._limits = self._options.limits
         self._codec = codec
-        self._serializer = SERIALIZERS[codec.encoding_level]
+        self._serializer = serializer_for(codec)
         self._name = name
         self._local_main = local_main
         # Why the session ended; None while it lasts.
@@ -182,6 +191,7 @@ class RpcSession:
         self.woke = False
         self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
         self._unread = Unread(self._limits.max_unread, self._meter)
+        self._blobs = BlobReader(host.spawn, self._limits.max_blob_size)
         self.deliveries = Deliveries(
             host.spawn,
             result_hook,
@@ -685,6 +695,9 @@ class RpcSession:
         self._to_run[entry.id] = _Stream(partial(pump, stream, chunks, sink), give_back)
         return entry.id
 
+    def export_blob(self, blob: Blob) -> int:
+        return self.create_pipe(blob.stream())
+
     def _run_streams(self) -> None:
         streams, self._to_run = self._to_run, {}
         for stream in streams.values():
@@ -736,6 +749,9 @@ class RpcSession:
             raise ProtocolError(f"{export_id} is no pipe, or its readable end was referred to before")
         queue, export.readable = export.readable, None
         return PipeStream(queue, self._call_later)
+
+    def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
+        return self._blobs.read(stream, media_type)
 
     def _new_import(self, import_id: int) -> Import:
         if import_id >= 0:

@@ -10,9 +10,9 @@ from .deserialize import Deserializer
 from .errors import LimitExceeded, ProtocolError
 from .hooks import Hook
 from .options import Limits
-from .serialize import Serializer
+from .serialize import TextSerializer
 from .streams import WritableStream
-from .web import ReadableStream
+from .web import Blob, ReadableStream
 
 __all__ = ["NO_SESSION", "deserialize", "serialize"]
 
@@ -26,7 +26,7 @@ def serialize(value: Any) -> str:
         TypeError: if something in it cannot be sent, stubs, targets and functions included; the message says where it
             is.
     """
-    data, _ = JSON.encode(Serializer(NO_SESSION, _LIMITS).write(value))
+    data, _ = JSON.encode(TextSerializer(NO_SESSION, _LIMITS).write(value))
     return data.decode()
 
 
@@ -70,6 +70,9 @@ class _NoSession:
     def create_pipe(self, stream: ReadableStream[Any]) -> int:
         raise TypeError("a stream needs a session to be sent")
 
+    def export_blob(self, blob: Blob) -> int:
+        raise TypeError("a blob is sent as a stream, and needs a session for that")
+
     def unexport(self, ids: list[int]) -> None:
         """Nothing has been exported."""
 
@@ -86,6 +89,9 @@ class _NoSession:
 
     def pipe_readable(self, export_id: int) -> ReadableStream[Any]:
         raise ProtocolError("the text refers to a stream of a session")
+
+    def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
+        raise AssertionError("there is no stream without a session")
 
     def local(self, hook: Hook) -> Hook:
         return hook

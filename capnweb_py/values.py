@@ -12,7 +12,11 @@ from typing import Any, Final, Literal, final
 
 import attrs
 
-__all__ = ["INVALID_DATE", "UNDEFINED", "BigInt", "InvalidDate", "TypedArray", "Undefined"]
+__all__ = ["INVALID_DATE", "MAX_SAFE_INTEGER", "UNDEFINED", "BigInt", "InvalidDate", "TypedArray", "Undefined"]
+
+
+# Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
+MAX_SAFE_INTEGER: Final = 2**53 - 1
 
 
 @final
@@ -119,7 +123,7 @@ class TypedArray:
     Iterating and indexing give the elements as Python numbers. NumPy reads it without a copy: `numpy.asarray(value)`.
 
     Raises:
-        ValueError: if the kind is unknown, or the length does not fit it.
+        ValueError: if the kind is unknown, or the length does not fit it, or the data lies in pieces.
     """
 
     kind: str
@@ -128,6 +132,8 @@ class TypedArray:
     def __attrs_post_init__(self) -> None:
         if self.kind not in _ELEMENT_FORMATS:
             raise ValueError(f"unknown kind of typed array {self.kind!r}; one of {', '.join(_ELEMENT_FORMATS)}")
+        if not memoryview(self.data).c_contiguous:
+            raise ValueError("the data of a typed array lies in pieces: make it whole with bytes(data)")
         if self.nbytes % self.itemsize:
             raise ValueError(
                 f"{self.nbytes} bytes do not fill a whole number of {self.kind} elements of {self.itemsize} bytes"
@@ -136,6 +142,8 @@ class TypedArray:
     @classmethod
     def of(cls, buffer: Any) -> TypedArray:
         """The typed array of the elements in an object with the buffer protocol (`array.array`, a NumPy array, ...).
+
+        The elements are copied, since they may change later, unless they are those of `bytes`, which cannot.
 
         Raises:
             TypeError: if the buffer has several dimensions, or elements that no kind of typed array can hold.
@@ -151,7 +159,7 @@ class TypedArray:
         if kind is None or code not in tuple("bBhHiIlLqQnNfd"):
             raise TypeError(f"elements of the format {view.format!r} fit no kind of typed array")
         big_endian = order in ">!" or (order in "@=" and sys.byteorder == "big")
-        data = view.tobytes()
+        data = _bytes_of(view)
         return cls(kind, _swap(data, view.itemsize) if big_endian and view.itemsize > 1 else data)
 
     @property
@@ -205,6 +213,16 @@ class TypedArray:
     def __repr__(self) -> str:
         elements = ", ".join(str(element) for element in self.view[:8])
         return f"TypedArray({self.kind}, [{elements}{', ...' if len(self) > 8 else ''}])"
+
+
+def _bytes_of(view: memoryview) -> bytes:
+    """What a view sees: the very `bytes` that it looks at the whole of, or a copy."""
+    owner: Any = view.obj
+    while getattr(owner, "base", None) is not None:  # NumPy's name for what a view looks at
+        owner = owner.base
+    if type(owner) is bytes and view.c_contiguous and view.nbytes == len(owner):
+        return owner
+    return view.tobytes()
 
 
 def _swap(data: bytes, itemsize: int) -> bytes:

@@ -1,8 +1,8 @@
 """The web's own value types: URLs, headers, blobs, requests and responses, and the streams that are their bodies.
 
 Pure values after the Fetch and URL standards, validated where they are built. Nothing here opens a
-connection, and how they travel over RPC is in serialize.py. What a runtime adds (redirects, caches, cookies)
-is absent.
+connection, and how they travel over RPC is in web_forms.py. What a runtime adds (redirects, caches, cookies)
+is carried along at most, and never acted on.
 """
 
 from __future__ import annotations
@@ -43,6 +43,10 @@ _BODILESS_METHODS: Final = frozenset({"GET", "HEAD"})
 # The Fetch standard's "null body statuses" that a Response can have.
 _BODILESS_STATUSES: Final = frozenset({204, 205, 304})
 
+# How much of what is in memory a stream over it yields at a time, as a Blob's does in Node: each chunk that is sent is
+# a message, which peers let be so long and no longer.
+_PIECE_BYTES: Final = 65536
+
 _TEXT_TYPE: Final = "text/plain;charset=UTF-8"
 _JSON_TYPE: Final = "application/json"
 
@@ -78,7 +82,8 @@ class Url:
     Raises:
         TypeError: if `href` is no string.
         ValueError: if it is not absolute, holds white space or a control character, lacks the host that its
-            scheme needs, or has a port that is none.
+            scheme needs, or has a port that is none. A space may stand where the URL standard leaves one: in a
+            path that does not begin with a slash, such as that of a data: URL.
     """
 
     href: str = attrs.field()
@@ -90,7 +95,8 @@ class Url:
         scheme = _SCHEME.match(value)
         if scheme is None:
             raise ValueError(f"{value!r} is not an absolute URL: it begins with no scheme, such as https:")
-        if any(character <= " " or character == "\x7f" for character in value):
+        opaque = not value.startswith("/", scheme.end())
+        if any((character <= " " and not (opaque and character == " ")) or character == "\x7f" for character in value):
             raise ValueError(f"the URL {value!r} holds white space or a control character: percent-encode it")
         if scheme[1].lower() in _SCHEMES_WITH_HOST:
             _check_authority(value)
@@ -146,6 +152,16 @@ class Headers(MutableMapping[str, str]):
     def pairs(self) -> list[tuple[str, str]]:
         """Every name with each of its values, in the order in which they were added."""
         return list(self._pairs)
+
+    def combined(self) -> list[tuple[str, str]]:
+        """Every name with its value, sorted by name, as JavaScript iterates them: only of `set-cookie` may there be
+        several."""
+        values: dict[str, list[str]] = {}
+        for name, value in self._pairs:
+            values.setdefault(name, []).append(value)
+        cookies = values.pop("set-cookie", [])
+        pairs = [(name, ", ".join(several)) for name, several in values.items()]
+        return sorted(pairs + [("set-cookie", cookie) for cookie in cookies], key=_name_of)
 
     def get_all(self, name: str) -> list[str]:
         """All values of a name, in the order in which they were added; an empty list if there is none."""
@@ -330,7 +346,7 @@ class Blob:
 
     def stream(self) -> ReadableStream[builtins.bytes]:
         """A new stream over the content."""
-        return ReadableStream(_single_chunk(self._data), length=len(self._data))
+        return _stream_of(self._data)
 
     def __repr__(self) -> str:
         return f"<Blob {self.size} bytes {self.type}".rstrip() + ">"
@@ -342,10 +358,11 @@ BodyInit: TypeAlias = "bytes | bytearray | memoryview | str | Blob | AsyncIterab
 class _Body:
     """What requests and responses share: headers, and a body in memory or in a stream (Fetch, "Body")."""
 
-    __slots__ = ("_data", "_stream", "headers")
+    __slots__ = ("_data", "_stream", "headers", "init")
 
-    def __init__(self, body: BodyInit, headers: HeadersInit | None) -> None:
+    def __init__(self, body: BodyInit, headers: HeadersInit | None, init: Mapping[str, Any] | None) -> None:
         self.headers = Headers(() if headers is None else headers)
+        self.init: dict[str, Any] = dict(init or {})
         self._data: bytes | None = None
         self._stream: ReadableStream[bytes] | None = None
         if isinstance(body, AsyncIterable):
@@ -362,13 +379,17 @@ class _Body:
     def body(self) -> ReadableStream[builtins.bytes] | None:
         """The body as a stream, which is read once; None where there is no body."""
         if self._stream is None and self._data is not None:
-            self._stream = ReadableStream(_single_chunk(self._data), length=len(self._data))
+            self._stream = _stream_of(self._data)
         return self._stream
 
     @property
     def buffered(self) -> builtins.bytes | None:
         """The whole body where it is in memory already; None where it is a stream, or there is none."""
         return self._data
+
+    def to_send(self) -> ReadableStream[builtins.bytes] | None:
+        """The body as a stream for somebody else: its own one, or, where it is in memory, one more over it."""
+        return self._stream if self._data is None else _stream_of(self._data)
 
     async def bytes(self) -> builtins.bytes:
         """The whole body; empty where there is none.
@@ -411,6 +432,8 @@ class Request(_Body):
         method: GET, POST, ... or any other token.
         headers: see `Headers`. Text brings its content-type along, where the headers name none.
         body: bytes, text (sent as UTF-8), a Blob, an async iterable of bytes, or None.
+        init: what else a JavaScript peer says of the request, by the names of its `RequestInit`: "redirect", "cache",
+            "cf" ... Nothing here acts on it; it travels over RPC.
 
     Raises:
         TypeError: if the body is of another type.
@@ -426,12 +449,13 @@ class Request(_Body):
         method: str = "GET",
         headers: HeadersInit | None = None,
         body: BodyInit = None,
+        init: Mapping[str, Any] | None = None,
     ) -> None:
         self.url = url.href if isinstance(url, Url) else Url(url).href
         self.method = _method(method)
         if body is not None and self.method in _BODILESS_METHODS:
             raise ValueError(f"a {self.method} request has no body: send it with POST, PUT or PATCH")
-        super().__init__(body, headers)
+        super().__init__(body, headers, init)
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.url}>"
@@ -445,6 +469,8 @@ class Response(_Body):
         status: 200 to 599.
         status_text: the reason phrase; HTTP/2 and later carry none.
         headers: see `Headers`. Text brings its content-type along, where the headers name none.
+        init: what else a JavaScript peer says of the response: "cf" and "encodeBody". Nothing here acts on it; it
+            travels over RPC.
 
     Raises:
         TypeError: if the body is of another type (`Response.from_json` takes any JSON value), or the status
@@ -462,12 +488,13 @@ class Response(_Body):
         status: int = 200,
         status_text: str = "",
         headers: HeadersInit | None = None,
+        init: Mapping[str, Any] | None = None,
     ) -> None:
         self.status = _status(status)
         self.status_text = _header_value("status_text", status_text)
         if body is not None and status in _BODILESS_STATUSES:
             raise ValueError(f"a response with the status {status} has no body")
-        super().__init__(body, headers)
+        super().__init__(body, headers, init)
 
     @classmethod
     def from_json(cls, value: Any, *, status: int = 200, headers: HeadersInit | None = None) -> Response:
@@ -521,6 +548,10 @@ def _decode(data: bytes) -> str:
     return data.decode("utf-8", "replace").removeprefix("\ufeff")
 
 
-async def _single_chunk(data: bytes) -> AsyncGenerator[bytes, None]:
-    if data:
-        yield data
+def _stream_of(data: bytes) -> ReadableStream[bytes]:
+    return ReadableStream(_pieces(data), length=len(data))
+
+
+async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
+    for start in range(0, len(data), _PIECE_BYTES):
+        yield data[start : start + _PIECE_BYTES]

@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 
 from capnweb_py import UNDEFINED, BigInt, RpcStub, RpcTarget
-from capnweb_py.web import ReadableStream, Request, Response
+from capnweb_py.web import Headers, ReadableStream, Request, Response
 
 
 class OutOfStock(Exception):
@@ -122,6 +122,23 @@ class Service(RpcTarget):
             "dict": {"a": {"b": {}}},
             "error": ValueError("as a value"),
         }
+
+    async def describe(self, value: Request | Response | Headers) -> list[Any]:
+        """What a web value is, to the end of its body."""
+        headers = [list(pair) for pair in (value if isinstance(value, Headers) else value.headers).combined()]
+        if isinstance(value, Headers):
+            return [headers]
+        first = [value.method, value.url] if isinstance(value, Request) else [value.status]
+        return [*first, headers, await value.text()]
+
+    def web_value(self, kind: str) -> Any:
+        values: dict[str, Callable[[], Any]] = {
+            "headers": lambda: Headers([("b", "1"), ("a", "2"), ("b", "3")]),
+            "request": lambda: Request("https://a.example/x", method="POST", headers={"x-a": "b"}, body=b"question"),
+            "response": lambda: Response(b"answer", status=404, headers={"x-a": "b"}),
+            "plain": lambda: Response(status=204),
+        }
+        return values[kind]()
 
     def fail(self, kind: str) -> None:
         if kind == "OutOfStock":

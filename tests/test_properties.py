@@ -102,6 +102,8 @@ def same(sent: Any, received: Any) -> bool:
             and received.message == (sent.args[0] if isinstance(sent, KeyError) else str(sent))
             and received.props == {"code": sent.code}  # type: ignore[attr-defined]
         )
+    if isinstance(sent, float) and sent.is_integer() and abs(sent) < 2**53:
+        return type(received) is int and sent == received
     if isinstance(sent, float):
         return type(received) is float and (sent == received or (math.isnan(sent) and math.isnan(received)))
     if isinstance(sent, int) and not isinstance(sent, bool):

@@ -34,6 +34,9 @@ from capnweb_py import (
     deserialize,
     serialize,
 )
+from capnweb_py.codec import CBOR
+from capnweb_py.deserialize import Deserializer
+from capnweb_py.serialize import Serializer
 
 
 @attrs.frozen
@@ -265,6 +268,13 @@ def test_a_date_that_python_lacks_is_an_error_of_its_own() -> None:
         deserialize('["date",1e300]')
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("number", [1e17, 1e20, -1e20, 1.5e-6, 5e-324, 0.5])
+async def test_a_float_stays_one_on_this_side(number: float) -> None:
+    echoed = await RpcStub(lambda value: value)(number)
+    assert (type(echoed), echoed) == (float, number)
+
+
 # Errors.
 
 
@@ -365,6 +375,105 @@ def test_tracebacks_stay_here_unless_on_send_error_lets_them_go() -> None:
 def test_on_send_error_sends_another_error() -> None:
     options = SessionOptions(on_send_error=lambda error: RuntimeError("hidden"))
     assert Peer(Thrower(), options).call("throw") == ["reject", 1, ["error", "RuntimeError", "hidden"]]
+
+
+def test_an_error_may_bring_a_stack_of_its_own() -> None:
+    def rewrite(error: BaseException) -> BaseException:
+        rewritten = TypeError("rewritten")
+        rewritten.stack = "a stack"  # type: ignore[attr-defined]
+        return rewritten
+
+    answer = Peer(Thrower(), SessionOptions(on_send_error=rewrite)).call("throw")
+    assert answer == ["reject", 1, ["error", "TypeError", "rewritten", "a stack"]]
+
+
+def test_the_properties_sent_are_those_of_the_rewritten_error() -> None:
+    class Leaky(RpcTarget):
+        def throw(self) -> None:
+            error = Oops("original")
+            error.code, error.secret = 1, "details"  # type: ignore[attr-defined]
+            raise error
+
+    def rewrite(error: BaseException) -> BaseException:
+        rewritten = Oops("rewritten")
+        rewritten.code = 2  # type: ignore[attr-defined]
+        return rewritten
+
+    def scrub(error: BaseException) -> BaseException:
+        del error.secret  # type: ignore[attr-defined]
+        return error.with_traceback(None)
+
+    answer = Peer(Leaky(), SessionOptions(on_send_error=rewrite)).call("throw")
+    assert answer == ["reject", 1, ["error", "Oops", "rewritten", None, {"code": 2}]]
+    answer = Peer(Leaky(), SessionOptions(on_send_error=scrub)).call("throw")
+    assert answer == ["reject", 1, ["error", "Oops", "original", None, {"code": 1}]]
+
+
+def test_on_send_error_is_asked_for_every_error_inside_another() -> None:
+    asked: list[str] = []
+    options = SessionOptions(on_send_error=lambda error: asked.append(str(error)))
+    error = ExceptionGroup("all", [TypeError("one"), ExceptionGroup("some", [OSError("two")])])
+    error.__cause__ = ValueError("why")
+    peer = Peer(lambda: [error], options)
+    peer.say("stream", ["pipeline", 0, [], []])
+    peer.hear()
+    assert [text.split(" (")[0] for text in asked] == ["all", "why", "one", "some", "two"]
+
+
+def test_groups_nest_and_causes_may_be_anything() -> None:
+    error = ExceptionGroup("all", [TypeError("one"), ExceptionGroup("some", [OSError("two")])])
+    error.__cause__ = ValueError("why")
+    again = received(error)
+    assert isinstance(again, ExceptionGroup)
+    assert isinstance(again.__cause__, ValueError)
+    [one, some] = again.exceptions
+    assert isinstance(one, TypeError)
+    assert isinstance(some, ExceptionGroup)
+    assert isinstance(some.exceptions[0], OSError)
+    odd = deserialize('["error","AggregateError","odd",null,{"cause":"boom","errors":[[1]]}]')
+    assert (odd.cause, odd.__cause__, odd.errors) == ("boom", None, [1])
+
+
+def test_name_message_and_stack_are_no_properties() -> None:
+    error = Oops("message")
+    error.name, error.message, error.stack, error.code = "a", "b", "c", 4  # type: ignore[attr-defined]
+    assert json.loads(serialize(error)) == ["error", "Oops", "message", None, {"code": 4}]
+    relayed = deserialize('["error","Error","m",null,{"name":"a","message":"b","stack":"c","code":4}]')
+    assert json.loads(serialize(relayed)) == ["error", "Error", "m", None, {"code": 4}]
+
+
+@pytest.mark.parametrize("props", [None, 42, "text", [[1]], True])
+def test_the_properties_of_an_error_are_an_object(props: Any) -> None:
+    with pytest.raises(ProtocolError, match="malformed 'error'"):
+        deserialize(json.dumps(["error", "Error", "m", None, props]))
+
+
+def test_an_error_that_contains_itself_is_sent_without_that() -> None:
+    error = Oops("round")
+    error.me, error.code = error, 1  # type: ignore[attr-defined]
+    again = received(error)
+    assert (again.message, again.props["code"]) == ("round", 1)
+
+
+@pytest.mark.parametrize("key", ["__proto__", "constructor", "toString", "toJSON", "valueOf"])
+def test_keys_that_mean_something_to_javascript_are_keys_here(key: str) -> None:
+    assert deserialize(serialize({key: 1})) == {key: 1}
+    assert deserialize(json.dumps(["error", "Error", "m", None, {key: 1}])).props == {key: 1}
+
+
+def test_numpy_arrays_come_and_go_without_a_copy() -> None:
+    data = bytes(range(256)) * 16
+    peer = Peer()
+    [[_, sent, kind]] = Serializer(peer.session, Limits()).write_arguments([np.frombuffer(data, "<f4")])
+    assert sent is data
+    tree = CBOR.decode(*CBOR.encode(["bytes", sent, kind]))
+    received = Deserializer(peer.session, Limits()).read(tree).value
+    assert received.data is tree[1]
+    elements = np.asarray(received)
+    assert elements.dtype == np.dtype("<f4")
+    assert np.shares_memory(elements, np.frombuffer(received.data, "u1"))
+    # And on to the next peer, as it is.
+    assert Serializer(peer.session, Limits()).write_arguments([elements])[0][1] is received.data
 
 
 def test_an_error_is_hidden_if_on_send_error_fails() -> None:

@@ -85,6 +85,32 @@ def test_elements_are_little_endian_wherever_they_come_from() -> None:
     assert (TypedArray.of(native).data == native.tobytes()) is (sys.byteorder == "little")
 
 
+def test_elements_may_lie_in_pieces_or_be_read_only_or_none() -> None:
+    numbers = np.arange(6, dtype="<i2")
+    assert TypedArray.of(numbers[::2]).tolist() == [0, 2, 4]
+    assert TypedArray.of(numbers[::-1]).tolist() == [5, 4, 3, 2, 1, 0]
+    assert TypedArray.of(numbers.astype(">i2")[1::2]).tolist() == [1, 3, 5]
+    numbers.setflags(write=False)
+    assert TypedArray.of(numbers).tolist() == [0, 1, 2, 3, 4, 5]
+    assert TypedArray.of(np.zeros(0, "<f8")) == TypedArray("Float64Array", b"")
+    with pytest.raises(ValueError, match=r"lies in pieces: make it whole with bytes\(data\)"):
+        TypedArray("Int8Array", memoryview(b"abcd")[::2])
+
+
+def test_immutable_elements_are_not_copied_and_others_are() -> None:
+    data = bytes(range(16))
+    assert TypedArray.of(np.frombuffer(data, "<i4")).data is data
+    assert TypedArray.of(memoryview(data).cast("h")).data is data
+    received = TypedArray("Float64Array", data)
+    assert TypedArray.of(np.asarray(received)).data is data
+    assert TypedArray.of(np.frombuffer(data, "<i4")[1:]).tolist() == np.frombuffer(data, "<i4").tolist()[1:]
+    assert TypedArray.of(np.frombuffer(data, "<u1")[::-1]).data == data[::-1]
+    numbers = np.arange(4, dtype="<i4")
+    before = TypedArray.of(numbers)
+    numbers[0] = 9
+    assert before.tolist() == [0, 1, 2, 3]
+
+
 @pytest.mark.parametrize(
     ("buffer", "problem"),
     [

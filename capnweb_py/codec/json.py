@@ -1,32 +1,83 @@
 """JSON text: what every peer speaks. Bytes in a tree become base64 without padding (protocol, section "bytes").
 
-orjson does the work. It refuses three things that the protocol allows: lone surrogates, nesting past its own limit,
-and numbers that are infinite as doubles. The standard library's module, which takes them, stands behind it.
+The text is what JavaScript's JSON.stringify makes of the same tree, to the byte. orjson does the work. It refuses three
+things that the protocol allows: lone surrogates, nesting past its own limit, and numbers that are infinite as doubles.
+What takes them stands behind it: our own writer, and the standard library's reader.
 """
 
 from __future__ import annotations
 
 import json
 from binascii import b2a_base64
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
 
 from .error import CodecError
 
-__all__ = ["JsonCodec", "base64_text", "encode_json"]
+__all__ = ["Double", "JsonCodec", "base64_text", "encode_json"]
 
 # Integers of at most this many characters hold every one that is exact in JavaScript; longer ones are read as doubles.
 _EXACT_CHARACTERS = 17
 
 
+# Between these JavaScript writes a double without an exponent (ECMA-262, "Number::toString").
+_LEAST_FIXED: Final = 1e-6
+_LEAST_EXPONENTIAL: Final = 1e21
+
+
+class Double(float):
+    """A finite float that orjson writes differently from JavaScript: one that lies in the ranges that `make` looks for.
+
+    It stands in a tree as any float does. Only writing it as JSON is slower.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def make(cls, value: float) -> float:
+        """The value, as one of these where it needs to be. Integers that are exact are not for this, nor for floats."""
+        size = abs(value)
+        if _LEAST_FIXED <= size < 1e-5 or (2**53 <= size < _LEAST_EXPONENTIAL):
+            return cls(value)
+        return value
+
+    def text(self) -> str:
+        """The number as JavaScript writes it."""
+        return format(Decimal(repr(float(self))), "f").removesuffix(".0")
+
+
 def encode_json(tree: Any) -> bytes:
     """The tree as JSON, in UTF-8."""
     try:
-        return orjson.dumps(tree, default=base64_text)
+        return orjson.dumps(tree, default=_written_otherwise)
     except TypeError:
-        # ASCII escapes are the only way to write a lone surrogate.
-        return json.dumps(tree, default=base64_text, separators=(",", ":"), allow_nan=False).encode("ascii")
+        # Surrogates in pairs are one character, and a lone one is written as an escape, as JSON.stringify does.
+        text = _text(tree).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return text.encode("utf-8", "backslashreplace")
+
+
+def _text(tree: Any) -> str:
+    """The tree as JSON, lone surrogates as they are.
+
+    It nests as deep as a message may, so there are no comprehensions: each would take one more level of Python's stack.
+    """
+    if type(tree) is str:
+        return json.dumps(tree, ensure_ascii=False)
+    if type(tree) is list:
+        items = []
+        for item in tree:
+            items.append(_text(item))
+        return f"[{','.join(items)}]"
+    if type(tree) is dict:
+        entries = []
+        for key, item in tree.items():
+            entries.append(f"{json.dumps(key, ensure_ascii=False)}:{_text(item)}")
+        return f"{{{','.join(entries)}}}"
+    if type(tree) is int:
+        return str(tree)
+    return orjson.dumps(tree, default=_written_otherwise).decode()
 
 
 def decode_lenient(data: bytes | str) -> Any:
@@ -55,6 +106,11 @@ class JsonCodec:
             return orjson.loads(data)
         except orjson.JSONDecodeError:
             return decode_lenient(data)
+
+
+def _written_otherwise(value: bytes | Double) -> str | orjson.Fragment:
+    """What stands in the JSON for what orjson does not know."""
+    return orjson.Fragment(value.text()) if isinstance(value, Double) else base64_text(value)
 
 
 def base64_text(value: bytes) -> str:

@@ -2,7 +2,8 @@
 // (hence the names with underscores).
 // A World is what the sessions of one server share: who is connected, what was disposed of, what happened.
 import "./wire.mjs";
-import { VALUES, same } from "./values.mjs";
+import { isDeepStrictEqual } from "node:util";
+import { VALUES, WEB_VALUES, described, same } from "./values.mjs";
 
 const { RpcPromise, RpcTarget } = await import("capnweb");
 
@@ -183,6 +184,31 @@ export class Api extends RpcTarget {
 
   check(name, value) {
     return same(value, VALUES[name]());
+  }
+
+  web_value(name) {
+    return WEB_VALUES[name]();
+  }
+
+  async check_web_value(name, value) {
+    const [received, expected] = [await described(value), await described(WEB_VALUES[name]())];
+    return isDeepStrictEqual(received, expected) || received;
+  }
+
+  /** A response whose body fails after its first piece. */
+  broken_response() {
+    let pulls = 0;
+    const pull = (controller) => {
+      if (pulls++ === 0) controller.enqueue(new TextEncoder().encode("one"));
+      else controller.error(new RangeError("out of paper"));
+    };
+    return new Response(new ReadableStream({ pull }));
+  }
+
+  /** A response without an end. Notes under `name` that nobody reads on. */
+  endless_response(name) {
+    const pull = (controller) => controller.enqueue(new Uint8Array(1000));
+    return new Response(new ReadableStream({ pull, cancel: () => this.#world.happened(name, null) }));
   }
 
   square(number) {

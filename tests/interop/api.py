@@ -16,6 +16,7 @@ import anyio
 from capnweb_py import (
     ReadableStream,
     RemoteError,
+    Response,
     RpcError,
     RpcPromise,
     RpcSession,
@@ -25,7 +26,7 @@ from capnweb_py import (
 from capnweb_py.server import Server
 from capnweb_py.stream_session import StreamServer
 
-from .values import VALUES, same
+from .values import VALUES, WEB_VALUES, described, same
 
 
 class World:
@@ -214,6 +215,34 @@ class Api(RpcTarget):
 
     def check(self, name: str, value: Any) -> bool:
         return same(value, VALUES[name]())
+
+    def web_value(self, name: str) -> Any:
+        return WEB_VALUES[name]()
+
+    async def check_web_value(self, name: str, value: Any) -> Any:
+        received, expected = await described(value), await described(WEB_VALUES[name]())
+        return received == expected or received
+
+    def broken_response(self) -> Response:
+        """A response whose body fails after its first piece."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"one"
+            raise RangeError("out of paper")
+
+        return Response(pieces())
+
+    def endless_response(self, name: str) -> Response:
+        """A response without an end. Notes under `name` that nobody reads on."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            try:
+                while True:
+                    yield bytes(1000)
+            finally:
+                self._world.happened(name, None)
+
+        return Response(pieces())
 
     def square(self, number: int) -> int:
         return number * number

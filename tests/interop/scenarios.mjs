@@ -1,7 +1,7 @@
 // What an npm capnweb client does with a server that offers api.mjs or api.py, one rule a scenario. A scenario throws
 // where the rule is broken, and lets go of all that it was given: the caller then counts what is left on both sides.
 import assert from "node:assert/strict";
-import { VALUES, same } from "./values.mjs";
+import { VALUES, WEB_VALUES, described, same } from "./values.mjs";
 import { CBOR_PROTOCOL, WebSocket, closed, roundTrips } from "./wire.mjs";
 
 const { RpcPromise, RpcStub, RpcTarget } = await import("capnweb");
@@ -64,6 +64,38 @@ for (const name of Object.keys(VALUES)) {
     assert.ok(same(echoed, VALUES[name]()), `echoed ${String(echoed)}`);
   });
 }
+
+for (const name of Object.keys(WEB_VALUES)) {
+  scenario(`web value: ${name}`, async ({ api }) => {
+    const expected = await described(WEB_VALUES[name]());
+    assert.deepEqual(await described(await api.web_value(name)), expected);
+    assert.equal(await api.check_web_value(name, WEB_VALUES[name]()), true);
+    assert.deepEqual(await described(await api.echo(WEB_VALUES[name]())), expected);
+  });
+}
+
+scenario("web values inside others", async ({ api }) => {
+  const { list } = await api.echo({ list: [WEB_VALUES.blob(), WEB_VALUES.response(), [WEB_VALUES.blob()]] });
+  assert.deepEqual(await described(list[0]), await described(WEB_VALUES.blob()));
+  assert.deepEqual(await described(list[1]), await described(WEB_VALUES.response()));
+  assert.deepEqual(await described(list[2][0]), await described(WEB_VALUES.blob()));
+});
+
+scenario("a body that fails", async ({ api }) => {
+  const response = await api.broken_response();
+  const error = await failureOf(response.text());
+  assert.ok(error instanceof RangeError);
+  assert.equal(error.message, "out of paper");
+});
+
+scenario("a body that nobody reads to its end", async ({ api, monitor }) => {
+  const name = `endless ${await api.id()}`;
+  const response = await api.endless_response(name);
+  const reader = response.body.getReader();
+  assert.equal((await reader.read()).value.length, 1000);
+  await reader.cancel();
+  await monitor.occurred(name);
+});
 
 scenario("large values", async ({ api }) => {
   const text = "é".repeat(2 << 20);

@@ -17,12 +17,13 @@ from .node import run_client
 from .serving import serve_world
 from .test_node_client import CBOR_ONLY, ERRORS, STREAMS, Reports
 from .test_node_server import node_peer
-from .values import VALUES, same
+from .values import VALUES, WEB_VALUES, described, same
 
 # Of the rules of scenarios.mjs, those whose messages differ from JSON's, and enough of the others.
 SCENARIOS: Final = (
     *CBOR_ONLY,
     *(f"value: {name}" for name in VALUES),
+    *(f"web value: {name}" for name in WEB_VALUES),
     *(f"error: {kind}" for kind in ERRORS),
     "large values",
     "errors as values",
@@ -79,6 +80,14 @@ async def test_every_value_is_the_same_in_both_directions(cbor_url: str) -> None
             assert same(await peer.api.value(name), make()), name
             assert await peer.api.check(name, make()) is True, name
             assert same(await peer.api.echo(make()), make()), name
+
+
+@pytest.mark.anyio
+async def test_every_web_value_is_the_same_in_both_directions(cbor_url: str) -> None:
+    async with node_peer(cbor_url) as peer:
+        for name, make in WEB_VALUES.items():
+            assert await described(await peer.api.web_value(name)) == await described(make()), name
+            assert await peer.api.check_web_value(name, make()) is True, name
 
 
 @pytest.mark.anyio

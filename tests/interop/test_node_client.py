@@ -16,7 +16,7 @@ import pytest
 
 from .node import HERE, read_json_lines, run_client
 from .serving import serve_world
-from .values import VALUES
+from .values import VALUES, WEB_VALUES
 
 MALFORMED: Final = (
     "not JSON",
@@ -61,6 +61,10 @@ CBOR_ONLY: Final = ("bytes travel raw", "abort: binary that is not CBOR", "abort
 
 SCENARIOS: Final = (
     *(f"value: {name}" for name in VALUES),
+    *(f"web value: {name}" for name in WEB_VALUES),
+    "web values inside others",
+    "a body that fails",
+    "a body that nobody reads to its end",
     "large values",
     "errors as values",
     "options object",

@@ -242,6 +242,25 @@ def test_more_uses_than_a_process_may_open_files_by_default(node: str, frugal_co
             assert worker.run("together") == list(range(30))
 
 
+def test_web_types_in_calls(worker: Worker) -> None:
+    assert worker.run("webTypes") == {
+        "headers": [[["a", "2"], ["b", "1, 3"]]],
+        "request": ["POST", "https://a.example/x", [["content-type", "a/b"], ["x-a", "b"]], "question"],
+        "response": [404, [["x-a", "b"]], "answer"],
+        "receivedHeaders": [["a", "2"], ["b", "1, 3"]],
+        "receivedRequest": ["POST", "https://a.example/x", [["x-a", "b"]], "question"],
+        "receivedResponse": {"status": 404, "headers": {"x-a": "b"}, "cookies": [], "body": "answer"},
+        "receivedPlain": {"status": 204, "headers": {}, "cookies": [], "body": ""},
+    }
+
+
+def test_types_that_miniflares_capnweb_is_too_old_for(worker: Worker) -> None:
+    """URL, Blob and typed arrays came after its version: workerd or it refuses them before they reach the wire."""
+    for kind, outcome in worker.run("newerTypes").items():
+        assert "message" in outcome, kind
+    assert worker.run("thereAndBack")["d"] == "Date 1970-01-02T00:00:00.000Z"
+
+
 # Requests
 
 

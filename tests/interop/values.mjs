@@ -61,6 +61,45 @@ export const VALUES = {
   mixed: () => ({ when: new Date(1), raw: [new Uint8Array([1, 2]), 3n ** 40n], nothing: undefined }),
 };
 
+const URL_TEXT = "https://a.example/path?q=1#top";
+
+/** A body that arrives in pieces. */
+function inPieces(...pieces) {
+  const encoder = new TextEncoder();
+  const pull = (controller) => {
+    if (pieces.length > 0) controller.enqueue(encoder.encode(pieces.shift()));
+    else controller.close();
+  };
+  return new ReadableStream({ pull });
+}
+
+// The web's values, likewise: they can be read once, so they are compared by what `described` says of them.
+export const WEB_VALUES = {
+  url: () => new URL(URL_TEXT),
+  headers: () => new Headers([["X-B", "1"], ["Set-Cookie", "b=2"], ["x-a", "ä"], ["x-b", "2"], ["set-cookie", "a=1"]]),
+  plain_request: () => new Request(URL_TEXT),
+  request: () => new Request(URL_TEXT, { method: "POST", headers: { "x-a": "b" }, body: "the béginning" }),
+  streamed_request: () => new Request(URL_TEXT, { method: "PUT", body: inPieces("one ", "two"), duplex: "half" }),
+  plain_response: () => new Response(null, { status: 204, statusText: "Nothing" }),
+  response: () => new Response("not hére", { status: 404, headers: { "x-a": "b" } }),
+  empty_response: () => new Response(""),
+  streamed_response: () => new Response(inPieces("one ", "two ", "three"), { status: 201 }),
+  large_response: () => new Response("0123456789".repeat(100_000)),
+  blob: () => new Blob(["<p>hé</p>"], { type: "text/html;charset=utf-8" }),
+  plain_blob: () => new Blob([new Uint8Array([1, 2, 3])]),
+  empty_blob: () => new Blob([], { type: "image/png" }),
+  large_blob: () => new Blob(["0123456789".repeat(100_000)], { type: "text/plain" }),
+};
+
+/** What a web value is, to the end of its body. */
+export async function described(value) {
+  if (value instanceof URL) return ["url", value.href];
+  if (value instanceof Headers) return ["headers", [...value]];
+  if (value instanceof Blob) return ["blob", value.type, value.size, await value.text()];
+  const kind = value instanceof Request ? ["request", value.method, value.url] : ["response", value.status, value.statusText];
+  return [...kind, [...value.headers], value.body === null, await value.text()];
+}
+
 /** True when both are the same value of the same kind; a Buffer counts as the Uint8Array that it is, and any two
  *  invalid dates are the same. */
 export function same(left, right) {

@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from capnweb_py import INVALID_DATE, UNDEFINED, BigInt, TypedArray
+from capnweb_py import INVALID_DATE, UNDEFINED, BigInt, Blob, Headers, Request, Response, TypedArray, Url
 
 _BUFFER: Final = bytes([0, 1, 2, 127, 128, 254, 255, 0, 0, 0, 0, 0, 0, 0, 240, 63])
 
@@ -84,6 +84,54 @@ VALUES: Final[dict[str, Callable[[], Any]]] = {
         "nothing": UNDEFINED,
     },
 }
+
+
+_URL: Final = "https://a.example/path?q=1#top"
+
+
+async def _pieces(*pieces: str) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece.encode()
+
+
+# The web's values, likewise: they can be read once, so they are compared by what `described` says of them.
+WEB_VALUES: Final[dict[str, Callable[[], Any]]] = {
+    "url": lambda: Url(_URL),
+    "headers": lambda: Headers(
+        [("X-B", "1"), ("Set-Cookie", "b=2"), ("x-a", "ä"), ("x-b", "2"), ("set-cookie", "a=1")]
+    ),
+    "plain_request": lambda: Request(_URL),
+    "request": lambda: Request(_URL, method="POST", headers={"x-a": "b"}, body="the béginning"),
+    "streamed_request": lambda: Request(_URL, method="PUT", body=_pieces("one ", "two")),
+    "plain_response": lambda: Response(None, status=204, status_text="Nothing"),
+    "response": lambda: Response("not hére", status=404, headers={"x-a": "b"}),
+    "empty_response": lambda: Response(""),
+    "streamed_response": lambda: Response(_pieces("one ", "two ", "three"), status=201),
+    "large_response": lambda: Response("0123456789" * 100_000),
+    "blob": lambda: Blob("<p>hé</p>", "text/html;charset=utf-8"),
+    "plain_blob": lambda: Blob(b"\x01\x02\x03"),
+    "empty_blob": lambda: Blob(b"", "image/png"),
+    "large_blob": lambda: Blob("0123456789" * 100_000, "text/plain"),
+}
+
+
+async def described(value: Any) -> list[Any]:
+    """What a web value is, to the end of its body."""
+    if isinstance(value, Url):
+        return ["url", value.href]
+    if isinstance(value, Headers):
+        return ["headers", _pairs(value)]
+    if isinstance(value, Blob):
+        return ["blob", value.type, value.size, await value.text()]
+    if isinstance(value, Request):
+        kind: list[Any] = ["request", value.method, value.url]
+    else:
+        kind = ["response", value.status, value.status_text]
+    return [*kind, _pairs(value.headers), value.body is None, await value.text()]
+
+
+def _pairs(headers: Headers) -> list[list[str]]:
+    return [[name, value] for name, value in headers.combined()]
 
 
 def same(left: Any, right: Any) -> bool:

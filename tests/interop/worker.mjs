@@ -224,6 +224,29 @@ const SCENARIOS = {
     return { status: response.status, socket: response.webSocket !== null, body: await response.text() };
   },
 
+  /** Web types as arguments and results of calls. */
+  async webTypes({ SVC }) {
+    const init = { method: "POST", headers: { "x-a": "b", "content-type": "a/b" }, body: "question" };
+    const request = await SVC.web_value("request");
+    return {
+      headers: await SVC.describe(new Headers([["b", "1"], ["a", "2"], ["b", "3"]])),
+      request: await SVC.describe(new Request("https://a.example/x", init)),
+      response: await SVC.describe(new Response(streamOf("answer"), { status: 404, headers: { "x-a": "b" } })),
+      receivedHeaders: [...(await SVC.web_value("headers"))],
+      receivedRequest: [request.method, request.url, [...request.headers], await request.text()],
+      receivedResponse: await responseParts(await SVC.web_value("response")),
+      receivedPlain: await responseParts(await SVC.web_value("plain")),
+    };
+  },
+
+  async newerTypes({ SVC }) {
+    return {
+      url: await thrownBy(SVC.echo(new URL("https://a.example/"))),
+      blob: await thrownBy(SVC.echo(new Blob(["a"]))),
+      typedArray: await thrownBy(SVC.echo(new Int16Array(1))),
+    };
+  },
+
   async unreachable(env, { binding }) {
     return {
       call: await thrownBy(env[binding].hello("World")),
