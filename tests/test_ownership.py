@@ -280,6 +280,44 @@ async def test_on_broken_is_called_once_in_order_when_the_session_ends() -> None
         assert told[3:] == [("late", SessionClosed)]
 
 
+async def test_a_callback_of_on_broken_keeps_its_place_when_its_promise_resolves() -> None:
+    told: list[str] = []
+
+    def tell(name: str) -> Callable[[BaseException], None]:
+        return lambda error: told.append(name)
+
+    async with memory_pair(None, Api()) as (client, _):
+        promise = client.remote_main.make()
+        promise.on_broken(tell("promise"))
+        counter = await client.remote_main.make()
+        counter.on_broken(tell("another stub"))
+        stub = await promise
+        stub.on_broken(tell("what the promise resolved to"))
+        failing = client.remote_main.fail()
+        failing.on_broken(tell("a failing call"))
+        with pytest.raises(ValueError, match="failed"):
+            await failing
+        assert told == ["a failing call"]
+        failing.on_broken(tell("the same, late"))
+        client.connection_lost(OSError("cable"))
+    assert told == [
+        "a failing call", "the same, late", "promise", "another stub", "what the promise resolved to",
+    ]  # fmt: skip
+
+
+async def test_a_promise_that_resolved_forgets_who_was_to_be_told_with_its_stub() -> None:
+    told: list[BaseException] = []
+    async with memory_pair(None, Api()) as (client, _):
+        promise = client.remote_main.make()
+        promise.on_broken(told.append)
+        stub = await promise
+        del promise
+        stub.dispose()
+        del stub
+        client.close()
+    assert told == []
+
+
 async def test_on_broken_is_called_when_a_promise_fails() -> None:
     async with connected() as (_, main, _, _):
         told: list[BaseException] = []
