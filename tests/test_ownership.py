@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from byhand import Peer
+from byhand import Peer, by_hand
 
 from capnweb_py import RpcError, RpcSession, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
 
@@ -159,6 +159,39 @@ async def test_a_pipelined_result_lives_until_its_calls_are_done() -> None:
     async with connected() as (api, main, _, _):
         assert await main.make().increment(3) == 3
         await api.made[0].gone.wait()
+
+
+class Diary(RpcTarget):
+    """Writes down what happens to it."""
+
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+
+    def plain(self) -> None:
+        self.entries.append("plain")
+
+    async def later(self) -> None:
+        self.entries.append("later")
+        await anyio.lowlevel.checkpoint()
+
+    def dispose(self) -> None:
+        self.entries.append("disposed")
+
+
+async def test_a_release_does_not_overtake_the_calls_before_it() -> None:
+    diary = Diary()
+
+    class Library(RpcTarget):
+        def lend(self) -> Diary:
+            return diary
+
+    async with by_hand(Library()) as peer:
+        peer.say("push", ["pipeline", 0, ["lend"], []])
+        peer.say("push", ["pipeline", 1, ["later"], []])
+        peer.say("push", ["pipeline", 1, ["plain"], []])
+        peer.say("release", 1, 1)
+        await anyio.wait_all_tasks_blocked()
+    assert diary.entries == ["later", "plain", "disposed"]
 
 
 async def test_an_argument_is_held_for_the_call_and_no_longer() -> None:
