@@ -108,10 +108,10 @@ def retain(target: Any) -> None:
         target._retain()
 
 
-def retain_again(target: RpcTarget) -> bool:
+def retain_again(target: Any) -> bool:
     """Count one more reference to a target that peers hold already; returns whether they do."""
     with _counting:
-        held = target._is_held()
+        held: bool = target._is_held()
         if held:
             target._retain()
     return held
