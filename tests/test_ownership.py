@@ -12,7 +12,7 @@ import anyio
 import pytest
 from byhand import Peer, by_hand
 
-from capnweb_py import RpcError, RpcSession, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
+from capnweb_py import RpcError, RpcPromise, RpcSession, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -113,6 +113,19 @@ async def test_dispose_releases_early_and_may_be_done_twice() -> None:
             await counter.increment()
 
 
+async def test_disposing_twice_lets_go_of_one_reference() -> None:
+    async with connected() as (api, main, _, _):
+        counter = await main.make()
+        again = counter.dup()
+        again.dispose()
+        again.dispose()
+        assert await counter.increment() == 1
+        assert api.made[0].disposed == 0
+        counter.dispose()
+        await api.made[0].gone.wait()
+        assert api.made[0].disposed == 1
+
+
 async def test_with_disposes_at_the_end_of_the_block() -> None:
     async with connected() as (api, main, _, _):
         with await main.make() as counter:
@@ -144,6 +157,25 @@ async def test_every_target_of_a_result_is_released_once() -> None:
             await counter.gone.wait()
         await main.echo(1)
         assert [counter.disposed for counter in api.made] == [1, 1]
+
+
+async def test_a_target_that_is_several_times_in_a_result_is_disposed_of_once_after_the_last_stub() -> None:
+    counter = Counter()
+
+    class Tripled(RpcTarget):
+        def counters(self) -> list[Counter]:
+            return [counter, counter, counter]
+
+    async with memory_pair(None, Tripled()) as (client, server):
+        stubs = await client.remote_main.counters()
+        assert [await stub.increment() for stub in stubs] == [1, 2, 3]
+        assert client.stats().imports == server.stats().exports == 4
+        while stubs:
+            assert counter.disposed == 0
+            stubs.pop().dispose()
+            await anyio.wait_all_tasks_blocked()
+        assert counter.disposed == 1
+        assert client.stats() == server.stats() == NOTHING_HELD
 
 
 async def test_a_result_that_is_never_sent_is_disposed() -> None:
@@ -203,6 +235,18 @@ async def test_an_argument_is_held_for_the_call_and_no_longer() -> None:
         assert server.stats().imports == 1
 
 
+async def test_a_target_that_is_an_argument_of_two_calls_is_disposed_of_after_both() -> None:
+    async with connected() as (_, main, _, _):
+        counter = Counter()
+        await main.keep(counter)
+        await main.echo(counter)
+        await anyio.wait_all_tasks_blocked()
+        assert counter.disposed == 0
+        await main.drop()
+        await counter.gone.wait()
+        assert counter.disposed == 1
+
+
 async def test_an_argument_that_is_kept_is_held() -> None:
     async with connected() as (_, main, _, server):
         counter = Counter()
@@ -220,6 +264,57 @@ async def test_a_failed_call_holds_none_of_its_arguments() -> None:
         with pytest.raises(ValueError, match="failed"):
             await main.fail(counter)
         await counter.gone.wait()
+
+
+async def failing() -> Any:
+    raise ValueError("failed")
+
+
+async def valued() -> Any:
+    return {"value": 5}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda main, argument: RpcPromise(failing()).method(argument),
+        lambda main, argument: RpcPromise(valued()).no_such(argument),
+        lambda main, argument: main.fail().method(argument),
+        lambda main, argument: main.fail(argument),
+        lambda main, argument: main.echo(5).method(argument),
+        lambda main, argument: main.no_such(argument),
+        lambda main, argument: main.echo([argument, main.fail()]),
+        lambda main, argument: RpcStub({"value": 5}).no_such(argument),
+    ],
+    ids=[
+        "on a promise of this side that fails", "on a promise of this side that has no such member",
+        "on a call that fails", "of a method that fails", "on a result that has no such member", "of no method",
+        "beside a promise that fails", "on a value of this side that has no such member",
+    ],
+)  # fmt: skip
+async def test_a_call_that_fails_holds_none_of_its_stubs_whatever_it_fails_by(
+    call: Callable[[RpcStub, RpcStub], RpcPromise],
+) -> None:
+    async with connected() as (_, main, _, _):
+        counter = Counter()
+        stub = RpcStub(counter)
+        with pytest.raises((ValueError, TypeError), match="failed|is not a function"):
+            await call(main, stub)
+        await anyio.wait_all_tasks_blocked()
+        assert counter.disposed == 0
+        stub.dispose()
+        assert counter.disposed == 1
+
+
+async def test_a_call_that_cannot_be_sent_holds_none_of_its_stubs() -> None:
+    async with connected() as (_, main, client, _):
+        counter = Counter()
+        stub = RpcStub(counter)
+        with pytest.raises(TypeError, match="type set cannot be sent"):
+            main.echo(stub, {1})
+        assert client.stats() == NOTHING_HELD
+        stub.dispose()
+        assert counter.disposed == 1
 
 
 async def test_a_stub_that_goes_home_is_the_object() -> None:
@@ -255,6 +350,19 @@ async def test_disposing_the_main_stub_closes_the_session() -> None:
         assert client.closed
         await api.gone.wait()
         assert server.closed
+
+
+async def test_nothing_of_a_peer_works_after_its_main_stub_was_disposed() -> None:
+    async with memory_pair(None, Api()) as (client, _):
+        main = client.remote_main
+        counter = await main.make()
+        pending = counter.wait()
+        main.dispose()
+        for call in (counter.increment, main.make, counter.dup().increment):
+            with pytest.raises(RpcError, match=r"the session was closed on this side|this stub was disposed"):
+                await call()
+        with pytest.raises(SessionClosed, match="the session was closed on this side"):
+            await pending
 
 
 async def test_a_target_of_several_sessions_is_disposed_after_the_last() -> None:
