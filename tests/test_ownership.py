@@ -298,7 +298,7 @@ async def test_a_call_that_fails_holds_none_of_its_stubs_whatever_it_fails_by(
     async with connected() as (_, main, _, _):
         counter = Counter()
         stub = RpcStub(counter)
-        with pytest.raises((ValueError, TypeError), match="failed|is not a function"):
+        with pytest.raises((ValueError, TypeError), match=r"failed|is not a function"):
             await call(main, stub)
         await anyio.wait_all_tasks_blocked()
         assert counter.disposed == 0
@@ -345,11 +345,14 @@ async def test_the_main_object_is_held_by_the_session_alone() -> None:
 
 
 async def test_disposing_the_main_stub_closes_the_session() -> None:
+    told: list[BaseException] = []
     async with memory_pair(None, api := Counter()) as (client, server):
+        server.remote_main.on_broken(told.append)
         client.remote_main.dispose()
         assert client.closed
         await api.gone.wait()
         assert server.closed
+        assert [(type(error), str(error)) for error in told] == [(SessionClosed, "the other session was closed")]
 
 
 async def test_nothing_of_a_peer_works_after_its_main_stub_was_disposed() -> None:
