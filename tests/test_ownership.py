@@ -64,6 +64,9 @@ class Api(RpcTarget):
     def fail(self, value: Any = None) -> None:
         raise ValueError("failed")
 
+    def make_set(self) -> set[int]:
+        return {1}
+
 
 @asynccontextmanager
 async def connected(main: Any = None) -> AsyncIterator[tuple[Api, RpcStub, RpcSession, RpcSession]]:
@@ -284,12 +287,13 @@ async def valued() -> Any:
         lambda main, argument: main.echo(5).method(argument),
         lambda main, argument: main.no_such(argument),
         lambda main, argument: main.echo([argument, main.fail()]),
+        lambda main, argument: main.echo([argument, main.make_set()]),
         lambda main, argument: RpcStub({"value": 5}).no_such(argument),
     ],
     ids=[
         "on a promise of this side that fails", "on a promise of this side that has no such member",
         "on a call that fails", "of a method that fails", "on a result that has no such member", "of no method",
-        "beside a promise that fails", "on a value of this side that has no such member",
+        "beside a promise that fails", "beside what cannot be sent", "on a value of this side that has no such member",
     ],
 )  # fmt: skip
 async def test_a_call_that_fails_holds_none_of_its_stubs_whatever_it_fails_by(
@@ -298,7 +302,7 @@ async def test_a_call_that_fails_holds_none_of_its_stubs_whatever_it_fails_by(
     async with connected() as (_, main, _, _):
         counter = Counter()
         stub = RpcStub(counter)
-        with pytest.raises((ValueError, TypeError), match=r"failed|is not a function"):
+        with pytest.raises((ValueError, TypeError), match=r"failed|is not a function|cannot be sent"):
             await call(main, stub)
         await anyio.wait_all_tasks_blocked()
         assert counter.disposed == 0

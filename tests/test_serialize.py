@@ -429,6 +429,15 @@ def test_tracebacks_stay_here_unless_on_send_error_lets_them_go() -> None:
     assert 'raise ValueError("secret details")' in stack
 
 
+def test_an_error_that_fails_another_call_keeps_its_traceback() -> None:
+    peer = Peer(Thrower(), SessionOptions(on_send_error=lambda error: error))
+    peer.say("push", ["pipeline", 0, ["throw"], []])
+    peer.say("stream", ["pipeline", 0, ["throw"], [["pipeline", 1]]])
+    peer.say("pull", 1)
+    for answer in peer.hear():
+        assert 'raise ValueError("secret details")' in answer[2][3]
+
+
 def test_on_send_error_sends_another_error() -> None:
     options = SessionOptions(on_send_error=lambda error: RuntimeError("hidden"))
     assert Peer(Thrower(), options).call("throw") == ["reject", 1, ["error", "RuntimeError", "hidden"]]
