@@ -12,7 +12,17 @@ import anyio
 import pytest
 from byhand import Peer, by_hand
 
-from capnweb_py import RpcError, RpcPromise, RpcSession, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
+from capnweb_py import (
+    RemoteError,
+    RpcError,
+    RpcPromise,
+    RpcSession,
+    RpcStub,
+    RpcTarget,
+    SessionClosed,
+    SessionStats,
+    memory_pair,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -321,6 +331,40 @@ async def test_a_call_that_cannot_be_sent_holds_none_of_its_stubs() -> None:
         assert counter.disposed == 1
 
 
+async def test_a_stub_that_an_error_carries_lives_as_long_as_the_error() -> None:
+    counter = Counter()
+
+    class Refusing(RpcTarget):
+        def refuse(self) -> None:
+            error = ValueError("ask the counter")
+            error.counter, error.code = counter, 7  # type: ignore[attr-defined]
+            raise error
+
+    async with memory_pair(None, Refusing()) as (client, server):
+        with pytest.raises(RemoteError, match="ask the counter") as caught:
+            await client.remote_main.refuse()
+        assert await caught.value.props["counter"].increment() == 1
+        assert caught.value.props["code"] == 7
+        assert counter.disposed == 0
+        del caught
+        gc.collect()
+        await counter.gone.wait()
+        assert client.stats() == server.stats() == NOTHING_HELD
+
+
+async def test_a_property_of_an_error_that_cannot_be_sent_leaves_nothing_exported() -> None:
+    class Making(RpcTarget):
+        def make_error(self) -> Any:
+            error = ValueError("mixed")
+            error.mixed, error.code = {"counter": Counter(), "bad": {1}}, 7  # type: ignore[attr-defined]
+            return {"wrapped": error}
+
+    async with memory_pair(None, Making()) as (client, server):
+        result = await client.remote_main.make_error()
+        assert (str(result["wrapped"]), result["wrapped"].props) == ("mixed", {"code": 7})
+        assert client.stats() == server.stats() == NOTHING_HELD
+
+
 async def test_a_stub_that_goes_home_is_the_object() -> None:
     async with connected() as (api, main, _, _):
         counter = await main.make()
@@ -553,6 +597,36 @@ async def test_a_stub_of_one_session_works_over_another_and_is_released_everywhe
         assert origin.made[0].disposed == 0
         await other.drop()
         await origin.made[0].gone.wait()
+
+
+async def test_a_peer_in_the_middle_hands_on_capabilities_and_promises() -> None:
+    class Middle(RpcTarget):
+        """Serves what another peer makes: awaited, and as the promise that it has."""
+
+        def __init__(self, origin: RpcStub) -> None:
+            self._origin = origin
+
+        async def awaited(self) -> Any:
+            return await self._origin.make()
+
+        def promised(self) -> Any:
+            return self._origin.make()
+
+        def call(self, function: Any, *arguments: Any) -> Any:
+            return self._origin.call(function, *arguments)
+
+    async with connected() as (origin, main, _, _), memory_pair(None, Middle(main)) as (client, server):
+        middle = client.remote_main
+        assert await (await middle.awaited()).increment(2) == 2
+        assert await middle.awaited().increment(2) == 2
+        assert await middle.promised().increment(2) == 2
+        counter = Counter()
+        assert await middle.call(counter.increment, 3) == 3
+        assert counter.increment() == 4
+        for made in origin.made:
+            await made.gone.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert client.stats() == server.stats() == NOTHING_HELD
 
 
 async def test_a_promise_of_one_session_is_an_argument_over_another() -> None:

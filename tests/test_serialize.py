@@ -406,6 +406,8 @@ def test_a_property_that_cannot_be_sent_is_left_out_of_its_error() -> None:
     error = Oops("message")
     error.bad, error.good = {1}, 2  # type: ignore[attr-defined]
     assert received(error).props == {"good": 2}
+    del error.good  # type: ignore[attr-defined]
+    assert (received(error).message, received(error).props) == ("message", {})
 
 
 def test_an_error_is_relayed_as_it_came() -> None:
