@@ -630,9 +630,9 @@ def nested_calls(depth: int) -> Any:
 
 def test_max_depth_adds_up_over_arguments_that_are_calls() -> None:
     peer = Peer(Api(), limited(max_depth=8))
-    peer.say("stream", nested_calls(8))
+    peer.say("stream", nested_calls(7))
     assert peer.hear() == [["resolve", 1, 1]]
-    peer.say("stream", nested_calls(9))
+    peer.say("stream", nested_calls(8))
     assert_aborted_by(peer, "the message nests deeper than max_depth = 8")
 
 
