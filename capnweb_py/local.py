@@ -182,8 +182,8 @@ class PayloadHook(_LocalHook):
 
     def part(self, value: Any) -> Payload:
         # Not copied before it is delivered: a peer can ask for a large result as often as it likes, in a few bytes.
-        part = Payload(value, borrowed=True)
         self._hold_targets()
+        part = Payload(value, borrowed=True)
         if self._payload is not None:
             # Of the whole, never of a part: a peer can ask for a part of a part as often as it likes.
             whole = self._payload.keeps

@@ -660,6 +660,26 @@ async def test_what_cannot_be_passed_on_to_a_third_party_fails_that_call_alone()
         del proxied
 
 
+@pytest.mark.parametrize("path", [[], ["tracked"]], ids=["the whole", "a part"])
+def test_what_was_asked_of_a_result_outlives_it(path: list[str]) -> None:
+    """Released or not, sent or not: what refers to a target holds it."""
+    counter = Counter()
+
+    class Maker(RpcTarget):
+        def make(self) -> Any:
+            return {"tracked": counter} if path else counter
+
+    peer = Peer(Maker())
+    peer.say("push", ["pipeline", 0, ["make"], []])
+    peer.say("push", ["pipeline", 1, path])
+    peer.say("release", 1, 1)
+    peer.say("stream", ["pipeline", 2, ["increment"], [5]])
+    assert peer.hear() == [["resolve", 3, 5]]
+    assert counter.disposed == 0
+    peer.say("release", 2, 1)
+    assert counter.disposed == 1
+
+
 def test_a_part_of_a_result_does_not_take_the_targets_of_the_whole_with_it() -> None:
     """A result lives until it is released, whatever has been asked of it and released before."""
     disposed: list[str] = []
