@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio.lowlevel
 import pytest
+from byhand import by_hand
 
-from capnweb_py import UNDEFINED, RpcPromise, RpcStub, RpcTarget
+from capnweb_py import UNDEFINED, RpcPromise, RpcStub, RpcTarget, SessionClosed, memory_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -225,3 +228,160 @@ async def test_a_target_that_nobody_was_given_is_not_disposed_of_by_a_call() -> 
     await stub.inner.later()
     await stub.inner.plain()
     assert inner.entries == ["later", "plain"]
+
+
+# Promises of this side: RpcPromise(awaitable).
+
+
+async def fail() -> Any:
+    raise ValueError("never there")
+
+
+@pytest.mark.parametrize("over", ["this side", "a session"])
+async def test_a_promise_becomes_a_target_a_stub_or_a_value(over: str) -> None:
+    async with memory_pair(None, Holder(Counter())) as (client, _):
+        holder = RpcStub(Holder(Counter())) if over == "this side" else client.remote_main
+        assert await RpcPromise(give(Counter(1))).increment() == 2
+        promise = RpcPromise(give(holder))
+        assert await promise.make().increment(2) == 12
+        assert await (await promise).make().value == 10
+        counter = RpcPromise(give(RpcStub(Counter(1))))
+        assert await counter.increment(2) == 3
+        assert await (await counter).increment(3) == 6
+        value = RpcPromise(give({"number": 123}))
+        assert await value.number == 123
+        assert await value == {"number": 123}
+
+
+async def test_a_promise_that_fails_tells_everybody() -> None:
+    told: list[BaseException] = []
+    promise = RpcPromise(fail())
+    promise.on_broken(told.append)
+    for waiting in (promise.increment(), promise, promise.member):
+        with pytest.raises(ValueError, match="never there"):
+            await waiting
+    promise.on_broken(told.append)
+    assert [str(error) for error in told] == ["never there", "never there"]
+
+
+async def test_a_promise_that_fails_and_that_nobody_awaits_is_no_accident(caplog: pytest.LogCaptureFixture) -> None:
+    RpcPromise(fail())
+    kept = RpcPromise(fail())
+    call = kept.increment(1)
+    kept.member.method().dispose()
+    await anyio.wait_all_tasks_blocked()
+    call.dispose()
+    kept.dispose()
+    del kept, call
+    gc.collect()
+    await anyio.wait_all_tasks_blocked()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before it is there", "afterwards"])
+@pytest.mark.parametrize("collected", [True, False], ids=["collected", "disposed"])
+async def test_what_a_promise_becomes_is_disposed_of_with_it(early: bool, collected: bool) -> None:
+    counter, there = Counter(), anyio.Event()
+
+    async def later() -> Counter:
+        await there.wait()
+        return counter
+
+    promise = RpcPromise(later())
+    await anyio.wait_all_tasks_blocked()
+    for step in (0, 1):
+        if step == early:
+            there.set()
+        elif collected:
+            del promise
+        else:
+            promise.dispose()
+        await anyio.wait_all_tasks_blocked()
+    assert counter.disposed == 1
+
+
+async def test_a_promise_of_a_stub_counts_one_reference_to_its_target() -> None:
+    counter = Counter()
+    stub = RpcStub(counter)
+    promise = RpcPromise(give(stub))
+    assert await promise.increment() == 1
+    stub.dispose()
+    del stub
+    promise.dispose()
+    promise.dispose()
+    assert counter.disposed == 1
+
+
+async def test_a_promise_of_a_stub_breaks_with_it() -> None:
+    told: list[BaseException] = []
+    async with memory_pair(None, Holder(Counter())) as (client, _):
+        promise = RpcPromise(give(client.remote_main.dup()))
+        promise.on_broken(told.append)
+        await anyio.wait_all_tasks_blocked()
+        client.connection_lost(OSError("cable"))
+        assert [type(error) for error in told] == [SessionClosed]
+
+
+async def test_a_promise_of_a_promise_is_another_reference_to_the_same() -> None:
+    counter = Counter(1)
+    source = RpcPromise(give(counter))
+    promise = RpcPromise(source)
+    assert await source.increment() == 2
+    source.dispose()
+    assert await promise.increment() == 3
+    assert counter.disposed == 0
+    promise.dispose()
+    assert counter.disposed == 1
+
+
+async def test_a_promise_of_the_promise_of_a_member_reads_it_when_it_is_awaited() -> None:
+    reads: list[str] = []
+
+    class Reading(RpcTarget):
+        @property
+        def member(self) -> int:
+            reads.append("read")
+            return 42
+
+    source = RpcStub(Reading()).member
+    promise = RpcPromise(source)
+    await anyio.wait_all_tasks_blocked()
+    assert reads == []
+    assert await promise == 42
+    assert reads == ["read"]
+    assert await source == 42
+
+
+async def test_a_promise_asks_the_peer_for_nothing_but_what_is_awaited() -> None:
+    """Neither what it becomes nor what is in between is sent."""
+    async with by_hand() as peer:
+        there = anyio.Event()
+
+        async def later() -> RpcStub:
+            await there.wait()
+            return peer.main.dup()
+
+        promises = [RpcPromise(later()), RpcPromise(peer.main.make(0)), RpcPromise(give(peer.main.dup()))]
+        calls = [promise.make(1).increment(2) for promise in promises]
+        there.set()
+        await anyio.wait_all_tasks_blocked()
+        kinds = [message[0] for message in peer.hear()]
+        assert (kinds.count("push"), kinds.count("pull"), kinds.count("stream")) == (7, 0, 0)
+        del calls
+
+
+async def test_a_promise_of_the_promise_of_a_peers_member_sends_nothing_until_it_is_awaited() -> None:
+    async with by_hand() as peer, anyio.create_task_group() as tasks:
+        source = peer.main.make(5).value
+        promise = RpcPromise(source)
+        again = RpcPromise(promise)
+        await anyio.wait_all_tasks_blocked()
+        assert peer.hear() == [["push", ["pipeline", 0, ["make"], [5]]]]
+
+        async def wait() -> None:
+            assert await again == 5
+
+        tasks.start_soon(wait)
+        await anyio.wait_all_tasks_blocked()
+        assert peer.hear() == [["stream", ["pipeline", 1, ["value"]]]]
+        peer.say("resolve", 2, 5)
