@@ -660,20 +660,22 @@ async def test_what_cannot_be_passed_on_to_a_third_party_fails_that_call_alone()
         del proxied
 
 
-@pytest.mark.parametrize("path", [[], ["tracked"]], ids=["the whole", "a part"])
-def test_what_was_asked_of_a_result_outlives_it(path: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("asked", "further"), [([], ["tracked"]), (["tracked"], [])], ids=["the whole", "a part that is a target"]
+)
+def test_what_was_asked_of_a_result_outlives_it(asked: list[str], further: list[str]) -> None:
     """Released or not, sent or not: what refers to a target holds it."""
     counter = Counter()
 
     class Maker(RpcTarget):
         def make(self) -> Any:
-            return {"tracked": counter} if path else counter
+            return {"tracked": counter}
 
     peer = Peer(Maker())
     peer.say("push", ["pipeline", 0, ["make"], []])
-    peer.say("push", ["pipeline", 1, path])
+    peer.say("push", ["pipeline", 1, asked])
     peer.say("release", 1, 1)
-    peer.say("stream", ["pipeline", 2, ["increment"], [5]])
+    peer.say("stream", ["pipeline", 2, [*further, "increment"], [5]])
     assert peer.hear() == [["resolve", 3, 5]]
     assert counter.disposed == 0
     peer.say("release", 2, 1)
