@@ -21,6 +21,7 @@ from capnweb_py import (
     RpcTarget,
     SessionClosed,
     SessionStats,
+    WritableStream,
     memory_pair,
 )
 
@@ -363,6 +364,35 @@ async def test_a_property_of_an_error_that_cannot_be_sent_leaves_nothing_exporte
         result = await client.remote_main.make_error()
         assert (str(result["wrapped"]), result["wrapped"].props) == ("mixed", {"code": 7})
         assert client.stats() == server.stats() == NOTHING_HELD
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        (["not", "a", "method"], "not.a.method() is none of a stream: write(chunk), close() and abort(reason) are"),
+        (["write"], "the stream was closed"),
+    ],
+)
+async def test_a_call_of_a_stream_that_it_refuses_holds_none_of_its_stubs(path: list[str], problem: str) -> None:
+    class Idle:
+        async def write(self, chunk: Any) -> None: ...
+
+        async def aclose(self) -> None: ...
+
+        async def abort(self, error: BaseException) -> None: ...
+
+    async with by_hand() as peer:
+        peer.main.take(WritableStream(Idle())).dispose()
+        peer.hear()
+        peer.say("stream", ["pipeline", -1, ["close"], []])
+        await anyio.wait_all_tasks_blocked()
+        peer.hear()
+        peer.say("stream", ["pipeline", -1, path, [["export", -1]]])
+        await anyio.wait_all_tasks_blocked()
+        (kind, _, error), release = peer.hear()
+        assert kind == "reject"
+        assert problem in error[2]
+        assert release == ["release", -1, 1]
 
 
 async def test_a_stub_that_goes_home_is_the_object() -> None:
