@@ -139,9 +139,9 @@ class RpcPromise(RpcStub):
         if not isinstance(awaitable, Awaitable):
             raise TypeError(f"a promise is made of an awaitable, not of a {type(awaitable).__name__}")
         if isinstance(awaitable, RpcPromise):
-            # A member is asked for when it is awaited. The whole has a hook of its own, which can be disposed.
+            # A member is asked for when it is awaited.
             path = awaitable._path or ()
-            hook = awaitable._hook if path else awaitable._hook.get(())
+            hook = awaitable._hook.dup() if path else awaitable._hook.get(())
         else:
             hook, path = hook_of_awaitable(awaitable), ()
         _set_hook(self, hook)
