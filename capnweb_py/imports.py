@@ -65,6 +65,12 @@ class Import(Pending):
         """Whether anything waits for it to resolve."""
         return bool(self._callbacks)
 
+    def register(self, number: int) -> None:
+        """Have a registration of `on_broken` belong to this entry."""
+        if self.brittle is None:
+            self.brittle = []
+        self.brittle.append(number)
+
     def resolve(self, resolution: Hook) -> None:
         """Settle to what the peer resolved it to, or to the error that ended the session."""
         self.resolution = resolution

@@ -6,6 +6,7 @@ Both follow a call's path through the rules of target.py, and go on to another h
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from anyio import NoEventLoopError
@@ -13,11 +14,11 @@ from anyio.lowlevel import RunVar
 
 from .delivery import Deliveries
 from .errors import drop_tracebacks, fresh
-from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending
+from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending, PromiseHook
 from .loops import running_loop
 from .mapper import Mapper
 from .payload import Payload
-from .target import CALLABLE_TYPES, RpcTarget, member, release, retain
+from .target import CALLABLE_TYPES, RpcTarget, has_lifecycle, member, release, retain, retain_again
 from .values import UNDEFINED
 
 __all__ = ["PayloadHook", "TargetHook", "hook_of", "hook_of_awaitable", "payload_hook", "result_hook"]
@@ -102,10 +103,26 @@ class _LocalHook(Hook):
             return hook.call(rest, arguments)
         if type(rest) in CALLABLE_TYPES:
             # Of the session that the call came over, or this side's own for a call made on this side.
-            return (arguments.deliveries or _own_deliveries()).deliver(rest, arguments)
+            deliveries = arguments.deliveries or _own_deliveries()
+            result = deliveries.deliver(rest, arguments)
+            if isinstance(result, PromiseHook):
+                self._hold_until_begun(rest, deliveries)
+            return result
         if isinstance(rest, Handle):
             return rest._hook.call((), arguments)
         return ErrorHook(TypeError(f"{'.'.join(map(str, path)) or 'the value'} is not a function"))
+
+    def _hold_until_begun(self, function: Any, deliveries: Deliveries) -> None:
+        """Hold the target of a call that has still to begin: a release that comes after the call must not overtake
+        it."""
+        target = getattr(function, "__self__", None)
+        if has_lifecycle(target):
+            self._hold_targets()
+            if retain_again(target):
+                deliveries.in_turn(partial(release, target))
+
+    def _hold_targets(self) -> None:
+        """Count a reference to each target in the value, where none is counted yet."""
 
     def map(self, path: Path, mapper: Mapper) -> Hook:
         # Here for the same reason as in `Payload.own`: replaying reads expressions, which makes stubs.
@@ -165,13 +182,17 @@ class PayloadHook(_LocalHook):
 
     def part(self, value: Any) -> Payload:
         # Not copied before it is delivered: a peer can ask for a large result as often as it likes, in a few bytes.
+        self._hold_targets()
         part = Payload(value, borrowed=True)
         if self._payload is not None:
-            self._payload.hold_targets()
             # Of the whole, never of a part: a peer can ask for a part of a part as often as it likes.
             whole = self._payload.keeps
             part.keeps = whole if isinstance(whole, PayloadHook) else PayloadHook(self._payload)
         return part
+
+    def _hold_targets(self) -> None:
+        if self._payload is not None:
+            self._payload.hold_targets()
 
     def pull(self) -> Payload:
         if self._payload is None:

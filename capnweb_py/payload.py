@@ -15,7 +15,8 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from .hooks import Hook, Pending
+from .errors import drop_tracebacks
+from .hooks import ErrorHook, Hook, Pending
 from .loops import last_step, running_loop
 from .metering import Meter
 from .target import RpcTarget, has_lifecycle, parts_of, release, retain
@@ -214,6 +215,11 @@ def settle(payload: Payload, meter: Meter | None = None) -> Settling | None:
 def _place(located: Located, outer: Settling, meter: Meter | None) -> None:
     """Put what one promise resolves to where the promise is."""
     hook = located[2]
+    settled = hook.settled()
+    if isinstance(settled, ErrorHook):
+        # Not pulled: an error that is raised refers to the frames that it passed, and they to all that is in the value.
+        outer.placed(settled.error)
+        return
     try:
         resolution = hook.pull()
         if not isinstance(resolution, Payload):
@@ -224,6 +230,7 @@ def _place(located: Located, outer: Settling, meter: Meter | None) -> None:
         resolution.own()
         inner = settle(resolution, meter)
     except Exception as error:
+        drop_tracebacks(error)  # whose frames hold the container, and what else is in it
         outer.placed(error)
         return
 

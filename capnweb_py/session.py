@@ -816,9 +816,7 @@ class RpcSession:
         if isinstance(settled, ImportHook) and settled.entry is entry:
             resolution = ErrorHook(RpcError("the promise resolves to itself"))
         for number in entry.brittle or ():
-            callback = self._watchers.pop(number, None)
-            if callback is not None:
-                resolution.on_broken(partial(self._call_watcher, callback))
+            self._watch_on(number, resolution)
         if entry.awaited:
             self.woke = True
         entry.resolve(resolution)
@@ -962,9 +960,17 @@ class RpcSession:
         number = self._next_watcher
         self._next_watcher += 1
         self._watchers[number] = callback
-        if entry.brittle is None:
-            entry.brittle = []
-        entry.brittle.append(number)
+        entry.register(number)
+
+    def _watch_on(self, number: int, resolution: Hook) -> None:
+        """Have a callback watch what its promise has resolved to."""
+        settled = resolution.settled()
+        entry = settled.entry if isinstance(settled, ImportHook) else None
+        if entry is not None and entry.session is self:
+            # Under its old number: callbacks are called in the order in which they were registered.
+            entry.register(number)
+        elif (callback := self._watchers.pop(number, None)) is not None:
+            resolution.on_broken(partial(self._call_watcher, callback))
 
     # The outbox.
 

@@ -139,11 +139,13 @@ class RpcPromise(RpcStub):
         if not isinstance(awaitable, Awaitable):
             raise TypeError(f"a promise is made of an awaitable, not of a {type(awaitable).__name__}")
         if isinstance(awaitable, RpcPromise):
-            hook = awaitable._hook.get(awaitable._path or ())
+            # A member is asked for when it is awaited.
+            path = awaitable._path or ()
+            hook = awaitable._hook.dup() if path else awaitable._hook.get(())
         else:
-            hook = hook_of_awaitable(awaitable)
+            hook, path = hook_of_awaitable(awaitable), ()
         _set_hook(self, hook)
-        _set_path(self, ())
+        _set_path(self, path)
         _set_pulled(self, None)
 
     def __eq__(self, other: object) -> bool:

@@ -32,6 +32,7 @@ __all__ = [
     "parts_of",
     "release",
     "retain",
+    "retain_again",
     "same",
 ]
 
@@ -80,6 +81,9 @@ class RpcTarget:
             # Through object: a frozen attrs class refuses ordinary assignment.
             object.__setattr__(self, "_RpcTarget__references", self.__references + 1)
 
+    def _is_held(self) -> bool:
+        return self.__references > 0
+
     def _release(self) -> None:
         with _counting:
             object.__setattr__(self, "_RpcTarget__references", self.__references - 1)
@@ -102,6 +106,15 @@ def retain(target: Any) -> None:
     """Count one more reference of a peer to a target, if it has a lifecycle."""
     if has_lifecycle(target):
         target._retain()
+
+
+def retain_again(target: Any) -> bool:
+    """Count one more reference to a target that peers hold already; returns whether they do."""
+    with _counting:
+        held: bool = target._is_held()
+        if held:
+            target._retain()
+    return held
 
 
 def release(target: Any) -> None:

@@ -10,9 +10,20 @@ from typing import Any
 
 import anyio
 import pytest
-from byhand import Peer
+from byhand import Peer, by_hand
 
-from capnweb_py import RpcError, RpcSession, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
+from capnweb_py import (
+    RemoteError,
+    RpcError,
+    RpcPromise,
+    RpcSession,
+    RpcStub,
+    RpcTarget,
+    SessionClosed,
+    SessionStats,
+    WritableStream,
+    memory_pair,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -64,6 +75,9 @@ class Api(RpcTarget):
     def fail(self, value: Any = None) -> None:
         raise ValueError("failed")
 
+    def make_set(self) -> set[int]:
+        return {1}
+
 
 @asynccontextmanager
 async def connected(main: Any = None) -> AsyncIterator[tuple[Api, RpcStub, RpcSession, RpcSession]]:
@@ -113,6 +127,19 @@ async def test_dispose_releases_early_and_may_be_done_twice() -> None:
             await counter.increment()
 
 
+async def test_disposing_twice_lets_go_of_one_reference() -> None:
+    async with connected() as (api, main, _, _):
+        counter = await main.make()
+        again = counter.dup()
+        again.dispose()
+        again.dispose()
+        assert await counter.increment() == 1
+        assert api.made[0].disposed == 0
+        counter.dispose()
+        await api.made[0].gone.wait()
+        assert api.made[0].disposed == 1
+
+
 async def test_with_disposes_at_the_end_of_the_block() -> None:
     async with connected() as (api, main, _, _):
         with await main.make() as counter:
@@ -146,6 +173,25 @@ async def test_every_target_of_a_result_is_released_once() -> None:
         assert [counter.disposed for counter in api.made] == [1, 1]
 
 
+async def test_a_target_that_is_several_times_in_a_result_is_disposed_of_once_after_the_last_stub() -> None:
+    counter = Counter()
+
+    class Tripled(RpcTarget):
+        def counters(self) -> list[Counter]:
+            return [counter, counter, counter]
+
+    async with memory_pair(None, Tripled()) as (client, server):
+        stubs = await client.remote_main.counters()
+        assert [await stub.increment() for stub in stubs] == [1, 2, 3]
+        assert client.stats().imports == server.stats().exports == 4
+        while stubs:
+            assert counter.disposed == 0
+            stubs.pop().dispose()
+            await anyio.wait_all_tasks_blocked()
+        assert counter.disposed == 1
+        assert client.stats() == server.stats() == NOTHING_HELD
+
+
 async def test_a_result_that_is_never_sent_is_disposed() -> None:
     async with connected() as (api, main, _, _):
         main.make()
@@ -161,6 +207,39 @@ async def test_a_pipelined_result_lives_until_its_calls_are_done() -> None:
         await api.made[0].gone.wait()
 
 
+class Diary(RpcTarget):
+    """Writes down what happens to it."""
+
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+
+    def plain(self) -> None:
+        self.entries.append("plain")
+
+    async def later(self) -> None:
+        self.entries.append("later")
+        await anyio.lowlevel.checkpoint()
+
+    def dispose(self) -> None:
+        self.entries.append("disposed")
+
+
+async def test_a_release_does_not_overtake_the_calls_before_it() -> None:
+    diary = Diary()
+
+    class Library(RpcTarget):
+        def lend(self) -> Diary:
+            return diary
+
+    async with by_hand(Library()) as peer:
+        peer.say("push", ["pipeline", 0, ["lend"], []])
+        peer.say("push", ["pipeline", 1, ["later"], []])
+        peer.say("push", ["pipeline", 1, ["plain"], []])
+        peer.say("release", 1, 1)
+        await anyio.wait_all_tasks_blocked()
+    assert diary.entries == ["later", "plain", "disposed"]
+
+
 async def test_an_argument_is_held_for_the_call_and_no_longer() -> None:
     async with connected() as (_, main, _, server):
         counter = Counter()
@@ -168,6 +247,18 @@ async def test_an_argument_is_held_for_the_call_and_no_longer() -> None:
         assert await main.echo(counter) == counter
         await counter.gone.wait()
         assert server.stats().imports == 1
+
+
+async def test_a_target_that_is_an_argument_of_two_calls_is_disposed_of_after_both() -> None:
+    async with connected() as (_, main, _, _):
+        counter = Counter()
+        await main.keep(counter)
+        await main.echo(counter)
+        await anyio.wait_all_tasks_blocked()
+        assert counter.disposed == 0
+        await main.drop()
+        await counter.gone.wait()
+        assert counter.disposed == 1
 
 
 async def test_an_argument_that_is_kept_is_held() -> None:
@@ -187,6 +278,121 @@ async def test_a_failed_call_holds_none_of_its_arguments() -> None:
         with pytest.raises(ValueError, match="failed"):
             await main.fail(counter)
         await counter.gone.wait()
+
+
+async def failing() -> Any:
+    raise ValueError("failed")
+
+
+async def valued() -> Any:
+    return {"value": 5}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda main, argument: RpcPromise(failing()).method(argument),
+        lambda main, argument: RpcPromise(valued()).no_such(argument),
+        lambda main, argument: main.fail().method(argument),
+        lambda main, argument: main.fail(argument),
+        lambda main, argument: main.echo(5).method(argument),
+        lambda main, argument: main.no_such(argument),
+        lambda main, argument: main.echo([argument, main.fail()]),
+        lambda main, argument: main.echo([argument, main.make_set()]),
+        lambda main, argument: RpcStub({"value": 5}).no_such(argument),
+    ],
+    ids=[
+        "on a promise of this side that fails", "on a promise of this side that has no such member",
+        "on a call that fails", "of a method that fails", "on a result that has no such member", "of no method",
+        "beside a promise that fails", "beside what cannot be sent", "on a value of this side that has no such member",
+    ],
+)  # fmt: skip
+async def test_a_call_that_fails_holds_none_of_its_stubs_whatever_it_fails_by(
+    call: Callable[[RpcStub, RpcStub], RpcPromise],
+) -> None:
+    async with connected() as (_, main, _, _):
+        counter = Counter()
+        stub = RpcStub(counter)
+        with pytest.raises((ValueError, TypeError), match=r"failed|is not a function|cannot be sent"):
+            await call(main, stub)
+        await anyio.wait_all_tasks_blocked()
+        assert counter.disposed == 0
+        stub.dispose()
+        assert counter.disposed == 1
+
+
+async def test_a_call_that_cannot_be_sent_holds_none_of_its_stubs() -> None:
+    async with connected() as (_, main, client, _):
+        counter = Counter()
+        stub = RpcStub(counter)
+        with pytest.raises(TypeError, match="type set cannot be sent"):
+            main.echo(stub, {1})
+        assert client.stats() == NOTHING_HELD
+        stub.dispose()
+        assert counter.disposed == 1
+
+
+async def test_a_stub_that_an_error_carries_lives_as_long_as_the_error() -> None:
+    counter = Counter()
+
+    class Refusing(RpcTarget):
+        def refuse(self) -> None:
+            error = ValueError("ask the counter")
+            error.counter, error.code = counter, 7  # type: ignore[attr-defined]
+            raise error
+
+    async with memory_pair(None, Refusing()) as (client, server):
+        with pytest.raises(RemoteError, match="ask the counter") as caught:
+            await client.remote_main.refuse()
+        assert await caught.value.props["counter"].increment() == 1
+        assert caught.value.props["code"] == 7
+        assert counter.disposed == 0
+        del caught
+        gc.collect()
+        await counter.gone.wait()
+        assert client.stats() == server.stats() == NOTHING_HELD
+
+
+async def test_a_property_of_an_error_that_cannot_be_sent_leaves_nothing_exported() -> None:
+    class Making(RpcTarget):
+        def make_error(self) -> Any:
+            error = ValueError("mixed")
+            error.mixed, error.code = {"counter": Counter(), "bad": {1}}, 7  # type: ignore[attr-defined]
+            return {"wrapped": error}
+
+    async with memory_pair(None, Making()) as (client, server):
+        result = await client.remote_main.make_error()
+        assert (str(result["wrapped"]), result["wrapped"].props) == ("mixed", {"code": 7})
+        assert client.stats() == server.stats() == NOTHING_HELD
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        (["not", "a", "method"], "but not this: not.a.method"),
+        (["write"], "the stream was closed"),
+    ],
+)
+async def test_a_call_of_a_stream_that_it_refuses_holds_none_of_its_stubs(path: list[str], problem: str) -> None:
+    class Idle:
+        async def write(self, chunk: Any) -> None: ...
+
+        async def aclose(self) -> None: ...
+
+        async def abort(self, error: BaseException) -> None: ...
+
+    async with by_hand() as peer:
+        peer.main.take(WritableStream(Idle())).dispose()
+        peer.hear()
+        peer.say("stream", ["pipeline", -1, ["close"], []])
+        await anyio.wait_all_tasks_blocked()
+        peer.hear()
+        peer.say("stream", ["pipeline", -1, path, [["export", -1]]])
+        await anyio.wait_all_tasks_blocked()
+        (kind, _, error), release = peer.hear()
+        assert kind == "reject"
+        assert problem in error[2]
+        assert release == ["release", -1, 1]
 
 
 async def test_a_stub_that_goes_home_is_the_object() -> None:
@@ -217,11 +423,27 @@ async def test_the_main_object_is_held_by_the_session_alone() -> None:
 
 
 async def test_disposing_the_main_stub_closes_the_session() -> None:
+    told: list[BaseException] = []
     async with memory_pair(None, api := Counter()) as (client, server):
+        server.remote_main.on_broken(told.append)
         client.remote_main.dispose()
         assert client.closed
         await api.gone.wait()
         assert server.closed
+        assert [(type(error), str(error)) for error in told] == [(SessionClosed, "the other session was closed")]
+
+
+async def test_nothing_of_a_peer_works_after_its_main_stub_was_disposed() -> None:
+    async with memory_pair(None, Api()) as (client, _):
+        main = client.remote_main
+        counter = await main.make()
+        pending = counter.wait()
+        main.dispose()
+        for call in (counter.increment, main.make, counter.dup().increment):
+            with pytest.raises(RpcError, match=r"the session was closed on this side|this stub was disposed"):
+                await call()
+        with pytest.raises(SessionClosed, match="the session was closed on this side"):
+            await pending
 
 
 async def test_a_target_of_several_sessions_is_disposed_after_the_last() -> None:
@@ -278,6 +500,44 @@ async def test_on_broken_is_called_once_in_order_when_the_session_ends() -> None
         assert len(told) == 3
         counter.on_broken(tell("late"))
         assert told[3:] == [("late", SessionClosed)]
+
+
+async def test_a_callback_of_on_broken_keeps_its_place_when_its_promise_resolves() -> None:
+    told: list[str] = []
+
+    def tell(name: str) -> Callable[[BaseException], None]:
+        return lambda error: told.append(name)
+
+    async with memory_pair(None, Api()) as (client, _):
+        promise = client.remote_main.make()
+        promise.on_broken(tell("promise"))
+        counter = await client.remote_main.make()
+        counter.on_broken(tell("another stub"))
+        stub = await promise
+        stub.on_broken(tell("what the promise resolved to"))
+        failing = client.remote_main.fail()
+        failing.on_broken(tell("a failing call"))
+        with pytest.raises(ValueError, match="failed"):
+            await failing
+        assert told == ["a failing call"]
+        failing.on_broken(tell("the same, late"))
+        client.connection_lost(OSError("cable"))
+    assert told == [
+        "a failing call", "the same, late", "promise", "another stub", "what the promise resolved to",
+    ]  # fmt: skip
+
+
+async def test_a_promise_that_resolved_forgets_who_was_to_be_told_with_its_stub() -> None:
+    told: list[BaseException] = []
+    async with memory_pair(None, Api()) as (client, _):
+        promise = client.remote_main.make()
+        promise.on_broken(told.append)
+        stub = await promise
+        del promise
+        stub.dispose()
+        del stub
+        client.close()
+    assert told == []
 
 
 async def test_on_broken_is_called_when_a_promise_fails() -> None:
@@ -369,6 +629,36 @@ async def test_a_stub_of_one_session_works_over_another_and_is_released_everywhe
         await origin.made[0].gone.wait()
 
 
+async def test_a_peer_in_the_middle_hands_on_capabilities_and_promises() -> None:
+    class Middle(RpcTarget):
+        """Serves what another peer makes: awaited, and as the promise that it has."""
+
+        def __init__(self, origin: RpcStub) -> None:
+            self._origin = origin
+
+        async def awaited(self) -> Any:
+            return await self._origin.make()
+
+        def promised(self) -> Any:
+            return self._origin.make()
+
+        def call(self, function: Any, *arguments: Any) -> Any:
+            return self._origin.call(function, *arguments)
+
+    async with connected() as (origin, main, _, _), memory_pair(None, Middle(main)) as (client, server):
+        middle = client.remote_main
+        assert await (await middle.awaited()).increment(2) == 2
+        assert await middle.awaited().increment(2) == 2
+        assert await middle.promised().increment(2) == 2
+        counter = Counter()
+        assert await middle.call(counter.increment, 3) == 3
+        assert counter.increment() == 4
+        for made in origin.made:
+            await made.gone.wait()
+        await anyio.wait_all_tasks_blocked()
+        assert client.stats() == server.stats() == NOTHING_HELD
+
+
 async def test_a_promise_of_one_session_is_an_argument_over_another() -> None:
     async with connected() as (_, main, _, _), connected() as (_, other, _, _):
         assert await other.echo(main.make().increment(6)) == 6
@@ -398,6 +688,28 @@ async def test_what_cannot_be_passed_on_to_a_third_party_fails_that_call_alone()
         assert await other.echo(1) == 1
         await other.drop()
         del proxied
+
+
+@pytest.mark.parametrize(
+    ("asked", "further"), [([], ["tracked"]), (["tracked"], [])], ids=["the whole", "a part that is a target"]
+)
+def test_what_was_asked_of_a_result_outlives_it(asked: list[str], further: list[str]) -> None:
+    """Released or not, sent or not: what refers to a target holds it."""
+    counter = Counter()
+
+    class Maker(RpcTarget):
+        def make(self) -> Any:
+            return {"tracked": counter}
+
+    peer = Peer(Maker())
+    peer.say("push", ["pipeline", 0, ["make"], []])
+    peer.say("push", ["pipeline", 1, asked])
+    peer.say("release", 1, 1)
+    peer.say("stream", ["pipeline", 2, [*further, "increment"], [5]])
+    assert peer.hear() == [["resolve", 3, 5]]
+    assert counter.disposed == 0
+    peer.say("release", 2, 1)
+    assert counter.disposed == 1
 
 
 def test_a_part_of_a_result_does_not_take_the_targets_of_the_whole_with_it() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from typing import Any
 
 import anyio
 import pytest
 from byhand import Peer, by_hand
 
-from capnweb_py import RpcTarget, memory_pair
+from capnweb_py import RpcTarget, SessionStats, memory_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -74,6 +76,68 @@ async def test_a_failed_call_fails_all_that_is_pipelined_on_it_with_the_same_err
                 await promise
         with pytest.raises(LookupError, match="no such child"):
             await failed
+
+
+async def test_a_call_that_fails_before_anybody_awaits_it_is_no_accident(caplog: pytest.LogCaptureFixture) -> None:
+    """Neither side reports an exception that nobody has seen: the caller may still be about to await it."""
+
+    class Failing(RpcTarget):
+        def fail(self) -> None:
+            raise LookupError("at once")
+
+        async def fail_later(self) -> None:
+            await anyio.lowlevel.checkpoint()
+            raise LookupError("later")
+
+        def echo(self, value: Any) -> Any:
+            return value
+
+    async with memory_pair(None, Failing()) as (client, server):
+        main = client.remote_main
+        awaited = [main.fail(), main.fail_later(), main.echo(main.fail()), main.echo(main.fail_later())]
+        main.fail_later()
+        main.echo(main.fail())
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        for promise in awaited:
+            with pytest.raises(LookupError, match=r"at once|later"):
+                await promise
+        awaited.clear()
+        del promise
+        gc.collect()
+        await anyio.wait_all_tasks_blocked()
+        assert client.stats() == server.stats() == SessionStats(1, 1)
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_promise_in_a_result_is_replaced_by_what_it_resolves_to() -> None:
+    class Squares(RpcTarget):
+        def square(self, number: int) -> int:
+            return number * number
+
+        def ask(self, squares: Any, number: int) -> dict[str, Any]:
+            return {"result": squares.square(number)}
+
+    async with memory_pair(Squares(), Squares()) as (client, server):
+        assert await client.remote_main.ask(client.remote_main, 3) == {"result": 9}
+        assert await client.remote_main.ask(Squares(), 4) == {"result": 16}
+        await anyio.wait_all_tasks_blocked()
+        assert client.stats() == server.stats() == SessionStats(1, 1)
+
+
+async def test_the_functions_of_a_value_that_is_not_there_yet_are_called_in_order() -> None:
+    called: list[tuple[str, int]] = []
+
+    class Functions(RpcTarget):
+        async def functions(self) -> dict[str, Any]:
+            await anyio.lowlevel.checkpoint()
+            return {name: lambda number, name=name: called.append((name, number)) for name in ("one", "other")}
+
+    async with memory_pair(None, Functions()) as (client, _):
+        promise = client.remote_main.functions()
+        for call in [promise.one(1), promise.other(2), promise.one(3), promise.other(4)]:
+            await call
+    assert called == [("one", 1), ("other", 2), ("one", 3), ("other", 4)]
 
 
 async def test_what_nobody_awaits_is_called_and_its_value_never_sent() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from typing import Any
 
 import attrs
 import pytest
 from byhand import Peer
 
-from capnweb_py import RpcTarget
+from capnweb_py import RpcStub, RpcTarget
 
 UNDEFINED = ["undefined"]
 
@@ -208,6 +209,41 @@ def test_a_slot_is_an_instance_attribute() -> None:
 )
 def test_members_of_values_are_keys_indices_and_public_fields(path: list[str | int], value: Any) -> None:
     assert Peer(Api()).ask("tree", *path) == ["resolve", 1, value]
+
+
+# What JavaScript's objects have from their prototype, and Python's from their class.
+INHERITED = ["toString", "hasOwnProperty", "toJSON", "then", "constructor", "__proto__", "__class__", "keys", "get"]
+
+
+@pytest.mark.parametrize("name", INHERITED)
+def test_a_stub_of_a_value_leads_to_its_entries_alone(name: str) -> None:
+    class Vendor(RpcTarget):
+        def sell(self) -> RpcStub:
+            return RpcStub({"number": 123, "list": [1, 2], "function": give, "dict": {}})
+
+    peer = Peer(Vendor())
+    assert peer.call("sell") == ["resolve", 1, ["export", -1]]
+    peer.say("stream", ["pipeline", -1, ["number"]])
+    peer.say("stream", ["pipeline", -1, ["function"], [4]])
+    for path in ([name], ["list", name], ["function", name], ["dict", name]):
+        peer.say("stream", ["pipeline", -1, path])
+    assert [answer[2] for answer in peer.hear()] == [123, 5, *[UNDEFINED] * 4]
+
+
+@pytest.mark.parametrize("name", INHERITED)
+def test_the_keys_of_a_peers_object_are_keys_and_nothing_else(name: str) -> None:
+    received: list[Any] = []
+
+    class Taker(RpcTarget):
+        def take(self, value: Any) -> None:
+            received.append(value)
+
+    peer = Peer(Taker())
+    peer.call("take", {name: "bad", "inner": {name: {"toString": "bad"}}})
+    (value,) = received
+    assert type(value) is type(value["inner"]) is dict
+    assert list(value) == [name, "inner"]
+    assert json.loads(json.dumps(value)) == value
 
 
 def test_a_path_leads_through_values_into_targets() -> None:

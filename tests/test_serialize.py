@@ -68,6 +68,9 @@ TABLE: list[tuple[Any, ...]] = [
     (2**53, ["bigint", "9007199254740992"], BigInt(2**53)),
     (-(2**53), ["bigint", "-9007199254740992"], BigInt(-(2**53))),
     (BigInt(5), ["bigint", "5"], BigInt(5)),
+    (BigInt(0), ["bigint", "0"], BigInt(0)),
+    ((1 << 4096) + 1, ["bigint", str((1 << 4096) + 1)], BigInt((1 << 4096) + 1)),
+    (-(1 << 4096) - 1, ["bigint", str(-(1 << 4096) - 1)], BigInt(-(1 << 4096) - 1)),
     (UNDEFINED, ["undefined"]),
     (math.inf, ["inf"]),
     (-math.inf, ["-inf"]),
@@ -104,6 +107,40 @@ def test_a_value_has_its_expression_and_comes_back(value: Any, expression: Any, 
     assert type(again) is type(back)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "null", "123", '"foo"', "true", "false", '{"foo":123}', '{"foo":{"bar":123,"baz":456},"qux":789}', "[[123]]",
+        "[[[[123,456]]]]", '{"foo":[[123]]}', '{"foo":[[123]],"bar":[[456,789]]}', '["bigint","123"]', '["date",1234]',
+        '["date",null]', '["bytes","aGVsbG8h"]', '["bytes","SGVsbG8"]', '["undefined"]', '["inf"]',
+        '["-inf"]', '["nan"]', '["error","Error","message"]', '["error","TypeError","message"]',
+        '["error","RangeError","message"]',
+    ],
+)  # fmt: skip
+def test_a_text_is_written_again_as_it_was_read(text: str) -> None:
+    assert serialize(deserialize(text)) == text
+
+
+def test_values_inside_values_come_back() -> None:
+    value = {
+        "one": {"two": {"list": [1, 2, {"deep": "text"}], "date": NOON, "none": None, "undefined": UNDEFINED}},
+        "lists": [[1, 2], [], [[3, 4]]],
+        "bytes": [b"a", {"more": b""}],
+    }
+    assert deserialize(serialize(value)) == value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [bytes(range(256)) * 800, b"Hello=", b"=", b"==", b"\x01\x02\x03\x04\x05", b"\0" * 4, b""],
+    ids=["long", "ends with =", "=", "==", "padded", "zeros", "empty"],
+)
+def test_bytes_of_any_length_and_value_come_back_without_padding(data: bytes) -> None:
+    text = serialize(data)
+    assert "=" not in text
+    assert deserialize(text) == data
+
+
 def test_nan_comes_back() -> None:
     assert json.loads(serialize(math.nan)) == ["nan"]
     assert math.isnan(deserialize('["nan"]'))
@@ -126,6 +163,15 @@ def test_numbers_beyond_the_exact_ones_are_doubles_as_in_javascript() -> None:
 def f() -> None: ...
 
 
+class Unspeakable:
+    """Has no text to put into a message."""
+
+    def __repr__(self) -> str:
+        raise AssertionError("nobody may ask")
+
+    __str__ = __repr__
+
+
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
@@ -137,6 +183,7 @@ def f() -> None: ...
         (object(), "a value of the type object cannot be sent: make it a dict, an attrs class or a dataclass"),
         (Point, "the class Point cannot be sent: pass an instance of it, or a function"),
         ({1: 2}, "a dict's keys must be str to be sent, and 1 is int (at the value[1])"),
+        (Unspeakable(), "a value of the type test_serialize.Unspeakable cannot be sent"),
         (np.float32(1), "a value of the type numpy.float32 cannot be sent: send value.item()"),
         (
             np.ma.masked_array([1.0, 2.0], [True, False]),
@@ -250,12 +297,16 @@ def test_an_error_at_the_limit_of_depth_leaves_out_what_lies_deeper() -> None:
         '["bytes"]', '["bytes",1]', '["bytes","@@"]', '["bytes","A"]', '["bytes","YQ","Float16Array"]',
         '["bytes","YQ","Int16Array"]', '["bytes","YQ",5]', '["error"]', '["error","E"]', '["error",1,"m"]',
         '["error","E","m",null,5]', '["import",0]', '["pipeline",0]', '["export",-1]', '["promise",-1]',
-        "not json", "",
+        "not json", "", '{"unclosed": ', '["unclosed", ',
     ],
 )  # fmt: skip
 def test_a_text_that_is_no_value_is_a_protocol_error(text: str) -> None:
     with pytest.raises(ProtocolError):
         deserialize(text)
+
+
+def test_a_bigint_of_as_many_digits_as_the_limit_is_read() -> None:
+    assert deserialize(json.dumps(["bigint", "9" * 16_384])) == 10**16_384 - 1
 
 
 def test_a_bigint_of_too_many_digits_is_refused_before_it_is_read() -> None:
@@ -296,7 +347,23 @@ def test_an_error_has_its_class_and_message() -> None:
     assert str(received(KeyError("key"))) == "key"
 
 
-@pytest.mark.parametrize("name", [*vars(__import__("builtins")), "RangeError", "\ud800", "a\0b", "", "x" * 1000])
+# What JavaScript finds on any object, and Python on any class.
+INHERITED = [
+    "constructor",
+    "toString",
+    "valueOf",
+    "hasOwnProperty",
+    "__proto__",
+    "__class__",
+    "__init__",
+    "__dict__",
+    "mro",
+]
+
+
+@pytest.mark.parametrize(
+    "name", [*vars(__import__("builtins")), *INHERITED, "RangeError", "\ud800", "a\0b", "", "x" * 1000]
+)
 def test_an_error_of_any_name_can_be_received(name: str) -> None:
     error = deserialize(json.dumps(["error", name, "message"]))
     assert isinstance(error, RemoteError)
@@ -349,6 +416,8 @@ def test_a_property_that_cannot_be_sent_is_left_out_of_its_error() -> None:
     error = Oops("message")
     error.bad, error.good = {1}, 2  # type: ignore[attr-defined]
     assert received(error).props == {"good": 2}
+    del error.good  # type: ignore[attr-defined]
+    assert (received(error).message, received(error).props) == ("message", {})
 
 
 def test_an_error_is_relayed_as_it_came() -> None:
@@ -370,6 +439,15 @@ def test_tracebacks_stay_here_unless_on_send_error_lets_them_go() -> None:
     stack = Peer(Thrower(), options).call("throw")[2][3]
     assert stack.startswith("Traceback")
     assert 'raise ValueError("secret details")' in stack
+
+
+def test_an_error_that_fails_another_call_keeps_its_traceback() -> None:
+    peer = Peer(Thrower(), SessionOptions(on_send_error=lambda error: error))
+    peer.say("push", ["pipeline", 0, ["throw"], []])
+    peer.say("stream", ["pipeline", 0, ["throw"], [["pipeline", 1]]])
+    peer.say("pull", 1)
+    for answer in peer.hear():
+        assert 'raise ValueError("secret details")' in answer[2][3]
 
 
 def test_on_send_error_sends_another_error() -> None:

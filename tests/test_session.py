@@ -502,8 +502,11 @@ def test_a_message_that_breaks_the_protocol_aborts_the_session_with_a_reason(tex
 def test_an_abort_of_the_peer_ends_the_session_with_its_reason() -> None:
     peer = Peer(Api())
     promise = peer.main.f()
+    told: list[BaseException] = []
+    peer.main.on_broken(told.append)
     peer.hear()
     peer.say("abort", ["error", "RangeError", "enough"])
+    assert [(type(error), str(error)) for error in told] == [(SessionClosed, "the peer aborted the session: enough")]
     assert peer.session.closed
     assert not peer.session.aborted
     assert peer.hear() == []
@@ -612,12 +615,42 @@ def test_a_message_may_nest_as_deep_as_it_likes_without_harm(text: str) -> None:
 
 
 def test_calls_may_nest_as_deep_as_they_like_without_harm() -> None:
-    call: Any = 1
-    for _ in range(250):
-        call = ["pipeline", 0, ["echo"], [call]]
     peer = Peer(Api(), limited(max_depth=400))
-    peer.say("stream", call)
+    peer.say("stream", nested_calls(250))
     assert peer.session.aborted or peer.hear()[0][:2] in (["resolve", 1], ["reject", 1])
+
+
+def nested_calls(depth: int) -> Any:
+    """Calls, each the argument of the next."""
+    call: Any = 1
+    for _ in range(depth):
+        call = ["pipeline", 0, ["echo"], [call]]
+    return call
+
+
+def test_max_depth_adds_up_over_arguments_that_are_calls() -> None:
+    peer = Peer(Api(), limited(max_depth=8))
+    peer.say("stream", nested_calls(7))
+    assert peer.hear() == [["resolve", 1, 1]]
+    peer.say("stream", nested_calls(8))
+    assert_aborted_by(peer, "the message nests deeper than max_depth = 8")
+
+
+def test_calls_as_arguments_of_calls_are_well_within_the_default_depth() -> None:
+    peer = Peer(Api())
+    peer.say("stream", nested_calls(64))
+    assert peer.hear() == [["resolve", 1, 1]]
+
+
+def test_an_argument_as_deep_as_a_peer_of_the_same_limits_writes_it_is_taken() -> None:
+    deepest: Any = 1
+    for _ in range(Limits().max_depth - 2):
+        deepest = [deepest]
+    peer = Peer(Api())
+    peer.main.f(deepest)
+    (_, (*_, arguments)), *_ = peer.hear()
+    peer.say("push", ["pipeline", 0, ["echo"], arguments])
+    assert not peer.session.closed
 
 
 def test_max_bigint_digits() -> None:
