@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
+from .delivery import Deliveries
 from .hooks import Handle, Hook, Path, Pending
 from .mapper import Mapper, Origin
 from .options import Limits
@@ -200,7 +201,7 @@ class Variable(Hook):
         mapper.dispose()
         raise self._misuse("mapped outside of it")
 
-    def get(self, path: Path) -> Hook:
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         self.check_in_use()
         return recording.current.get(self, path) if path and recording.current is not None else self
 
