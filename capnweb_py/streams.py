@@ -197,10 +197,6 @@ class _Signal:
             self._event = anyio.Event()
         await self._event.wait()
 
-    def unsubscribe(self, callback: Callable[[], object]) -> None:
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
-
     def fire(self) -> None:
         if self._event is not None:
             event, self._event = self._event, None
