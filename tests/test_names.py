@@ -296,3 +296,54 @@ async def test_a_server_calls_its_clients_by_camel_names() -> None:
     async with serve(Server, "127.0.0.1", 0, options=CAMEL) as server, connect(server.url) as main:
         with anyio.fail_after(10):
             assert await main.listen(Listener()) == 2
+
+
+class User(RpcTarget, names="camel"):
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def first_name(self) -> str:
+        return self._name
+
+    def say_hello(self, *, to_whom: str) -> str:
+        return f"{self._name} greets {to_whom}"
+
+
+class Users(RpcTarget, names="camel"):
+    def list_users(self) -> Any:
+        return [User("Ada"), User("Grace")]
+
+    def full_name(self, name: str, *, family_name: str) -> str:
+        return f"{name} {family_name}"
+
+
+async def test_maps_call_by_camel_names() -> None:
+    async with memory_pair(None, Users(), names="camel") as (client, _):
+        main = client.remote_main
+        rows = main.list_users().map(
+            lambda user: {
+                "first_name": user.first_name,
+                "hello": user.say_hello(to_whom="all"),
+                "full_name": main.full_name(user.first_name, family_name="X"),
+                "again": user.dup().first_name,
+                "exact": user["firstName"],
+                "inner": user.map(lambda same: same.first_name),
+            }
+        )
+        assert (await rows)[1] == {
+            "first_name": "Grace",
+            "hello": "Grace greets all",
+            "full_name": "Grace X",
+            "again": "Grace",
+            "exact": "Grace",
+            "inner": "Grace",
+        }
+        with pytest.raises(TypeError):
+            main.list_users().map(lambda user: user.first_name + "!")
+
+        async def asynchronous(user: Any) -> Any:
+            return user.first_name
+
+        with pytest.raises(TypeError):
+            main.list_users().map(asynchronous)
