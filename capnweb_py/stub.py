@@ -126,7 +126,7 @@ class RpcStub(Handle):
         return identity_hash(_identity(self))
 
     def __repr__(self) -> str:
-        kind = "RpcPromise" if isinstance(self, RpcPromise) else "RpcStub"
+        kind = next(cls for cls in (Placeholder, RpcPromise, RpcStub) if isinstance(self, cls)).__name__
         path = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in self._path or ())
         return f"<{kind}: {path and f'{path} of '}{self._hook.settled()!r}>"
 
