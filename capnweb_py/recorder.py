@@ -222,7 +222,7 @@ class Variable(Hook):
         return TypeError(f"a placeholder of a callback of map() cannot be {use}: {_ABSTRACT}")
 
     def __repr__(self) -> str:
-        return f"for the result of step {self.index}" if self.index else "for each item"
+        return f"the result of step {self.index}" if self.index else "each item"
 
 
 class Abstract:
