@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .client import connect, http_batch, open_session
 from .codec import Codec, CodecError
+from .delivery import cancellable
 from .errors import LimitExceeded, ProtocolError, RemoteError, RpcError, SessionClosed
 from .options import Limits, SessionOptions
 from .process_session import open_process_session, stdio_session
@@ -45,6 +46,7 @@ __all__ = [
     "Url",
     "WritableStream",
     "asgi_app",
+    "cancellable",
     "connect",
     "deserialize",
     "http_batch",

@@ -4,15 +4,17 @@ one request."""
 from __future__ import annotations
 
 import ssl as ssl_module
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .batch_session import BatchSession
 from .codec import Codec
-from .options import SessionOptions
+from .names import Naming
+from .options import SessionOptions, with_names
 from .session import RpcSession
 from .stub import RpcStub
+from .target import RpcTarget, naming_of
 from .transports.driver import running
 from .transports.http_batch import BatchDriver
 from .transports.http_post import poster
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["connect", "http_batch", "open_session"]
 
+_Main = TypeVar("_Main")
+
 
 @asynccontextmanager
 async def open_session(
@@ -33,6 +37,7 @@ async def open_session(
     options: SessionOptions | None = None,
     headers: Mapping[str, str] | None = None,
     codec: str | Codec | None = None,
+    names: Naming | None = None,
     ssl: ssl_module.SSLContext | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
@@ -54,6 +59,8 @@ async def open_session(
         options: limits, and what is told of errors.
         headers: more headers for the opening request, such as "Authorization".
         codec: "json", "cbor", one of your own, or None for the best that both sides speak.
+        names: "camel" to call `getUser` of the peer by `get_user`, keyword arguments included; "exact" for names as
+            they are; None for what `options` says. See `SessionOptions`.
         ssl: the TLS settings of a wss:// connection; None for the system's.
         open_timeout: seconds that connecting may take; None for no limit.
         ping_interval: seconds between the pings that keep an idle connection alive and notice a dead one; None for
@@ -68,7 +75,7 @@ async def open_session(
     async with open_websocket(
         url,
         local_main,
-        options,
+        with_names(options, names),
         headers=headers,
         codec=codec,
         ssl=ssl,
@@ -79,30 +86,94 @@ async def open_session(
         yield session
 
 
-@asynccontextmanager
-async def connect(
+@overload
+def connect(
     url: str,
     *,
+    main: None = None,
     local_main: Any = None,
     options: SessionOptions | None = None,
     headers: Mapping[str, str] | None = None,
     codec: str | Codec | None = None,
+    names: Naming | None = None,
     ssl: ssl_module.SSLContext | None = None,
     open_timeout: float | None = 10,
     ping_interval: float | None = 20,
     ping_timeout: float | None = 20,
-) -> AsyncIterator[RpcStub]:
-    """Connect to a peer, and yield the stub of its main object. The arguments and errors are those of `open_session`.
+) -> AbstractAsyncContextManager[RpcStub]: ...
 
-    async with connect("ws://127.0.0.1:8000/") as api:
-        await api.hello("World")
+
+@overload
+def connect(
+    url: str,
+    *,
+    main: Callable[..., _Main],
+    local_main: Any = None,
+    options: SessionOptions | None = None,
+    headers: Mapping[str, str] | None = None,
+    codec: str | Codec | None = None,
+    names: Naming | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+) -> AbstractAsyncContextManager[_Main]: ...
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    main: Any = None,
+    local_main: Any = None,
+    options: SessionOptions | None = None,
+    headers: Mapping[str, str] | None = None,
+    codec: str | Codec | None = None,
+    names: Naming | None = None,
+    ssl: ssl_module.SSLContext | None = None,
+    open_timeout: float | None = 10,
+    ping_interval: float | None = 20,
+    ping_timeout: float | None = 20,
+) -> AsyncIterator[Any]:
+    """Connect to a peer, and yield the stub of its main object. The other arguments and errors are those of
+    `open_session`.
+
+        async with connect("ws://127.0.0.1:8000/") as api:
+            await api.hello("World")
+
+    With `main`, type checkers know the members. It is best a protocol that says what a caller sees:
+
+        class Counter(Protocol):
+            async def increment(self, by: int = 1) -> int: ...     # to be awaited
+
+        class Api(Protocol):
+            async def hello(self, name: str) -> str: ...
+            def make_counter(self) -> RpcPromise[Counter]: ...      # to be awaited, or pipelined on
+            @property
+            def motto(self) -> RpcPromise[str]: ...
+
+        async with connect("ws://127.0.0.1:8000/", main=Api) as api:
+            counter = await api.make_counter()                      # a Counter
+            await counter.increment(5)                              # an int
+            await api.make_counter().increment(5)                   # in one round trip, and typed as Any
+
+    Python's types cannot say "the same methods, each of them to be awaited". So what is called on a promise is Any,
+    unless a method is declared to return what is both: a protocol with the bases Counter and Awaitable[Counter]. And an
+    `RpcTarget` class serves as its own protocol only where its methods are `async def`.
+
+    `main` is for type checkers alone, but for one thing: the members of an RpcTarget class with names="camel" are
+    called so, unless `names` says otherwise. (Its annotation is that of a callable, since mypy takes no protocol for a
+    `type[T]`.)
     """
+    if names is None and isinstance(main, type) and issubclass(main, RpcTarget) and naming_of(main) == "camel":
+        names = "camel"
     async with open_session(
         url,
         local_main=local_main,
         options=options,
         headers=headers,
         codec=codec,
+        names=names,
         ssl=ssl,
         open_timeout=open_timeout,
         ping_interval=ping_interval,

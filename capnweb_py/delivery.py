@@ -8,35 +8,72 @@ runs first begins the first call. While any call waits there, plain functions li
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import anyio
 import attrs
 
 from .errors import LimitExceeded, RpcError, SessionClosed, drop_tracebacks, release_frames, sendable
 from .hooks import ErrorHook, Handle, Hook, PromiseHook
-from .loops import Spawn, on_asyncio
+from .loops import Spawn, cancel_scope, on_asyncio
 from .metering import Meter
 from .payload import Payload, settle
 from .target import invoke
 
-__all__ = ["Deliveries"]
+__all__ = ["Deliveries", "cancellable", "is_awaitable", "is_cancellable"]
 
 _log = logging.getLogger("capnweb_py")
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# On a function that `cancellable` has marked. What wraps it, as functools.wraps does, is marked, too.
+_MARK: Final = "__capnweb_cancellable__"
+
+
+def cancellable(function: _Function) -> _Function:
+    """Mark an asynchronous method or function: its call is cancelled when nobody wants the result any more.
+
+        class Api(RpcTarget):
+            @cancellable
+            async def report(self, year): ...
+
+    That is when the peer releases the result before it is there, because its task was cancelled, or has dropped or
+    disposed the promise, and nothing is pipelined on it; one that has not begun by then never begins. The call ends as
+    in an anyio cancel scope: every `await` in it is cancelled, its `finally` blocks run, and what they await is
+    shielded where it must not be cut short. Methods that are not marked run to their end. The end of the session
+    cancels both.
+
+    Written below decorators such as @staticmethod, next to the function.
+    """
+    setattr(function, _MARK, True)
+    return function
+
+
+def is_cancellable(function: Any) -> bool:
+    """Whether `cancellable` has marked a function, or the one that a partial binds."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, _MARK, False)
 
 
 @attrs.define
 class _Call:
-    """A call that has not begun: a function with its arguments, or what a plain function returned to be awaited."""
+    """A call that has not begun: a function with its arguments, or what a function returned to be awaited."""
 
     promise: PromiseHook
     function: Any = None
     arguments: list[Any] = attrs.field(factory=list)
     awaitable: Awaitable[Any] | None = None
+
+    def drop(self) -> None:
+        """Never begin."""
+        if isinstance(self.awaitable, Coroutine):
+            self.awaitable.close()
 
 
 class Deliveries:
@@ -95,7 +132,7 @@ class Deliveries:
 
     def follow(self, awaitable: Awaitable[Any]) -> Hook:
         """Await something. Returns the hook of its result."""
-        return self._queue(awaitable=awaitable)
+        return self._queue(None, [], awaitable)
 
     def in_turn(self, run: Callable[[], object]) -> None:
         """Run something when all calls that were delivered until now have begun."""
@@ -113,8 +150,7 @@ class Deliveries:
         self._closed = True
         while self._line:
             call = self._line.popleft()
-            if isinstance(call.awaitable, Coroutine):
-                call.awaitable.close()
+            call.drop()
             self._finish(call.promise, ErrorHook(SessionClosed("the session ended before the call began")))
 
     def _begin_settled(
@@ -129,15 +165,15 @@ class Deliveries:
         if self._closed:
             return ErrorHook(SessionClosed("the session ended before the call began"))
         if self._line:
-            return self._queue(function=function, arguments=arguments)
+            return self._queue(function, arguments)
         try:
             result = invoke(function, arguments)
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             return self._failed(function, error)
-        if _is_awaitable(result):
-            return self._queue(awaitable=result)
+        if is_awaitable(result):
+            return self._queue(function, [], result)
         return self._hook_of(result)
 
     def _promise(self) -> PromiseHook | ErrorHook:
@@ -147,14 +183,22 @@ class Deliveries:
         self.in_progress += 1
         return PromiseHook()
 
-    def _queue(self, **begin: Any) -> Hook:
+    def _queue(self, function: Any, arguments: list[Any], awaitable: Awaitable[Any] | None = None) -> Hook:
         promise = self._promise()
         if isinstance(promise, ErrorHook):
-            if isinstance(begin.get("awaitable"), Coroutine):
-                begin["awaitable"].close()
+            if isinstance(awaitable, Coroutine):
+                awaitable.close()
             return promise
-        self._line.append(_Call(promise, **begin))
-        self._spawn(self._run_next)
+        call = _Call(promise, function, arguments, awaitable)
+        self._line.append(call)
+        try:
+            self._spawn(self._run_next)
+        except RuntimeError:
+            # No event loop is running. There must be no call in line without a task.
+            self._line.pop()
+            self.in_progress -= 1
+            call.drop()
+            raise
         return promise
 
     async def _run_next(self) -> None:
@@ -162,10 +206,15 @@ class Deliveries:
         if not self._line:
             return  # close() has emptied it
         call = self._line.popleft()
+        stoppable = is_cancellable(call.function)
+        if stoppable and call.promise.abandoned:
+            call.drop()
+            self._finish(call.promise, ErrorHook(_unwanted()))
+            return
         try:
             result = call.awaitable if call.awaitable is not None else invoke(call.function, call.arguments)
-            if _is_awaitable(result):
-                result = await result
+            if is_awaitable(result):
+                result = await (_while_wanted(call.promise, result) if stoppable else result)
         except anyio.get_cancelled_exc_class():
             self._finish(call.promise, ErrorHook(RpcError("the call was cancelled")))
             if self._closed or not on_asyncio():
@@ -203,6 +252,19 @@ def _nothing() -> None:
     """What holds a place in line."""
 
 
-def _is_awaitable(result: Any) -> bool:
+async def _while_wanted(promise: PromiseHook, awaitable: Awaitable[Any]) -> Any:
+    """Await something, for as long as anybody wants its result."""
+    with cancel_scope() as scope:
+        promise.when_abandoned(scope.cancel)
+        return await awaitable
+    raise _unwanted()
+
+
+def _unwanted() -> RpcError:
+    return RpcError("the call was cancelled: its result was released before it was there")
+
+
+def is_awaitable(result: Any) -> bool:
+    """Whether what a function returned, or a property gave, is to be awaited."""
     # A promise is not awaited: it is passed on, and what comes of it is sent when it is there.
     return type(result) is CoroutineType or (hasattr(type(result), "__await__") and not isinstance(result, Handle))

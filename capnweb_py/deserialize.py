@@ -19,10 +19,11 @@ from .delivery import Deliveries
 from .errors import LimitExceeded, ProtocolError, UnreadableValue, remote_error
 from .hooks import ErrorHook, Hook, Path
 from .mapper import Mapper, Origin
+from .names import Naming
 from .options import Limits
 from .payload import Located, Payload
 from .streams import WritableStream
-from .stub import make_promise, make_stub
+from .stub import make_promise, make_stub, stub_classes
 from .values import INVALID_DATE, MAX_SAFE_INTEGER, UNDEFINED, BigInt, InvalidDate, TypedArray, Undefined
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 from .web_forms import Body, read_headers, read_media_type, read_request, read_response, read_url
@@ -74,16 +75,22 @@ class Deserializer:
     """Reads the expressions of messages, one at a time.
 
     What a codec need not leave as it is may always come as its special form, and bytes as base64.
+
+    Args:
+        importer: where stubs and promises come from.
+        limits: how deep a value nests, and how long a bigint is.
+        names: how members of these stubs and promises are named on the wire.
     """
 
-    __slots__ = ("_importer", "_limits", "_promises")
+    __slots__ = ("_importer", "_limits", "_promise_class", "_promises", "_stub_class")
 
     # Whether what JSON lacks may stand for itself.
     _native: ClassVar[bool] = False
 
-    def __init__(self, importer: Importer, limits: Limits) -> None:
+    def __init__(self, importer: Importer, limits: Limits, names: Naming = "exact") -> None:
         self._importer = importer
         self._limits = limits
+        self._stub_class, self._promise_class = stub_classes(names)
         # The promises found so far in the value that is being read: of the arguments of a call, while they are read.
         self._promises: list[Located] = []
 
@@ -239,7 +246,7 @@ class Deserializer:
         return remote_error(name, message, stack, props)
 
     def _import(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
-        return make_stub(self._importer.local(self._referenced(form, depth)))
+        return make_stub(self._importer.local(self._referenced(form, depth)), self._stub_class)
 
     def _pipeline(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         return self._promise(self._importer.local(self._referenced(form, depth)), container, key)
@@ -256,7 +263,9 @@ class Deserializer:
         path = read_path(form[2])
         arguments = self.read_call(_field(form, 3, list), depth) if parts == 4 else None
         try:
-            return hook.get(path) if arguments is None else hook.call(path, arguments)
+            if arguments is not None:
+                return hook.call(path, arguments)
+            return hook.get(path, self._importer.deliveries)
         except (TypeError, LimitExceeded) as error:
             # It leads to a third party, and this call cannot be passed on to it.
             return ErrorHook(error)
@@ -285,7 +294,7 @@ class Deserializer:
         raise ProtocolError(f"a mapper captures imports and exports: {_excerpt(form)}")
 
     def _export(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
-        return make_stub(self._importer.import_stub(_field(form, 1, int)))
+        return make_stub(self._importer.import_stub(_field(form, 1, int)), self._stub_class)
 
     def _exported_promise(self, form: list[Any], container: Any, key: Any, depth: int) -> Any:
         return self._promise(self._importer.import_promise(_field(form, 1, int)), container, key)
@@ -334,7 +343,7 @@ class Deserializer:
 
     def _promise(self, hook: Hook, container: Any, key: Any) -> Any:
         self._promises.append((container, key, hook))
-        return make_promise(hook)
+        return make_promise(hook, (), self._promise_class)
 
 
 class _Clonable(Deserializer):

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from .errors import RpcError, fresh
+from .errors import RpcError, fresh, text_of
 
 if TYPE_CHECKING:
+    from .delivery import Deliveries
     from .mapper import Mapper
     from .payload import Payload
 
@@ -39,6 +40,10 @@ class Pending:
     @abstractmethod
     def subscribe(self, callback: Callable[[], object]) -> None:
         """Have `callback` called when it settles, after those that were here before."""
+
+    @abstractmethod
+    def unsubscribe(self, callback: Callable[[], object]) -> None:
+        """Have `callback` not called any more. Nothing happens if it is not, or has been."""
 
 
 class Hook:
@@ -63,8 +68,13 @@ class Hook:
         """
 
     @abstractmethod
-    def get(self, path: Path) -> Hook:
-        """The hook of a promise for the member at the path; with an empty path, for the value itself."""
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
+        """The hook of a promise for the member at the path; with an empty path, for the value itself.
+
+        Args:
+            path: of the member.
+            deliveries: what awaits an asynchronous property; None for what this side itself asks for.
+        """
 
     @abstractmethod
     def dup(self) -> Hook:
@@ -76,6 +86,9 @@ class Hook:
 
         A remote promise that is never pulled never sends its value.
         """
+
+    def make_releasable(self) -> None:
+        """The result will be released early: what was not sent yet must be sent so that the peer allows that."""
 
     def successor(self) -> Hook | None:
         """The hook that this one stands for by now, if it has resolved to one. That one may have a successor, too."""
@@ -128,7 +141,7 @@ class ErrorHook(Hook):
         mapper.dispose()
         return self
 
-    def get(self, path: Path) -> Hook:
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         return self
 
     def dup(self) -> Hook:
@@ -136,6 +149,11 @@ class ErrorHook(Hook):
 
     def pull(self) -> Payload | Pending:
         raise fresh(self.error)
+
+    def __repr__(self) -> str:
+        if self is DISPOSED:
+            return "nothing: disposed"
+        return f"what failed with {type(self.error).__name__}: {text_of(self.error)}"
 
     def dispose(self) -> None:
         pass
@@ -163,7 +181,7 @@ _turn = _Turn()
 class PromiseHook(Hook, Pending):
     """The promise of a hook: what is asked of it waits in line until `settle`, then goes to that hook in order."""
 
-    __slots__ = ("__weakref__", "_disposed", "_queue", "_resolution", "_source")
+    __slots__ = ("__weakref__", "_disposed", "_on_abandoned", "_queue", "_resolution", "_source")
 
     def __init__(self, source: PromiseHook | None = None) -> None:
         # What this promise settled to.
@@ -174,6 +192,8 @@ class PromiseHook(Hook, Pending):
         self._queue: deque[Callable[[], object]] | None = deque()
         # Whether the owner has let go before there was anything to let go of.
         self._disposed = False
+        # What to do when nobody wants it any more.
+        self._on_abandoned: Callable[[], object] | None = None
 
     def settle(self, resolution: Hook) -> None:
         """Resolve to a hook, which this promise owns from now on. A hook that waits for this promise is an error.
@@ -200,6 +220,26 @@ class PromiseHook(Hook, Pending):
         else:
             self._queue.append(callback)
 
+    def unsubscribe(self, callback: Callable[[], object]) -> None:
+        if self._queue and callback in self._queue:
+            self._queue.remove(callback)
+            self._tell_if_abandoned()
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether nobody wants it any more: its owner has let go of it, and nothing waits for it to settle."""
+        return self._disposed and not self._queue and self._resolution is None
+
+    def when_abandoned(self, callback: Callable[[], object]) -> None:
+        """Have `callback` called once nobody wants it any more. There is room for one callback."""
+        self._on_abandoned = callback
+        self._tell_if_abandoned()
+
+    def _tell_if_abandoned(self) -> None:
+        if self._on_abandoned is not None and self.abandoned:
+            callback, self._on_abandoned = self._on_abandoned, None
+            callback()
+
     def successor(self) -> Hook | None:
         return self._resolution if self._queue is None else None
 
@@ -214,15 +254,15 @@ class PromiseHook(Hook, Pending):
             return self._hook().map(path, mapper)
         return self._when_settled(lambda hook: hook.map(path, mapper))
 
-    def get(self, path: Path) -> Hook:
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         if self._queue is None:
-            return self._hook().get(path)
-        return self._when_settled(lambda hook: hook.get(path))
+            return self._hook().get(path, deliveries)
+        return self._read_when_settled(lambda hook: hook.get(path, deliveries))
 
     def dup(self) -> Hook:
         if self._queue is None:
             return self._hook().dup()
-        return self._when_settled(lambda hook: hook.dup())
+        return self._read_when_settled(lambda hook: hook.dup())
 
     def pull(self) -> Payload | Pending:
         return self if self._resolution is None else self._resolution.pull()
@@ -231,6 +271,8 @@ class PromiseHook(Hook, Pending):
         self._disposed = True
         if self._queue is None:
             self._hook().dispose()
+        else:
+            self._tell_if_abandoned()
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
         if self._queue is None:
@@ -238,11 +280,15 @@ class PromiseHook(Hook, Pending):
         else:
             self._queue.append(lambda: self._hook().on_broken(callback))
 
+    def __repr__(self) -> str:
+        return "what is not there yet"
+
     def _hook(self) -> Hook:
         assert self._resolution is not None, "only a settled promise stands for another hook"
         return self._resolution
 
     def _run_queue(self) -> None:
+        self._on_abandoned = None
         queue, resolution = self._queue, self._hook()
         assert queue is not None, "a promise settles once"
         while queue:
@@ -255,6 +301,14 @@ class PromiseHook(Hook, Pending):
         assert self._queue is not None, "a settled promise is asked directly"
         answer = PromiseHook(self)
         self._queue.append(partial(self._answer, answer, ask))
+        return answer
+
+    def _read_when_settled(self, ask: Callable[[Hook], Hook]) -> PromiseHook:
+        """The same for what only looks, and loses its place in line when nobody wants it. A call is made all the
+        same."""
+        assert self._queue is not None, "a settled promise is asked directly"
+        answer = self._when_settled(ask)
+        answer.when_abandoned(partial(self.unsubscribe, self._queue[-1]))
         return answer
 
     def _answer(self, answer: PromiseHook, ask: Callable[[Hook], Hook]) -> None:

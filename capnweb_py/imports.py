@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .advice import advise
 from .hooks import DISPOSED, Hook, Path, Pending, PromiseHook
 from .mapper import Mapper
 from .payload import Payload
 
 if TYPE_CHECKING:
+    from .delivery import Deliveries
     from .session import RpcSession
 
 __all__ = ["Import", "ImportHook"]
@@ -60,6 +62,10 @@ class Import(Pending):
                 self._callbacks = []
             self._callbacks.append(callback)
 
+    def unsubscribe(self, callback: Callable[[], object]) -> None:
+        if self._callbacks and callback in self._callbacks:
+            self._callbacks.remove(callback)
+
     @property
     def awaited(self) -> bool:
         """Whether anything waits for it to resolve."""
@@ -70,6 +76,15 @@ class Import(Pending):
         if self.brittle is None:
             self.brittle = []
         self.brittle.append(number)
+
+    @property
+    def forgotten(self) -> bool:
+        """Whether a call whose last hook is collected was dropped where it was made, with nothing done to its result.
+
+        Later, when it has been written, nobody can tell: then its promise was kept for a while, for whatever reason.
+        """
+        unused = self.hooks == 1 and not self.pulled and not self.pipelined
+        return unused and self.expression is not None and len(self.expression[0] or ()) == 4
 
     def resolve(self, resolution: Hook) -> None:
         """Settle to what the peer resolved it to, or to the error that ended the session."""
@@ -103,20 +118,20 @@ class ImportHook(Hook):
         hook = self._beyond(entry)
         return entry.session.send_map(entry, path, mapper) if hook is None else hook.map(path, mapper)
 
-    def get(self, path: Path) -> Hook:
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         entry = self._entry
         if not path and entry is not None and (entry.id > 0 or entry.pulled):
             return self.dup()  # it is a promise already
-        return self._ask(path, None)
+        return self._ask(path, None, deliveries)
 
-    def _ask(self, path: Path, arguments: Payload | None) -> Hook:
+    def _ask(self, path: Path, arguments: Payload | None, deliveries: Deliveries | None = None) -> Hook:
         entry = self._entry
         if entry is None:
             return DISPOSED
         hook = self._beyond(entry)
         if hook is None:
             return entry.session.send_call(entry, path, arguments)
-        return hook.get(path) if arguments is None else hook.call(path, arguments)
+        return hook.get(path, deliveries) if arguments is None else hook.call(path, arguments)
 
     def _beyond(self, entry: Import) -> Hook | None:
         """Where what is asked of the entry goes instead of to the peer; None while it does go to the peer."""
@@ -153,6 +168,10 @@ class ImportHook(Hook):
         entry.session.send_pull(entry)
         return entry
 
+    def make_releasable(self) -> None:
+        if self._entry is not None:
+            self._entry.session.send_as_push(self._entry)
+
     def successor(self) -> Hook | None:
         return None if self._entry is None else self._entry.resolution
 
@@ -172,6 +191,12 @@ class ImportHook(Hook):
     def __del__(self) -> None:
         entry = self._entry
         if entry is not None and entry.resolution is None:
+            if entry.forgotten:
+                name = ".".join(map(str, entry.expression[0][2]))
+                advise(
+                    f"the call {name}() was made, but nobody waits for its result, or its error: write `await` before"
+                    " it, or `.dispose()` behind it if neither matters",
+                )
             entry.session.unhook_later(entry)
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
@@ -184,4 +209,9 @@ class ImportHook(Hook):
             entry.session.watch(entry, callback)
 
     def __repr__(self) -> str:
-        return "disposed" if self._entry is None else f"import {self._entry.id} of {self._entry.session!r}"
+        entry = self._entry
+        if entry is None:
+            return repr(DISPOSED)
+        if entry.id <= 0:
+            return f"the main object of {entry.session.name}" if not entry.id else f"{entry.id} of {entry.session.name}"
+        return f"result {entry.id} of {entry.session.name}, {'pending' if entry.pulled else 'not awaited'}"

@@ -5,6 +5,7 @@ Both follow a call's path through the rules of target.py, and go on to another h
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from anyio import NoEventLoopError
 from anyio.lowlevel import RunVar
 
-from .delivery import Deliveries
+from .delivery import Deliveries, is_awaitable, is_cancellable
 from .errors import drop_tracebacks, fresh
 from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending, PromiseHook
 from .loops import running_loop
@@ -71,7 +72,7 @@ def _own_deliveries() -> Deliveries:
         return Deliveries(_spawn_detached, result_hook)
 
 
-def follow(value: Any, path: Path) -> tuple[Hook, Path] | tuple[None, Any]:
+def follow(value: Any, path: Path, deliveries: Deliveries | None) -> tuple[Hook, Path] | tuple[None, Any]:
     """Where a path leads from a value: into another hook, with the rest of the path, or to a value of this side.
 
     Raises:
@@ -80,10 +81,17 @@ def follow(value: Any, path: Path) -> tuple[Hook, Path] | tuple[None, Any]:
     for position, name in enumerate(path):
         if isinstance(value, Handle):
             return value._hook, (value._path or ()) + path[position:]
+        if position and is_awaitable(value):
+            return _awaited(value, deliveries), path[position:]
         value = member(value, name)
     if isinstance(value, Handle) and value._path is not None:
         return value._hook, value._path
     return None, value
+
+
+def _awaited(value: Any, deliveries: Deliveries | None) -> Hook:
+    """The hook of what an asynchronous property gives, awaited by the session's deliveries or this side's own."""
+    return (deliveries or _own_deliveries()).follow(value)
 
 
 class _LocalHook(Hook):
@@ -96,7 +104,7 @@ class _LocalHook(Hook):
 
     def call(self, path: Path, arguments: Payload) -> Hook:
         try:
-            hook, rest = follow(self._value(), path)
+            hook, rest = follow(self._value(), path, arguments.deliveries)
         except Exception as error:
             return ErrorHook(error)
         if hook is not None:
@@ -107,9 +115,11 @@ class _LocalHook(Hook):
             result = deliveries.deliver(rest, arguments)
             if isinstance(result, PromiseHook):
                 self._hold_until_begun(rest, deliveries)
-            return result
+            return _owned(result) if arguments.deliveries is None and is_cancellable(rest) else result
         if isinstance(rest, Handle):
             return rest._hook.call((), arguments)
+        if path and is_awaitable(rest):
+            return _awaited(rest, arguments.deliveries).call((), arguments)
         return ErrorHook(TypeError(f"{'.'.join(map(str, path)) or 'the value'} is not a function"))
 
     def _hold_until_begun(self, function: Any, deliveries: Deliveries) -> None:
@@ -129,7 +139,7 @@ class _LocalHook(Hook):
         from .replay import replay
 
         try:
-            hook, rest = follow(self._value(), path)
+            hook, rest = follow(self._value(), path, mapper.origin.deliveries)
             if hook is None and isinstance(rest, Handle):
                 # A stub stands for what it is a stub of, wherever that is.
                 hook, rest = rest._hook, ()
@@ -139,11 +149,13 @@ class _LocalHook(Hook):
             drop_tracebacks(error)  # whose frames hold what there was of the result
             return ErrorHook(error)
 
-    def get(self, path: Path) -> Hook:
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         try:
-            hook, value = follow(self._value(), path)
+            hook, value = follow(self._value(), path, deliveries)
             if hook is not None:
-                return hook.get(value)
+                return hook.get(value, deliveries)
+            if path and is_awaitable(value):
+                return _awaited(value, deliveries)
             return PayloadHook(self.part(value))
         except Exception as error:
             return ErrorHook(error)
@@ -173,7 +185,7 @@ class PayloadHook(_LocalHook):
         return self._payload.value
 
     def __repr__(self) -> str:
-        return "disposed" if self._payload is None else f"of {type(self._payload.value).__name__}"
+        return repr(DISPOSED) if self._payload is None else f"the value {reprlib.repr(self._payload.value)}"
 
     @property
     def value(self) -> Any:
@@ -239,7 +251,7 @@ class TargetHook(_LocalHook):
         return self if self._target is None else self._target
 
     def __repr__(self) -> str:
-        return "disposed" if self._target is None else f"of {self._target!r}"
+        return repr(DISPOSED) if self._target is None else repr(self._target)
 
     def _value(self) -> Any:
         if self._target is None:
@@ -264,3 +276,57 @@ class TargetHook(_LocalHook):
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
         """What is on this side does not break."""
+
+
+def _owned(hook: Hook) -> Hook:
+    """What a caller gets for the promise of such a call, or of a part of its result."""
+    return _OwnedHook(hook) if isinstance(hook, PromiseHook) else hook
+
+
+class _OwnedHook(Hook):
+    """The result of a call of this side's, of a method that is cancelled when nobody wants its result any more.
+
+    The call itself refers to its promise for as long as it runs. This hook is what the caller refers to, and the caller
+    alone: that Python collects it says that the result is not wanted.
+    """
+
+    __slots__ = ("__weakref__", "_hook", "_loop")
+
+    def __init__(self, hook: PromiseHook) -> None:
+        self._hook = hook
+        self._loop = running_loop()
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        return self._hook.call(path, arguments)
+
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        return self._hook.map(path, mapper)
+
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
+        return _owned(self._hook.get(path, deliveries))
+
+    def dup(self) -> Hook:
+        return _owned(self._hook.dup())
+
+    def pull(self) -> Payload | Pending:
+        return self._hook.pull()
+
+    def successor(self) -> Hook | None:
+        return self._hook.successor()
+
+    def identity(self) -> object:
+        return self._hook.identity()
+
+    def __repr__(self) -> str:
+        return repr(self._hook)
+
+    def dispose(self) -> None:
+        self._hook.dispose()
+
+    def __del__(self) -> None:
+        if self._hook.successor() is None:
+            # On whatever thread: the call is cancelled on its own.
+            self._loop.soon_from_anywhere(self._hook.dispose)
+
+    def on_broken(self, callback: Callable[[BaseException], object]) -> None:
+        self._hook.on_broken(callback)

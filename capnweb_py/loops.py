@@ -7,16 +7,28 @@ import asyncio
 import logging
 import sys
 import threading
+import traceback
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final, final
 
 import anyio
 
 from .hooks import Pending
 
-__all__ = ["Loop", "Spawn", "beside", "last_step", "on_asyncio", "running_loop", "task_set", "wait_settled"]
+__all__ = [
+    "Loop",
+    "Spawn",
+    "beside",
+    "cancel_scope",
+    "clear_frames_later",
+    "last_step",
+    "on_asyncio",
+    "running_loop",
+    "task_set",
+    "wait_settled",
+]
 
 _log = logging.getLogger("capnweb_py")
 
@@ -96,7 +108,10 @@ class _TrioLoop(Loop):
         import trio
 
         self._trio = trio
-        self._token = trio.lowlevel.current_trio_token()
+        try:
+            self._token = trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            raise RuntimeError("no event loop is running here") from None
 
     def soon(self, callback: Callable[[], object]) -> None:
         self._token.run_sync_soon(callback)
@@ -146,9 +161,35 @@ async def task_set() -> AsyncIterator[Spawn]:
                 await asyncio.sleep(0)
             finally:
                 for task in tasks:
-                    task.cancel()
+                    scope = _scopes.get(task)
+                    if scope is None:
+                        task.cancel()
+                    else:
+                        scope.cancel()
             while tasks:
                 await asyncio.wait(tasks)
+
+
+# The scopes of `cancel_scope` by the tasks that are inside them, on asyncio.
+_scopes: dict[asyncio.Task[Any], anyio.CancelScope] = {}
+
+
+@contextmanager
+def cancel_scope() -> Iterator[anyio.CancelScope]:
+    """A cancel scope around all that the current task of a task set still does.
+
+    The end of the set cancels the task by way of it. On asyncio a task is otherwise cancelled as by `task.cancel()`,
+    which no shield holds back: a scope for each call would cost more than most calls.
+    """
+    task = asyncio.current_task() if on_asyncio() else None
+    with anyio.CancelScope() as scope:
+        if task is not None:
+            _scopes[task] = scope
+        try:
+            yield scope
+        finally:
+            if task is not None:
+                del _scopes[task]
 
 
 @asynccontextmanager
@@ -201,19 +242,40 @@ async def last_step(step: Awaitable[object]) -> None:
             _log.exception("something did not end as it should")
 
 
-def wait_settled(pending: Pending) -> Awaitable[Any]:
-    """Wait until something settles. To be awaited at once."""
+def clear_frames_later(error: BaseException) -> None:
+    """Let go of what the frames hold that an exception leaves behind, if it is ending the current task of asyncio.
+
+    To be called where the exception is raised: the frames are cleared in the loop's next turn. Whoever asks a task for
+    its exception refers to it from one of its frames, as anyio's task groups do: a circle that keeps all local
+    variables of a cancelled task until the next garbage collection. trio takes care of that by itself.
+    """
+    if on_asyncio():
+        asyncio.get_running_loop().call_soon(_clear_frames, asyncio.current_task(), error)
+
+
+def _clear_frames(task: asyncio.Task[Any] | None, error: BaseException) -> None:
+    if task is None or task.done():
+        traceback.clear_frames(error.__traceback__)
+
+
+async def wait_settled(pending: Pending) -> None:
+    """Wait until something settles. Who is cancelled meanwhile leaves nothing behind there."""
     try:
         loop = asyncio.get_running_loop()
     except RuntimeError:
         event = anyio.Event()
-        pending.subscribe(event.set)
-        return event.wait()
-    future: asyncio.Future[None] = loop.create_future()
+        wake: Callable[[], object] = event.set
+        settled: Awaitable[object] = event.wait()
+    else:
+        settled = future = loop.create_future()
 
-    def wake() -> None:
-        if not future.done():
-            future.set_result(None)
+        def wake() -> None:
+            if not future.done():
+                future.set_result(None)
 
     pending.subscribe(wake)
-    return future
+    try:
+        await settled
+    except BaseException:
+        pending.unsubscribe(wake)
+        raise

@@ -8,7 +8,9 @@ from typing import Final
 import attrs
 from attrs.validators import ge, instance_of, le
 
-__all__ = ["Limits", "SessionOptions"]
+from .names import Naming, check_naming
+
+__all__ = ["Limits", "SessionOptions", "with_names"]
 
 # A level of nesting costs two levels of Python's stack, which holds 1,000.
 _DEEPEST: Final = 400
@@ -73,7 +75,18 @@ class SessionOptions:
         on_send_error: called with every exception that is about to be sent, thrown or passed as a value. Return None to
             send it without its traceback, or another exception (or the same one) to send that, traceback included.
         limits: how much the peer may ask.
+        names: how members are named for the peer in calls on its stubs: "exact", as they are written here, or "camel",
+            for a peer in JavaScript: `stub.get_user(max_items=3)` calls `getUser` with {"maxItems": 3}. It holds for
+            all stubs and promises that come over the session, and for none of the keys of values. `stub["get_user"]`
+            is exact. (What peers call is named by the targets' own classes: see `RpcTarget`.)
     """
 
     on_send_error: Callable[[BaseException], BaseException | None] | None = None
     limits: Limits = attrs.field(factory=Limits, validator=instance_of(Limits))
+    names: Naming = attrs.field(default="exact", validator=lambda _self, _field, names: check_naming(names))
+
+
+def with_names(options: SessionOptions | None, names: Naming | None) -> SessionOptions:
+    """The options, or the default ones, with another naming; None for their own."""
+    options = options or SessionOptions()
+    return options if names is None else attrs.evolve(options, names=names)

@@ -189,6 +189,10 @@ class Settling(Pending):
         else:
             self._callbacks.append(callback)
 
+    def unsubscribe(self, callback: Callable[[], object]) -> None:
+        if self._callbacks and callback in self._callbacks:
+            self._callbacks.remove(callback)
+
     def placed(self, error: BaseException | None) -> None:
         """One promise is in place, or has failed. The first error settles it."""
         self._left -= 1

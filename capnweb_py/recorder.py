@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, NoReturn
 
+from .delivery import Deliveries
 from .hooks import Handle, Hook, Path, Pending
 from .mapper import Mapper, Origin
 from .options import Limits
@@ -203,7 +204,7 @@ class Variable(Hook):
         mapper.dispose()
         raise self._misuse("mapped outside of it")
 
-    def get(self, path: Path) -> Hook:
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         self.check_in_use()
         return recording.current.get(self, path) if path and recording.current is not None else self
 
@@ -224,7 +225,7 @@ class Variable(Hook):
         return TypeError(f"a placeholder of a callback of map() cannot be {use}: {_ABSTRACT}")
 
     def __repr__(self) -> str:
-        return f"for the result of step {self.index}" if self.index else "for each item"
+        return f"the result of step {self.index}" if self.index else "each item"
 
 
 class Abstract:

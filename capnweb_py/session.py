@@ -37,7 +37,7 @@ from .errors import (
     drop_tracebacks,
     text_of,
 )
-from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, PromiseHook
+from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending, PromiseHook
 from .imports import Import, ImportHook
 from .local import PayloadHook, TargetHook, hook_of, payload_hook, result_hook
 from .loops import wait_settled
@@ -47,7 +47,7 @@ from .options import SessionOptions
 from .payload import Payload
 from .serialize import serializer_for, stands_for_itself
 from .streams import PipeStream, RemoteSink, Unread, WritableStream, WriteQueue, WriterHook, feed, pump
-from .stub import RpcStub, make_stub
+from .stub import RpcStub, make_stub, stub_classes
 from .web import Blob, ReadableStream
 
 __all__ = ["Host", "Message", "RpcSession", "SessionStats"]
@@ -96,7 +96,7 @@ class SessionStats:
 class _Export:
     """One entry of the export table."""
 
-    __slots__ = ("answered", "count", "hook", "readable", "released_when_answered", "resolving")
+    __slots__ = ("answered", "count", "hook", "readable", "released_when_answered", "resolving", "waiting")
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
@@ -109,6 +109,8 @@ class _Export:
         self.released_when_answered = False
         # What was written into a pipe, until its readable end is referred to.
         self.readable: WriteQueue | None = None
+        # What the answer waits for, and what to take back there if nobody waits for the answer any more.
+        self.waiting: tuple[Pending, Callable[[], object]] | None = None
 
 
 @attrs.frozen
@@ -134,6 +136,8 @@ class RpcSession:
         options: see `SessionOptions`.
         codec: how messages are written.
         name: what the session calls its peer in a repr, usually a URL.
+        releases_streams: whether both sides take a "release" of the result of a "stream" message, to cancel the call
+            with: an extension of this project's (see protocol.md, section "Cancellation").
     """
 
     def __init__(
@@ -143,6 +147,8 @@ class RpcSession:
         options: SessionOptions | None = None,
         codec: Codec = JSON,
         name: str = "peer",
+        *,
+        releases_streams: bool = False,
     ) -> None:
         self._host = host
         self._options = options or SessionOptions()
@@ -150,6 +156,7 @@ class RpcSession:
         self._codec = codec
         self._serializer = serializer_for(codec)
         self._name = name
+        self._releases_streams = releases_streams
         self._local_main = local_main
         # Why the session ended; None while it lasts.
         self._end: BaseException | None = None
@@ -199,8 +206,8 @@ class RpcSession:
             self._meter,
             keep_tracebacks=self._options.on_send_error is not None,
         )
-        self._reader = DESERIALIZERS[codec.encoding_level](self, self._limits)
-        self._main = make_stub(_MainHook(self._imports[0]))
+        self._reader = DESERIALIZERS[codec.encoding_level](self, self._limits, self._options.names)
+        self._main = make_stub(_MainHook(self._imports[0]), stub_classes(self._options.names)[0])
 
     # What applications use.
 
@@ -208,6 +215,11 @@ class RpcSession:
     def remote_main(self) -> RpcStub:
         """The stub of the peer's main object. Disposing it closes the session."""
         return self._main
+
+    @property
+    def name(self) -> str:
+        """What the session calls its peer."""
+        return self._name
 
     @property
     def local_main(self) -> Any:
@@ -497,6 +509,8 @@ class RpcSession:
         if self._outbox:
             # The peer waits for what is there already, and for nothing that this leads to.
             self._host.hurry()
+        if self._releases_streams and 0 < message[1] < self._next_pushed and message[1] not in self._exports:
+            return True  # the answer of a stream message, which released it, was on its way
         self._release_export(message[1], message[2])
         return True
 
@@ -540,6 +554,9 @@ class RpcSession:
             del self._exports[export_id]
             if export.resolving and not export.answered:
                 self._count_answered()  # nobody waits for it any more
+                if export.waiting is not None:
+                    pending, callback = export.waiting
+                    pending.unsubscribe(callback)
             export.hook.dispose()
 
     def _answer(self, export_id: int) -> None:
@@ -566,7 +583,9 @@ class RpcSession:
             self._send_answer(export_id, export, "reject", error, None)
             return
         if not isinstance(resolution, Payload):
-            resolution.subscribe(partial(self._try_answer, export_id, export, hook))
+            callback = partial(self._try_answer, export_id, export, hook)
+            export.waiting = resolution, callback
+            resolution.subscribe(callback)
             return
         if inner is not None:
             # The value is just another promise: the peer learns nothing from being told so.
@@ -624,6 +643,11 @@ class RpcSession:
             return None
         self._refer_to(entry)
         return entry.id
+
+    def send_as_push(self, entry: Import) -> None:
+        """Have a call that is not written yet written as a push, whose result can be released at any time."""
+        if not self._releases_streams:
+            self._refer_to(entry)
 
     def _refer_to(self, entry: Import) -> None:
         """Another expression names the entry: it must be sent as a push."""
@@ -917,7 +941,8 @@ class RpcSession:
             return
         for number in entry.brittle or ():
             self._watchers.pop(number, None)
-        if not entry.streaming:
+        # The peer forgets the result of a stream message by itself, and may have done so already.
+        if not entry.streaming or self._releases_streams:
             self._imports.pop(entry.id, None)
             self._send(["release", entry.id, entry.remote_count])
         if entry.awaited:

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol, Self
 import anyio
 import attrs
 
+from .delivery import Deliveries
 from .errors import LimitExceeded, RpcError, fresh, release_frames, sendable
 from .flow import FlowControl
 from .hooks import ErrorHook, Hook, Path, Pending, PromiseHook
@@ -400,7 +401,7 @@ class WriterHook(Hook):
         mapper.dispose()
         return ErrorHook(TypeError("a stream that can be written cannot be mapped"))
 
-    def get(self, path: Path) -> Hook:
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         return ErrorHook(TypeError("a stream that can be written has no properties")) if path else self.dup()
 
     def dup(self) -> Hook:

@@ -2,24 +2,37 @@
 
 Nothing here decides anything about calls: reading a member makes a promise with a longer path, calling passes the
 arguments to the hook, awaiting pulls it. The names that a stub keeps for itself are those of its public methods;
-`stub["dup"]` reaches a remote member of such a name.
+`stub["dup"]` reaches a remote member of such a name. What Python or a tool asks of an object by itself (names with an
+underscore, copies, truth, length) never reaches the peer: it is answered here, or refused with advice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self
 
+from .advice import advise
 from .errors import fresh
 from .hooks import DISPOSED, Handle, Hook, Path
 from .local import hook_of, hook_of_awaitable
-from .loops import wait_settled
+from .loops import clear_frames_later, wait_settled
+from .names import Naming, camel, camel_keywords
 from .payload import Payload, settle
 from .recorder import Abstract, record, recording
 from .serialize import MAX_SAFE_INTEGER
 from .target import CALLABLE_TYPES, RpcTarget, identity_hash, same
 
-__all__ = ["RpcPromise", "RpcStub", "local_target", "make_promise", "make_stub"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    T_co = TypeVar("T_co", default=Any, covariant=True)
+else:
+    from typing import TypeVar
+
+    # The default above is for type checkers: Python 3.11 has none.
+    T_co = TypeVar("T_co", covariant=True)
+
+__all__ = ["RpcPromise", "RpcStub", "local_target", "make_promise", "make_stub", "stub_classes"]
 
 
 class RpcStub(Handle):
@@ -59,13 +72,14 @@ class RpcStub(Handle):
 
     def dup(self) -> RpcStub:
         """A second stub of the same object, to be given away or disposed by itself."""
-        return make_stub(self._hook.dup() if self._path is None else self._hook.get(self._path))
+        return make_stub(self._hook.dup() if self._path is None else self._hook.get(self._path), self._stub_class)
 
     def dispose(self) -> None:
         """Let go of the object now. Safe to do twice; every other use of the stub is an error from now on."""
+        hook: Hook = self._hook
+        _set_hook(self, DISPOSED)
+        # The hook of a member's promise is that of the whole, and not for it to let go of.
         if not self._path:
-            hook: Hook = self._hook
-            _set_hook(self, DISPOSED)
             hook.dispose()
 
     def map(self, function: Callable[[Any], Any]) -> RpcPromise:
@@ -106,28 +120,53 @@ class RpcStub(Handle):
         if isinstance(other, Handle):
             return other._path is None and same(_identity(self), _identity(other))
         # A stub of a target or function of this side equals the target or function itself.
-        return same(_identity(self), other)
+        return same(_identity(self), other) or NotImplemented
 
     def __hash__(self) -> int:
         return identity_hash(_identity(self))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._hook!r}{''.join(f'[{name!r}]' for name in self._path or ())}>"
+        kind = next(cls for cls in (Placeholder, RpcPromise, RpcStub) if isinstance(self, cls)).__name__
+        path = "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in self._path or ())
+        return f"<{kind}: {path and f'{path} of '}{self._hook.settled()!r}>"
+
+    def __copy__(self) -> RpcStub:
+        """A copy of a reference is a second reference."""
+        return self.dup()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RpcStub:
+        return self.__copy__()
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        raise TypeError(
+            "a stub cannot be pickled: it is a reference over a connection of this process. Send it in a call,"
+            " or await its value and pickle that"
+        )
 
     # `stub[0]` is a member, so Python would take a stub for an endless sequence.
-    __iter__ = None
-    __contains__ = None
+    __iter__: Callable[..., Any] | None = None
+    __contains__: Callable[..., Any] | None = None
+
+    # What is made from it: see `stub_classes`.
+    _stub_class: type[RpcStub]
 
 
-class RpcPromise(RpcStub):
+class RpcPromise(RpcStub, Generic[T_co]):
     """The promise of a value, in the end the result of a call. Await it for the value, or use it without waiting.
 
     Members of it, calls on it, and passing it as an argument need no waiting: they travel along with the call.
-    The value is only sent if the promise is awaited. Awaiting it again gives the same value.
+    The value is only sent if the promise is awaited. Awaiting it again, or in several tasks, gives the same value.
+
+    A task that is cancelled while it awaits a promise gives up nothing but its own reference; when that was the last,
+    the result is released, and a method that is `cancellable` is cancelled. A promise that was kept can be awaited
+    again. In `with promise:` the result is released at the end of the block.
 
     Args:
         awaitable: what gives the value, to publish one that does not exist yet: calls on the promise wait for it in
-            order.
+            order. It is awaited at once, by a task of the running event loop, whether anybody asks for it or not.
+
+    Raises:
+        TypeError: if it is no awaitable. RuntimeError: if no event loop is running.
     """
 
     __slots__ = ("_pulled",)
@@ -135,7 +174,7 @@ class RpcPromise(RpcStub):
     # The hook that was pulled for a promise of a member: asking again would be another round trip.
     _pulled: Hook | None
 
-    def __init__(self, awaitable: Awaitable[Any]) -> None:
+    def __init__(self, awaitable: Awaitable[T_co]) -> None:
         if not isinstance(awaitable, Awaitable):
             raise TypeError(f"a promise is made of an awaitable, not of a {type(awaitable).__name__}")
         if isinstance(awaitable, RpcPromise):
@@ -149,28 +188,75 @@ class RpcPromise(RpcStub):
         _set_pulled(self, None)
 
     def __eq__(self, other: object) -> bool:
-        return self is other
+        if self is other:
+            return True
+        if type(other) in _VALUES:
+            advise("a promise equals nothing but itself, and was compared with a value: await it first")
+        return NotImplemented
 
     def __hash__(self) -> int:
         return id(self)
 
-    def __await__(self) -> Generator[Any, Any, Any]:
+    def __await__(self) -> Generator[Any, Any, T_co]:
         hook = self._pulled
         if hook is None:
             hook = self._hook.get(self._path) if self._path else self._hook
             _set_pulled(self, hook)
-        while True:
-            payload = hook.pull()
-            if payload.__class__ is Payload:
-                break
-            yield from wait_settled(payload).__await__()  # type: ignore[arg-type]
-        payload.own()
-        settling = settle(payload)
-        if settling is not None:
-            yield from wait_settled(settling).__await__()
-            if settling.error is not None:
-                raise fresh(settling.error)
-        return payload.value
+        try:
+            while True:
+                payload = hook.pull()
+                if payload.__class__ is Payload:
+                    break
+                yield from wait_settled(payload).__await__()  # type: ignore[arg-type]
+            payload.own()
+            settling = settle(payload)
+            if settling is not None:
+                yield from wait_settled(settling).__await__()
+                if settling.error is not None:
+                    raise fresh(settling.error)
+        except BaseException as error:
+            # Whoever keeps the exception keeps this frame, and must not keep the promise.
+            del self, hook
+            payload = None
+            if not isinstance(error, Exception):
+                clear_frames_later(error)
+            raise
+        value: T_co = payload.value
+        return value
+
+    def dispose(self) -> None:
+        pulled = self._pulled
+        _set_pulled(self, None)
+        super().dispose()
+        if pulled is not None:
+            pulled.dispose()
+
+    def __enter__(self) -> Self:
+        if not self._path:
+            self._hook.make_releasable()
+        return self
+
+    def __copy__(self) -> RpcPromise[T_co]:
+        """A second promise of the same."""
+        return make_promise(self._hook if self._path else self._hook.dup(), self._path or (), type(self))
+
+    def _no_value(self, *_: object) -> NoReturn:
+        raise TypeError("a promise has no value yet: await it first, as in `value = await promise`")
+
+    # Where a value is surely meant, an `await` was surely forgotten.
+    __bool__ = __len__ = __iter__ = __reversed__ = __contains__ = __int__ = __float__ = __complex__ = __index__ = (
+        __bytes__
+    ) = _no_value
+    __neg__ = __pos__ = __abs__ = __invert__ = __round__ = __trunc__ = __floor__ = __ceil__ = _no_value
+    __add__ = __sub__ = __mul__ = __matmul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = _no_value
+    __pow__ = __lshift__ = __rshift__ = __and__ = __xor__ = __or__ = _no_value
+    __radd__ = __rsub__ = __rmul__ = __rmatmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rdivmod__ = _no_value
+    __rpow__ = __rlshift__ = __rrshift__ = __rand__ = __rxor__ = __ror__ = _no_value
+    __lt__ = __le__ = __gt__ = __ge__ = _no_value
+
+
+# What a promise is compared with where its value is meant.
+_VALUES: Final = frozenset({bool, int, float, str, bytes, list, tuple, dict})
 
 
 class Placeholder(Abstract, RpcPromise):
@@ -194,26 +280,74 @@ _set_path: Callable[[Handle, Path | None], None] = Handle.__dict__["_path"].__se
 _set_pulled: Callable[[RpcPromise, Hook | None], None] = RpcPromise.__dict__["_pulled"].__set__
 
 
-def make_stub(hook: Hook) -> RpcStub:
+class _CamelStub(RpcStub):
+    """A stub whose members have camelCase names for the peer, and snake_case names here; in brackets they are exact."""
+
+    __slots__ = ()
+
+    def __getattr__(self, name: str) -> RpcPromise:
+        return _in_camel(super().__getattr__(camel(name)))
+
+    def __getitem__(self, name: str | int) -> RpcPromise:
+        return _in_camel(super().__getitem__(name))
+
+    def __call__(self, *arguments: Any, **keywords: Any) -> RpcPromise:
+        return _in_camel(super().__call__(*arguments, **camel_keywords(keywords)))
+
+    def map(self, function: Callable[[Any], Any]) -> RpcPromise:
+        return _in_camel(super().map(lambda item: function(_in_camel(item))))
+
+
+class _CamelPromise(_CamelStub, RpcPromise[Any]):
+    """The promise of what such a stub gives."""
+
+    __slots__ = ()
+
+
+class _CamelPlaceholder(_CamelStub, Placeholder):
+    """A placeholder, in a callback of `map()`, of what such a stub gives."""
+
+    __slots__ = ()
+
+    def dup(self) -> RpcStub:
+        return make_placeholder(self._hook.get(self._path or ()), None, _CamelPlaceholder)
+
+
+RpcStub._stub_class = RpcStub
+_CamelStub._stub_class = _CamelStub
+
+
+def _in_camel(promise: RpcPromise) -> RpcPromise:
+    if isinstance(promise, Placeholder):
+        return make_placeholder(promise._hook, promise._path, _CamelPlaceholder)
+    return make_promise(promise._hook, promise._path or (), _CamelPromise)
+
+
+def stub_classes(names: Naming) -> tuple[type[RpcStub], type[RpcPromise]]:
+    """The classes of the stubs and promises that a session with this naming hands out."""
+    return (_CamelStub, _CamelPromise) if names == "camel" else (RpcStub, RpcPromise)
+
+
+def make_stub(hook: Hook, cls: type[RpcStub] = RpcStub) -> RpcStub:
     """A stub of a hook, which it owns."""
-    stub = object.__new__(RpcStub)
+    stub = object.__new__(cls)
     _set_hook(stub, hook)
     _set_path(stub, None)
     return stub
 
 
-def make_promise(hook: Hook, path: Path = ()) -> RpcPromise:
+def make_promise(hook: Hook, path: Path = (), cls: type[RpcPromise] = RpcPromise) -> RpcPromise:
     """A promise of a hook, or of what the path leads to from it."""
-    promise = object.__new__(RpcPromise)
+    promise = object.__new__(cls)
     _set_hook(promise, hook)
     _set_path(promise, path)
     _set_pulled(promise, None)
     return promise
 
 
-def make_placeholder(hook: Hook, path: Path | None = ()) -> Placeholder:
+def make_placeholder(hook: Hook, path: Path | None = (), cls: type[Placeholder] = Placeholder) -> Placeholder:
     """A placeholder of a hook, or of what the path leads to from it; with None for a path, one that is a stub."""
-    placeholder = object.__new__(Placeholder)
+    placeholder = object.__new__(cls)
     _set_hook(placeholder, hook)
     _set_path(placeholder, path)
     _set_pulled(placeholder, None)

@@ -10,14 +10,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import itertools
 import logging
 import threading
 import types
-from collections.abc import Collection
-from typing import Any, Final, Literal
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar, Final, Literal
 
 import attrs
 
+from .names import Naming, check_naming, in_camel
 from .values import UNDEFINED
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "invoke",
     "is_record",
     "member",
+    "naming_of",
     "parts_of",
     "release",
     "retain",
@@ -63,14 +66,30 @@ class RpcTarget:
 
     A class may define `dispose(self)`: it is called once, when the last reference that peers hold is released.
     It is never reachable itself, and it is a plain method: nobody is there to await it.
+
+        class Api(RpcTarget, names="camel"):
+            def get_user(self, user_id, *, max_items=10): ...   # getUser(userId, {maxItems: 5}) for a peer
+
+    Args:
+        names: "camel" for members that are getUser to peers and get_user here, keyword arguments included; no peer
+            reaches them under the second name. It holds for inherited members, and for classes below this one, which
+            can say "exact" in turn, as RpcTarget itself does. Two members of one name are a TypeError at once.
     """
 
     # How many references peers hold to this instance, and whether `dispose` has been called.
     __references = 0
     __disposed = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    # How its members are named for peers.
+    __names: ClassVar[Naming] = "exact"
+
+    def __init_subclass__(cls, names: Naming | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if names is not None:
+            check_naming(names)
+            cls.__names = names
+        # Raises TypeError for two members of one name. Not kept: the class may still be added to.
+        _members_of.__wrapped__(cls)
         if inspect.iscoroutinefunction(getattr(cls, "dispose", None)):
             raise TypeError(
                 f"{cls.__qualname__}.dispose must be a plain method: it is called where nothing can be awaited"
@@ -149,14 +168,23 @@ def member(value: Any, name: str | int) -> Any:
     return UNDEFINED
 
 
+def naming_of(cls: type[RpcTarget]) -> Naming:
+    """How the members of a class are named for peers."""
+    naming: Naming = cls._RpcTarget__names  # type: ignore[attr-defined]  # a private name of RpcTarget's
+    return naming
+
+
 def _target_member(target: RpcTarget, name: str) -> Any:
     cls: type = type(target)
-    kind, owner = _members_of(cls).get(name, _NO_MEMBER)
-    in_instance = name in vars(target)
+    kind, owner, attribute = _members_of(cls).get(name, _NO_MEMBER)
+    in_instance = (attribute or name) in vars(target)
     if kind == "property" or (kind == "method" and not in_instance):
         # The attribute that was found, and not whatever the class's own lookup makes of the name: its __getattr__ is
         # asked for what a property fails to give.
-        return vars(owner)[name].__get__(target, cls)
+        found = vars(owner)[attribute].__get__(target, cls)
+        if kind == "method" and type(found) is types.FunctionType and naming_of(cls) == "camel":
+            return types.MethodType(_call_in_camel, found)  # a static method, which does not tell its class
+        return found
     if name.startswith("_") or (kind is None and not in_instance):
         return UNDEFINED
     raise TypeError(
@@ -165,14 +193,33 @@ def _target_member(target: RpcTarget, name: str) -> Any:
     )
 
 
-# What a member is, and the class that defines it.
-_Member = tuple[Literal["method", "property", "slot"] | None, type]
-_NO_MEMBER: Final[_Member] = (None, RpcTarget)
+_Kind = Literal["method", "property", "slot"]
+
+# What a member is, the class that defines it, and the name of its attribute there.
+_Member = tuple[_Kind | None, type, str]
+_NO_MEMBER: Final[_Member] = (None, RpcTarget, "")
 
 
 @functools.lru_cache(maxsize=4096)
-def _members_of(cls: type) -> dict[str, _Member]:
-    """The names that the class, or a base below RpcTarget, defines for peers.
+def _members_of(cls: type[RpcTarget]) -> dict[str, _Member]:
+    """What the class, or a base below RpcTarget, defines for peers, by the names that they know it by.
+
+    Raises:
+        TypeError: if two members have one name for peers, or one is named like the lifecycle hook.
+    """
+    members = _attributes_of(cls)
+    if naming_of(cls) == "exact":
+        return members
+    attributes = in_camel(members, cls.__qualname__)
+    if "dispose" in attributes:
+        raise TypeError(
+            f"{cls.__qualname__}: peers cannot reach a member named dispose: rename {attributes['dispose']}"
+        )
+    return {name: members[attribute] for name, attribute in attributes.items()}
+
+
+def _attributes_of(cls: type[RpcTarget]) -> dict[str, _Member]:
+    """The names that the class, or a base below RpcTarget, defines for peers, and what each is.
 
     Methods and properties are descriptors; plain class attributes and nested classes are not, and are left out.
     A property wins over an instance attribute of its name, a method does not: the instance has replaced it.
@@ -190,11 +237,11 @@ def _members_of(cls: type) -> dict[str, _Member]:
             if base is RpcTarget or not issubclass(base, RpcTarget):
                 continue
             if isinstance(attribute, types.MemberDescriptorType):
-                members[name] = ("slot", base)
+                members[name] = ("slot", base, name)
             elif isinstance(attribute, (property, functools.cached_property)):
-                members[name] = ("property", base)
+                members[name] = ("property", base, name)
             else:
-                members[name] = ("method", base)
+                members[name] = ("method", base, name)
     return members
 
 
@@ -234,30 +281,71 @@ def invoke(function: Any, arguments: list[Any]) -> Any:
         TypeError: if the arguments do not fit the function; an unknown keyword is named.
     """
     if arguments and type(arguments[-1]) is dict:
-        count = _positional_count(getattr(function, "__func__", function))
-        if count is not None and len(arguments) == count + 1 - isinstance(function, types.MethodType):
-            _check_keywords(function, arguments[-1])
-            return function(*arguments[:-1], **arguments[-1])
+        owner = getattr(function, "__self__", None)
+        cls = owner if isinstance(owner, type) else type(owner)
+        return _invoke(function, arguments, issubclass(cls, RpcTarget) and naming_of(cls) == "camel")
     return function(*arguments)
 
 
-def _check_keywords(function: Any, keywords: dict[str, Any]) -> None:
-    """A keyword that begins with an underscore is as private as a member that does."""
+def _call_in_camel(function: Any, *arguments: Any) -> Any:
+    """Call a function whose parameters have camelCase names for peers."""
+    return _invoke(function, list(arguments), True)
+
+
+def _invoke(function: Any, arguments: list[Any], in_camel_case: bool) -> Any:
+    parameters = _positional_parameters(function)
+    if parameters is None or len(arguments) != len(parameters) + 1 or type(arguments[-1]) is not dict:
+        return function(*arguments)
+    keywords = _keywords_of_camel(function, arguments[-1]) if in_camel_case else arguments[-1]
     for name in keywords:
+        # As private as a member of such a name.
         if name.startswith("_"):
-            raise TypeError(
-                f"{getattr(function, '__name__', function)}() takes no keyword argument {name!r} from a peer"
-            )
+            raise _no_keyword(function, name)
+    return function(*arguments[:-1], **keywords)
 
 
-def _positional_count(function: Any) -> int | None:
-    """How many positional parameters a function has; None where it takes any number, or nobody can tell."""
-    # Not inspect.signature, which is slow, and not cached by function, which would keep callbacks alive.
-    code = getattr(inspect.unwrap(function) if hasattr(function, "__wrapped__") else function, "__code__", None)
+def _keywords_of_camel(function: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The keyword arguments that a peer's options are. Those that fill no parameter stay as they are."""
+    code = _code_of(function)
+    parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] if code is not None else ()
+    by_wire_name = in_camel(parameters, "the parameters")
+    for name in options:
+        if name in parameters and name not in by_wire_name:
+            raise _no_keyword(function, name)
+    return {by_wire_name.get(name, name): value for name, value in options.items()}
+
+
+def _no_keyword(function: Any, name: str) -> TypeError:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return TypeError(f"{getattr(function, '__name__', function)}() takes no keyword argument {name!r} from a peer")
+
+
+def _positional_parameters(function: Any) -> Sequence[str] | None:
+    """The positional parameters that a call can fill; None where it takes any number, or nobody can tell."""
+    if isinstance(function, functools.partial):
+        parameters = _positional_parameters(function.func)
+        if parameters is None:
+            return None
+        rest = parameters[len(function.args) :]
+        # From the first that is bound by its name on, the others can only be given by theirs.
+        return list(itertools.takewhile(lambda name: name not in function.keywords, rest))
+    code = _code_of(function)
     if code is None or code.co_flags & inspect.CO_VARARGS:
         return None
-    count: int = code.co_argcount
-    return count
+    names: Sequence[str] = code.co_varnames[: code.co_argcount]
+    return names[1:] if isinstance(function, types.MethodType) else names
+
+
+def _code_of(function: Any) -> types.CodeType | None:
+    """The code of the function that a decorated, bound or partial one leads to."""
+    # Not inspect.signature, which is slow, and not cached by function, which would keep callbacks alive.
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    if hasattr(function, "__wrapped__"):
+        function = inspect.unwrap(function)
+    return getattr(function, "__code__", None)
 
 
 # What Python makes anew each time that it is read from its object.

@@ -18,11 +18,18 @@ from capnweb_py.loops import Spawn, task_set
 class Peer:
     """The host of a session, and the other end of its connection."""
 
-    def __init__(self, main: Any = None, options: SessionOptions | None = None, spawn: Spawn | None = None) -> None:
+    def __init__(
+        self,
+        main: Any = None,
+        options: SessionOptions | None = None,
+        spawn: Spawn | None = None,
+        *,
+        releases_streams: bool = False,
+    ) -> None:
         self._spawn = spawn
         # What the session takes for the time, in seconds. It stands still unless the test moves it.
         self.clock = 0.0
-        self.session = RpcSession(self, main, options, name="the test")
+        self.session = RpcSession(self, main, options, name="the test", releases_streams=releases_streams)
 
     @property
     def main(self) -> RpcStub:
@@ -64,10 +71,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def by_hand(main: Any = None, options: SessionOptions | None = None) -> AsyncIterator[Peer]:
+async def by_hand(
+    main: Any = None, options: SessionOptions | None = None, *, releases_streams: bool = False
+) -> AsyncIterator[Peer]:
     """A peer whose session runs asynchronous methods, until the context ends."""
     async with task_set() as spawn:
-        peer = Peer(main, options, spawn)
+        peer = Peer(main, options, spawn, releases_streams=releases_streams)
         try:
             yield peer
         finally:

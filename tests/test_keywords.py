@@ -41,6 +41,21 @@ class Api(RpcTarget):
     def wrapped(self, a: Any, *, key: Any = None) -> Any:
         return [a, key]
 
+    def _bound(self, number: int, a: Any, b: Any = 2, *, key: Any = None) -> Any:
+        return [number, a, b, key]
+
+    @property
+    def partial(self) -> Callable[..., Any]:
+        return functools.partial(lambda first, a, *, key=None: [a, key], "first")
+
+    @property
+    def partial_of_method(self) -> Callable[..., Any]:
+        return functools.partial(self._bound, 0, b=3)
+
+    @property
+    def partial_of_open(self) -> Callable[..., Any]:
+        return functools.partial(self.many, 0)
+
     @property
     def function(self) -> Callable[..., Any]:
         return lambda a, *, key=None: [a, key]
@@ -56,9 +71,20 @@ def test_keywords_are_sent_as_one_dict_after_the_arguments() -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["mixed", "static", "wrapped", "function"])
+@pytest.mark.parametrize("name", ["mixed", "static", "wrapped", "function", "partial"])
 def test_a_dict_beyond_the_positional_arguments_is_the_keywords(name: str) -> None:
     assert Peer(Api()).call(name, 1, {"key": 2}) == ["resolve", 1, [[1, 2]]]
+
+
+def test_a_partial_takes_keywords_for_what_it_leaves_open() -> None:
+    call = Peer(Api()).call
+    assert call("partial_of_method", 1)[2] == [[0, 1, 3, None]]
+    assert call("partial_of_method", 1, {"key": 2})[2] == [[0, 1, 3, 2]]
+    assert call("partial_of_method", 1, {"b": 4, "key": 2})[2] == [[0, 1, 4, 2]]
+    assert call("partial_of_method", {"key": 2})[2] == [[0, {"key": 2}, 3, None]]
+    assert call("partial_of_open", 1, {"key": 2})[2] == [[[[0, 1, {"key": 2}]], None]]
+    assert "takes no keyword argument '_key'" in call("partial_of_method", 1, {"_key": 2})[2][2]
+    assert "partial" not in call("partial_of_method", 1, {"_key": 2})[2][2]
 
 
 def test_a_dict_that_is_a_positional_argument_stays_one() -> None:

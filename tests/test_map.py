@@ -690,7 +690,7 @@ async def test_a_debugger_can_show_a_placeholder() -> None:
     shown: list[str] = []
     Peer().main.map(lambda x: shown.extend([repr(x), repr(x.a[0]), repr(x.f()), repr([x])]))
     assert all("laceholder" in text for text in shown)
-    assert "['a'][0]" in shown[1]
+    assert ".a[0] of each item" in shown[1]
 
 
 async def test_a_placeholder_is_a_promise() -> None:

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import attrs
@@ -230,8 +230,12 @@ class Conversation:
 
 
 async def run_wire(block: Block) -> None:
-    options = SessionOptions(limits=Limits(**block.settings))
-    async with by_hand(CLASSES["Api"](), options) as peer, anyio.create_task_group() as tasks:
+    settings = dict(block.settings)
+    releases_streams = bool(settings.pop("releases_streams", 0))
+    names: Literal["camel", "exact"] = "camel" if settings.pop("camel", 0) else "exact"
+    options = SessionOptions(limits=Limits(**settings), names=names)
+    opened = by_hand(CLASSES["Api"](), options, releases_streams=releases_streams)
+    async with opened as peer, anyio.create_task_group() as tasks:
         conversation = Conversation(peer, tasks)
         for line in block.lines:
             await conversation.take(line)

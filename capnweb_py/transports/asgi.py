@@ -18,7 +18,7 @@ from ..target import release, retain
 from .asgi_events import HeaderPairs, Receive, Scope, Send, header, refuse_websocket, send_body, send_text
 from .driver import StreamDriver, StreamEnded, run_session
 from .http_batch import answer_batch, past_size
-from .websocket import codec_of, select_subprotocol
+from .websocket import CANCELLING, codec_of, select_subprotocol
 from .websocket_asyncio import closed_text
 
 __all__ = ["RpcApp", "serve_websocket"]
@@ -206,7 +206,14 @@ async def serve_websocket(
     if not await stream.accept(subprotocol):
         return
     driver = StreamDriver(stream, options)
-    async with run_session(driver, main, options, codec_of(subprotocol), f"from {scope.get('client')}"):
+    async with run_session(
+        driver,
+        main,
+        options,
+        codec_of(subprotocol),
+        f"from {scope.get('client')}",
+        releases_streams=subprotocol == CANCELLING,
+    ):
         await driver.finished.wait()
 
 

@@ -118,10 +118,17 @@ class Driver(ABC):
 
 @asynccontextmanager
 async def run_session(
-    driver: Driver, local_main: Any, options: SessionOptions | None, codec: Codec, name: str
+    driver: Driver,
+    local_main: Any,
+    options: SessionOptions | None,
+    codec: Codec,
+    name: str,
+    *,
+    releases_streams: bool = False,
 ) -> AsyncIterator[RpcSession]:
-    """Run a session for as long as the context lasts, at most."""
-    async with running(driver, RpcSession(driver, local_main, options, codec, name)) as session:
+    """Run a session for as long as the context lasts, at most. The arguments are those of `RpcSession`."""
+    session = RpcSession(driver, local_main, options, codec, name, releases_streams=releases_streams)
+    async with running(driver, session):
         yield session
 
 

@@ -4,37 +4,47 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any
+
+import anyio
 
 from ..codec import Codec, chosen_codec
 from ..loops import Loop, Spawn, running_loop, task_set
-from ..options import SessionOptions
+from ..names import Naming
+from ..options import SessionOptions, with_names
 from ..session import RpcSession
 
 __all__ = ["MemoryPair", "memory_pair"]
 
 
 def memory_pair(
-    main_a: Any = None, main_b: Any = None, *, options: SessionOptions | None = None, codec: str | Codec = "json"
+    main_a: Any = None,
+    main_b: Any = None,
+    *,
+    options: SessionOptions | None = None,
+    codec: str | Codec = "json",
+    names: Naming | None = None,
 ) -> MemoryPair:
     """Two connected sessions, without a socket.
 
         async with memory_pair(None, Api()) as (client, server):
             await client.remote_main.hello("World")
 
-    Without `async with`, `client, server = memory_pair(None, Api())` works too: then their calls run in tasks that
-    belong to the event loop, and the sessions last until one of them is closed.
+    Without `async with`, `client, server = memory_pair(None, Api())` works too: then the sessions last until one of
+    them is closed, and their calls run in tasks that belong to the event loop.
 
     Args:
         main_a: the main object of the first session, which the second one's `remote_main` stands for.
         main_b: the main object of the second.
         options: of both sessions.
         codec: of both sessions, "json", "cbor", or one of your own.
+        names: "camel" or "exact", how both call their peer's members, whatever `options` says; None for what it says.
 
     Raises:
         ValueError: if there is no such codec.
     """
-    return MemoryPair(main_a, main_b, options, chosen_codec(codec))
+    return MemoryPair(main_a, main_b, with_names(options, names), chosen_codec(codec))
 
 
 class _Side:
@@ -58,7 +68,7 @@ class _Side:
         return time.monotonic()
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        (self._pair.spawn or self._pair.loop().spawn)(run)
+        self._pair.start(run)
 
 
 class MemoryPair:
@@ -68,12 +78,14 @@ class MemoryPair:
         # Starts the sessions' calls inside `async with`, whose end is theirs; None outside.
         self.spawn: Spawn | None = None
         self._tasks = task_set()
+        # What cancels the calls of detached tasks.
+        self._running: set[anyio.CancelScope] = set()
         # The event loop, from the first time that one is needed.
         self.known_loop: Loop | None = None
         side = _Side(self)
         self._sessions = (
-            RpcSession(side, main_a, options, codec, "memory"),
-            RpcSession(side, main_b, options, codec, "memory"),
+            RpcSession(side, main_a, options, codec, "memory", releases_streams=True),
+            RpcSession(side, main_b, options, codec, "memory", releases_streams=True),
         )
 
     def loop(self) -> Loop:
@@ -81,6 +93,21 @@ class MemoryPair:
         if self.known_loop is None:
             self.known_loop = running_loop()
         return self.known_loop
+
+    def start(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a coroutine function in a task that is cancelled when the sessions end."""
+        if self.spawn is not None:
+            self.spawn(run)
+        else:
+            self.loop().spawn(partial(self._run_detached, run))
+
+    async def _run_detached(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        with anyio.CancelScope() as scope:
+            self._running.add(scope)
+            try:
+                await run()
+            finally:
+                self._running.discard(scope)
 
     def carry(self) -> None:
         """Carry what each session has to send to the other, and the news of an end."""
@@ -91,6 +118,8 @@ class MemoryPair:
         if one.closed or other.closed:
             one.connection_lost(None, "the other session was closed")
             other.connection_lost(None, "the other session was closed")
+            for scope in list(self._running):
+                scope.cancel()
 
     def __iter__(self) -> Iterator[RpcSession]:
         return iter(self._sessions)

@@ -10,7 +10,7 @@ import ssl as ssl_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import websockets.asyncio.client
@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from websockets.protocol import CLIENT, OPEN
 from websockets.typing import Origin, Subprotocol
 
-from ..codec import CODECS, JSON, Codec, chosen_codec
+from ..codec import CBOR, CODECS, JSON, Codec, chosen_codec
 from ..errors import RpcError
 from ..loops import beside, on_asyncio
 from ..options import SessionOptions
@@ -30,14 +30,21 @@ from .keepalive import keep_alive
 from .refusals import explanation, shown
 from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, connection_closed_text
 
-__all__ = ["Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
+__all__ = ["CANCELLING", "Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
+
+
+# CBOR, with a peer that takes a "release" of the result of a "stream" message. It has a name of its own, since a peer
+# can speak CBOR and have the session of npm capnweb, which does not take it.
+CANCELLING: Final = Subprotocol(f"{CBOR.subprotocol}.cancel")
 
 
 def subprotocols_for(codec: Codec | None) -> list[Subprotocol]:
     """What a client offers for a choice of codec: nothing means JSON, and None leaves the choice to the server."""
     if codec is None:
         # JSON first: a server that does not look takes the first, as `ws` for Node does.
-        return [Subprotocol(choice.subprotocol) for choice in reversed(CODECS)]
+        return [*(Subprotocol(choice.subprotocol) for choice in reversed(CODECS)), CANCELLING]
+    if codec is CBOR:
+        return [Subprotocol(codec.subprotocol), CANCELLING]
     return [] if codec is JSON else [Subprotocol(codec.subprotocol)]
 
 
@@ -45,6 +52,8 @@ def select_subprotocol(offered: Sequence[str], codecs: Sequence[Codec] = CODECS)
     """What a server chooses of a client's offers: the first codec of its own that is there, or None, which means
     JSON."""
     for choice in codecs:
+        if choice is CBOR and CANCELLING in offered:
+            return CANCELLING
         if choice.subprotocol in offered:
             return Subprotocol(choice.subprotocol)
     return None
@@ -52,6 +61,8 @@ def select_subprotocol(offered: Sequence[str], codecs: Sequence[Codec] = CODECS)
 
 def codec_of(subprotocol: str | None, codecs: Sequence[Codec] = CODECS) -> Codec:
     """The codec of a connection."""
+    if subprotocol == CANCELLING and CBOR in codecs:
+        return CBOR
     return next((codec for codec in codecs if codec.subprotocol == subprotocol), JSON)
 
 
@@ -92,7 +103,14 @@ async def open_websocket(
                 f"{shown(url)} does not speak the codec {chosen.name!r}; leave the choice open with codec=None"
             )
         driver = _driver(connection, options)
-        async with run_session(driver, local_main, options, agreed, shown(url)) as session:
+        async with run_session(
+            driver,
+            local_main,
+            options,
+            agreed,
+            shown(url),
+            releases_streams=connection.subprotocol == CANCELLING,
+        ) as session:
             if ping_interval is not None:
                 driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
             yield session
@@ -200,7 +218,14 @@ async def listen(
     async def handle(connection: Any) -> None:
         name = f"from {connection.remote_address}"
         driver = _driver(connection, options)
-        async with run_session(driver, main(), options, codec_of(connection.subprotocol, spoken), name) as session:
+        async with run_session(
+            driver,
+            main(),
+            options,
+            codec_of(connection.subprotocol, spoken),
+            name,
+            releases_streams=connection.subprotocol == CANCELLING,
+        ) as session:
             sessions.add(session)
             if ping_interval is not None:
                 driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))

@@ -22,6 +22,7 @@ from capnweb_py import (
     RpcSession,
     RpcTarget,
     WritableStream,
+    cancellable,
 )
 from capnweb_py.server import Server
 from capnweb_py.stream_session import StreamServer
@@ -367,6 +368,14 @@ class Api(RpcTarget):
     async def forever(self, *held: Any) -> None:
         """Unfinished until the session ends; until then it holds its arguments."""
         await anyio.sleep_forever()
+
+    @cancellable
+    async def endless(self, name: str) -> None:
+        """The same, until the result is released: noted under `name`."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self._world.happened(name, "cancelled")
 
     # Streams.
 

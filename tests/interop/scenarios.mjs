@@ -749,6 +749,16 @@ scenario("a long abort reason is cut at a character", async ({ url }) => {
   assert.ok(!reason.includes("\ufffd"), reason);
 });
 
+scenario("a call that is disposed of is cancelled where its method allows that", async ({ api, monitor }) => {
+  const event = `endless ${await api.id()}`;
+  const promise = api.endless(event);
+  const failure = failureOf(promise);
+  await api.square(2);
+  promise[Symbol.dispose]();
+  assert.equal(await monitor.occurred(event), "cancelled");
+  assert.ok((await failure) instanceof Error);
+});
+
 scenario("an abort fails all that is pending", async ({ api, socket }) => {
   const counter = await api.counter("abort");
   const broken = [];

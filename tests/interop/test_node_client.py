@@ -115,6 +115,7 @@ SCENARIOS: Final = (
     "abort: binary where JSON is spoken",
     "a long abort reason is cut at a character",
     *STREAMS,
+    "a call that is disposed of is cancelled where its method allows that",
     "an abort fails all that is pending",
     "a lost client disposes of what it held",
 )

@@ -715,6 +715,43 @@ async def test_random_use_leaves_nothing_behind(node_url: str, seed: int, anyio_
         assert user.tags_disposed == user.tags_made
 
 
+async def test_a_call_that_is_given_up_is_released(node_url: str) -> None:
+    async with node_peer(node_url) as peer, anyio.create_task_group() as tasks:
+
+        async def wait() -> None:
+            with peer.api.forever() as promise:
+                await promise
+
+        tasks.start_soon(wait)
+        await peer.api.square(2)
+        tasks.cancel_scope.cancel()
+    # What is left on either side was looked at: nothing.
+
+
+async def test_a_call_that_went_as_a_stream_is_given_up_without_a_word(node_url: str) -> None:
+    async with node_peer(node_url) as peer, anyio.create_task_group() as tasks:
+        answer = anyio.Event()
+
+        async def answered() -> int:
+            await answer.wait()
+            return 1
+
+        async def wait() -> None:
+            with anyio.CancelScope() as scope:
+                tasks.start_soon(give_up, scope)
+                await peer.api.call(answered)
+
+        async def give_up(scope: anyio.CancelScope) -> None:
+            await peer.api.square(2)
+            scope.cancel()
+            await peer.api.square(3)
+            answer.set()
+
+        await wait()
+        await answer.wait()
+        assert await peer.api.square(4) == 16
+
+
 # ---- errors
 
 
