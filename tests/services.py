@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio
 
-from capnweb_py import UNDEFINED, BigInt, RpcStub, RpcTarget
+from capnweb_py import UNDEFINED, BigInt, Blob, RpcStub, RpcTarget, Url, WritableStream
 from capnweb_py.web import Headers, ReadableStream, Request, Response
 
 
@@ -49,6 +49,86 @@ class Counter(RpcTarget):
 
     def dispose(self) -> None:
         Counter.living -= 1
+
+
+class Forms(RpcTarget):
+    """Gives and takes what Miniflare's own client does not know: maps, streams and web types."""
+
+    def __init__(self) -> None:
+        self._written: list[Any] = []
+        self._closed = 0
+
+    def echo(self, value: Any) -> Any:
+        return value
+
+    def counter(self, start: int) -> Counter:
+        return Counter(start)
+
+    def living(self) -> int:
+        return Counter.living
+
+    def people(self) -> list[dict[str, Any]]:
+        return [{"id": 1, "name": "Ada"}, {"id": 2, "name": "Bob"}]
+
+    def nothing(self) -> None:
+        return None
+
+    def fail(self, number: int) -> None:
+        raise OutOfStock(f"none of {number}")
+
+    def count(self, to: int) -> AsyncIterator[int]:
+        return self._count(to)
+
+    async def _count(self, to: int) -> AsyncIterator[int]:
+        try:
+            for number in range(to):
+                yield number
+        finally:
+            self._closed += 1
+
+    def sources_closed(self) -> int:
+        return self._closed
+
+    async def total(self, stream: AsyncIterable[bytes]) -> int:
+        return sum([len(chunk) async for chunk in stream])
+
+    def notebook(self) -> WritableStream:
+        return WritableStream(Notebook(self._written))
+
+    def written(self) -> list[Any]:
+        return self._written
+
+    async def describe(self, value: Any) -> list[Any]:
+        """What a web value is, by its kind."""
+        match value:
+            case Url():
+                return ["url", str(value)]
+            case Headers():
+                return ["headers", value.combined()]
+            case Blob():
+                return ["blob", value.type, await value.text()]
+            case Request():
+                return ["request", value.method, value.url, value.headers.combined(), await value.text()]
+            case Response():
+                return ["response", value.status, value.headers.combined(), await value.text()]
+            case _:
+                return [type(value).__name__]
+
+
+class Notebook:
+    """A sink that remembers."""
+
+    def __init__(self, written: list[Any]) -> None:
+        self._written = written
+
+    async def write(self, chunk: Any) -> None:
+        self._written.append(chunk)
+
+    async def aclose(self) -> None:
+        self._written.append("closed")
+
+    async def abort(self, error: BaseException) -> None:
+        self._written.append(f"aborted: {error}")
 
 
 class Signals:

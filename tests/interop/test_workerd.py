@@ -68,10 +68,10 @@ class Worker:
 
 
 @contextmanager
-def workerd(node: str, connection_string: str, *services: str) -> Iterator[Worker]:
-    """Run worker.mjs in a workerd. Its process group ends with the block."""
+def workerd(node: str, connection_string: str, *services: str, script: str = "worker.mjs") -> Iterator[Worker]:
+    """Run a script in a workerd. Its process group ends with the block."""
     process = subprocess.Popen(
-        [node, "workerd.mjs", connection_string, *services],
+        [node, "workerd.mjs", script, connection_string, *services],
         cwd=HERE,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
