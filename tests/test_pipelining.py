@@ -95,8 +95,8 @@ async def test_a_call_that_fails_before_anybody_awaits_it_is_no_accident(caplog:
     async with memory_pair(None, Failing()) as (client, server):
         main = client.remote_main
         awaited = [main.fail(), main.fail_later(), main.echo(main.fail()), main.echo(main.fail_later())]
-        main.fail_later()
-        main.echo(main.fail())
+        main.fail_later().dispose()
+        main.echo(main.fail()).dispose()
         await anyio.wait_all_tasks_blocked()
         gc.collect()
         for promise in awaited:

@@ -521,16 +521,14 @@ async def test_what_a_map_captures(node_url: str) -> None:
 
 
 async def test_a_captured_stub_comes_back_in_the_result(node_url: str) -> None:
+    """One of ours: npm capnweb cannot give back an object of its own that a map has captured."""
     async with node_peer(node_url) as peer:
-        counter = await peer.api.counter("captured", 1)
         target = LocalCounter()
         mine = RpcStub(target)
-        results = await peer.api.echo([1, 2]).map(lambda i: [i, counter, mine])
-        assert [await result[1].increment(result[0]) for result in results] == [2, 4]
-        assert [await result[2].increment(result[0]) for result in results] == [11, 13]
-        assert results[0][2] == target
+        results = await peer.api.echo([1, 2]).map(lambda i: [i, mine])
+        assert [await result[1].increment(result[0]) for result in results] == [11, 13]
+        assert results[0][1] == target
         del results
-        counter.dispose()
         mine.dispose()
         await target.disposed.wait()
 
