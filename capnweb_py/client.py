@@ -144,7 +144,7 @@ async def connect(
     With `main`, type checkers know the members. It is best a protocol that says what a caller sees:
 
         class Counter(Protocol):
-            async def increment(self, by: int = 1) -> int: ...     # to be awaited
+            async def increment(self, by: int = 1, /) -> int: ...  # to be awaited; "/", for names travel as an object
 
         class Api(Protocol):
             async def hello(self, name: str) -> str: ...

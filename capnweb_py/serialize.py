@@ -10,10 +10,15 @@ from __future__ import annotations
 import array
 import math
 import traceback
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from enum import Enum
+from io import IOBase
+from pathlib import PurePath
 from types import AsyncGeneratorType, GeneratorType
 from typing import Any, ClassVar, Final, Protocol
+from uuid import UUID
 
 from .bigints import decimal_digits, fits_digits
 from .codec import CODECS, Codec, EncodingLevel
@@ -472,8 +477,18 @@ def check_sendable(value: Any) -> None:
 
 
 def _advice(value: Any) -> str:
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, (set, frozenset, range)):
         return ": send a list"
+    if isinstance(value, (UUID, Decimal, PurePath)):
+        return ": send str(value)"
+    if isinstance(value, Enum):
+        return ": send value.value"
+    if isinstance(value, timedelta):
+        return ": send value.total_seconds()"
+    if isinstance(value, Awaitable):
+        return ": was an await forgotten? To send what is not there yet, make an RpcPromise of it"
+    if isinstance(value, IOBase):
+        return ": send its content, or an async generator of its blocks"
     if hasattr(type(value), "isoformat"):
         return ": send an aware datetime, or its text"
     if hasattr(type(value), "item") and hasattr(type(value), "dtype"):

@@ -610,6 +610,8 @@ class RpcSession:
             else:
                 expression = self._serializer(self, self._limits, holder).write(value, "the result")
         except Exception as error:
+            # It is the method that is at fault, whose own log is where its author looks.
+            _log.info("the result of a call of the peer's could not be sent: %s", text_of(error))
             kind, expression = "reject", self._written_error(error)
         self._send([kind, export_id, expression])
         export.answered = True

@@ -11,7 +11,9 @@ import math
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
+from io import BytesIO
 from typing import Any
+from uuid import UUID
 
 import attrs
 import numpy as np
@@ -163,6 +165,10 @@ def test_numbers_beyond_the_exact_ones_are_doubles_as_in_javascript() -> None:
 def f() -> None: ...
 
 
+class Color(enum.Enum):
+    RED = "red"
+
+
 class Unspeakable:
     """Has no text to put into a message."""
 
@@ -181,6 +187,11 @@ class Unspeakable:
         (date(2026, 1, 1), "a value of the type datetime.date cannot be sent: send an aware datetime, or its text"),
         (math, "a value of the type module cannot be sent"),
         (object(), "a value of the type object cannot be sent: make it a dict, an attrs class or a dataclass"),
+        (range(3), "range cannot be sent: send a list"),
+        (UUID(int=1), "UUID cannot be sent: send str(value)"),
+        (Color.RED, "Color cannot be sent: send value.value"),
+        (timedelta(1), "timedelta cannot be sent: send value.total_seconds()"),
+        (BytesIO(b"x"), "BytesIO cannot be sent: send its content, or an async generator"),
         (Point, "the class Point cannot be sent: pass an instance of it, or a function"),
         ({1: 2}, "a dict's keys must be str to be sent, and 1 is int (at the value[1])"),
         (Unspeakable(), "a value of the type test_serialize.Unspeakable cannot be sent"),

@@ -204,7 +204,7 @@ async def test_a_codec_that_is_asked_for_is_spoken_or_refused() -> None:
 
 
 async def test_a_url_that_is_none_of_a_websocket_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match=r"it begins with ws:// or wss://"):
+    with pytest.raises(ValueError, match=r"begins with ws:// or wss://"):
         async with connect("http://127.0.0.1/"):
             pass
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import attrs
 import websockets.asyncio.client
@@ -135,7 +136,9 @@ def _readable_refusals(url: str) -> Iterator[None]:
     try:
         yield
     except InvalidURI as error:
-        raise ValueError(f"{shown(url)!r} is not the URL of a WebSocket: it begins with ws:// or wss://") from error
+        scheme = urlsplit(url).scheme
+        given = f"{scheme}:" if scheme else "neither"
+        raise ValueError(f"the URL of a WebSocket begins with ws:// or wss://, and this one with {given}") from error
     except InvalidHandshake as error:
         raise RpcError(f"{shown(url)} refused the connection: {error}{_quoted(error)}") from error
     except Exception as error:
@@ -146,7 +149,13 @@ def _readable_refusals(url: str) -> Iterator[None]:
 
 
 def _quoted(error: InvalidHandshake) -> str:
-    return explanation(error.response.body) if isinstance(error, InvalidStatus) else ""
+    if not isinstance(error, InvalidStatus):
+        return ""
+    said = explanation(error.response.body)
+    if said or error.response.status_code not in (403, 404):
+        return said
+    # What ASGI servers answer where nothing is mounted at the path, which this error must not show.
+    return ": is the path right? That of a mounted application ends with a slash"
 
 
 def _driver(connection: Any, options: SessionOptions | None) -> Driver:
