@@ -81,7 +81,8 @@ class LengthFraming:
         kind, length = _HEADER.unpack_from(buffer, self._start)
         if kind != _TEXT and kind != _BINARY:
             raise ProtocolError(
-                f"a message begins with the byte {kind}, not with {_TEXT} for text or {_BINARY} for binary"
+                f"a message begins with the byte {kind}, not with {_TEXT} for text or {_BINARY} for binary: does "
+                "something else write to the stream, such as print()?"
             )
         if length > self._max_size:
             raise _too_long(f"of {length} bytes", self._max_size)
