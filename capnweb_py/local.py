@@ -114,7 +114,7 @@ class _LocalHook(Hook):
             deliveries = arguments.deliveries or _own_deliveries()
             result = deliveries.deliver(rest, arguments)
             if isinstance(result, PromiseHook):
-                self._hold_until_begun(rest, deliveries)
+                self._hold_while_running(rest, result)
             return _owned(result) if arguments.deliveries is None and is_cancellable(rest) else result
         if isinstance(rest, Handle):
             return rest._hook.call((), arguments)
@@ -122,14 +122,17 @@ class _LocalHook(Hook):
             return _awaited(rest, arguments.deliveries).call((), arguments)
         return ErrorHook(TypeError(f"{'.'.join(map(str, path)) or 'the value'} is not a function"))
 
-    def _hold_until_begun(self, function: Any, deliveries: Deliveries) -> None:
-        """Hold the target of a call that has still to begin: a release that comes after the call must not overtake
-        it."""
+    def _hold_while_running(self, function: Any, result: PromiseHook) -> None:
+        """Hold the target of a call until the call has ended.
+
+        A caller that pipelines a call on a result lets go of that result as soon as both are sent. The method is not
+        to find its target disposed of.
+        """
         target = getattr(function, "__self__", None)
         if has_lifecycle(target):
             self._hold_targets()
             if retain_again(target):
-                deliveries.in_turn(partial(release, target))
+                result.subscribe(partial(release, target))
 
     def _hold_targets(self) -> None:
         """Count a reference to each target in the value, where none is counted yet."""

@@ -219,12 +219,13 @@ class Diary(RpcTarget):
     async def later(self) -> None:
         self.entries.append("later")
         await anyio.lowlevel.checkpoint()
+        self.entries.append("later ends")
 
     def dispose(self) -> None:
         self.entries.append("disposed")
 
 
-async def test_a_release_does_not_overtake_the_calls_before_it() -> None:
+async def test_a_release_waits_for_the_calls_before_it() -> None:
     diary = Diary()
 
     class Library(RpcTarget):
@@ -237,7 +238,21 @@ async def test_a_release_does_not_overtake_the_calls_before_it() -> None:
         peer.say("push", ["pipeline", 1, ["plain"], []])
         peer.say("release", 1, 1)
         await anyio.wait_all_tasks_blocked()
-    assert diary.entries == ["later", "plain", "disposed"]
+    assert diary.entries == ["later", "plain", "later ends", "disposed"]
+
+
+async def test_a_call_pipelined_on_a_result_keeps_its_target() -> None:
+    diary = Diary()
+
+    class Library(RpcTarget):
+        def lend(self) -> Diary:
+            return diary
+
+    async with memory_pair(None, Library()) as (client, _):
+        await client.remote_main.lend().later()
+        gc.collect()
+        await anyio.wait_all_tasks_blocked()
+    assert diary.entries == ["later", "later ends", "disposed"]
 
 
 async def test_an_argument_is_held_for_the_call_and_no_longer() -> None:
