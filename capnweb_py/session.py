@@ -112,6 +112,13 @@ class _Export:
         # What the answer waits for, and what to take back there if nobody waits for the answer any more.
         self.waiting: tuple[Pending, Callable[[], object]] | None = None
 
+    def stop_waiting(self) -> None:
+        """Nobody is to be told of the value any more."""
+        waiting, self.waiting = self.waiting, None  # which refers back to this entry
+        if waiting is not None:
+            pending, callback = waiting
+            pending.unsubscribe(callback)
+
 
 @attrs.frozen
 class _Stream:
@@ -391,6 +398,7 @@ class RpcSession:
         for export in exports.values():
             if isinstance(export.hook, WriterHook) and not export.hook.queue.closing:
                 export.hook.queue.fail(failure.error)  # what is there to its end can still be read
+            self._guarded(export.stop_waiting)
             self._guarded(export.hook.dispose)
         self._guarded(self._run_streams)  # which have failed by now, and close what they read or write
         self._guarded(self._answered_all)
@@ -554,9 +562,7 @@ class RpcSession:
             del self._exports[export_id]
             if export.resolving and not export.answered:
                 self._count_answered()  # nobody waits for it any more
-                if export.waiting is not None:
-                    pending, callback = export.waiting
-                    pending.unsubscribe(callback)
+                export.stop_waiting()
             export.hook.dispose()
 
     def _answer(self, export_id: int) -> None:
@@ -568,6 +574,7 @@ class RpcSession:
             self._try_answer(export_id, export, export.hook)
 
     def _try_answer(self, export_id: int, export: _Export, hook: Hook) -> None:
+        export.waiting = None
         if self._end is not None:
             return
         if self._exports.get(export_id) is not export:

@@ -76,6 +76,10 @@ class Api(RpcTarget):
         self.counters.append(Counter())
         return self.counters[-1]
 
+    async def make_later(self) -> Counter:
+        await anyio.lowlevel.checkpoint()
+        return self.make()
+
     def is_mine(self, stub: Any) -> bool:
         return any(stub == counter for counter in self.counters)
 
@@ -261,6 +265,18 @@ async def test_letting_go_reaches_the_server(way: Way) -> None:
     counter.dispose()
     await original.disposed.wait()
     await way.settled()
+
+
+async def test_letting_go_does_not_wait_for_the_garbage_collector(way: Way) -> None:
+    gc.disable()
+    try:
+        counter = await way.api.make_later()
+        assert await counter.increment() == 1
+        (original,) = way.server.counters
+        del counter
+        await original.disposed.wait()
+    finally:
+        gc.enable()
 
 
 async def test_letting_go_of_a_callback_reaches_the_client(way: Way) -> None:

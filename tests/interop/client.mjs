@@ -1,7 +1,7 @@
 // An npm capnweb client for the Python tests: node client.mjs URL [--cbor | --cbor-always] SCENARIO...
 // To tcp://HOST:PORT: node client.mjs URL [--level=LEVEL] [--framing=FRAMING] SCENARIO...
 // Runs each scenario (all, if none is named) on a session of its own and prints one line {"scenario", "ok", "detail", "stats"} for each.
-// `--list` prints the names. The scenarios themselves are in scenarios.mjs.
+// `--monitor=URL` is where the server itself can be asked what it holds, if URL leads to a relay. `--list` prints the names. The scenarios themselves are in scenarios.mjs.
 import { CBOR_PROTOCOL, connect as connectSocket } from "./wire.mjs";
 import { connectStream } from "./bytestream.mjs";
 import { SCENARIOS } from "./scenarios.mjs";
@@ -42,7 +42,7 @@ const connect = (url, options) => (url.startsWith("tcp:") ? connectStream : conn
 async function run(url, name, options) {
   const scenario = SCENARIOS[name];
   const session = await connect(url, options);
-  const monitor = await connect(url, options);
+  const monitor = await connect(options.monitor ?? url, options);
   const opened = [session, monitor];
   const open = async (main) => {
     opened.push(await connect(url, { ...options, main }));
@@ -68,7 +68,7 @@ if (flags.includes("--list")) {
 } else {
   const cbor = flags.some((flag) => flag.startsWith("--cbor"));
   const options = { protocols: cbor ? [CBOR_PROTOCOL] : [], always: flags.includes("--cbor-always") };
-  for (const option of ["level", "framing"]) {
+  for (const option of ["level", "framing", "monitor"]) {
     const flag = flags.find((flag) => flag.startsWith(`--${option}=`));
     if (flag) options[option] = flag.split("=")[1];
   }

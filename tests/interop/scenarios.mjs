@@ -750,7 +750,7 @@ scenario("a long abort reason is cut at a character", async ({ url }) => {
 });
 
 scenario("a call that is disposed of is cancelled where its method allows that", async ({ api, monitor }) => {
-  const event = `endless ${await api.id()}`;
+  const event = `endless call ${await api.id()}`;
   const promise = api.endless(event);
   const failure = failureOf(promise);
   await api.square(2);
