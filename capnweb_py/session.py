@@ -342,7 +342,8 @@ class RpcSession:
                         self.answered_bytes += len(message[0])
                     messages.append(message)
         except Exception as error:  # the codec is the application's own, and the peers would lose count of their calls
-            _log.exception("%r cannot write a message", self)
+            if self._end is None:  # else the codec has ended it, since it has no room for more
+                _log.exception("%r cannot write a message", self)
             self.abort(RpcError(f"the codec {self._codec.name!r} failed to write a message: {text_of(error)}"))
             return messages + self.messages_to_send()  # which are the abort, if that can be written
         return messages

@@ -19,8 +19,8 @@ from .loops import clear_frames_later, wait_settled
 from .names import Naming, camel, camel_keywords
 from .payload import Payload, settle
 from .recorder import Abstract, record, recording
-from .serialize import MAX_SAFE_INTEGER
 from .target import CALLABLE_TYPES, RpcTarget, identity_hash, same
+from .values import MAX_SAFE_INTEGER
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
