@@ -18,6 +18,7 @@ import anyio
 from .hooks import Pending
 
 __all__ = [
+    "END_TIMEOUT",
     "Loop",
     "Spawn",
     "beside",

@@ -50,7 +50,7 @@ from .streams import PipeStream, RemoteSink, Unread, WritableStream, WriteQueue,
 from .stub import RpcStub, make_stub, stub_classes
 from .web import Blob, ReadableStream
 
-__all__ = ["Host", "Message", "RpcSession", "SessionStats"]
+__all__ = ["ABORTED", "BATCH", "Host", "Message", "RpcSession", "SessionStats"]
 
 _log = logging.getLogger("capnweb_py")
 
@@ -653,7 +653,7 @@ class RpcSession:
             self._refer_to(entry)
 
     def _refer_to(self, entry: Import) -> None:
-        """Another expression names the entry: it must be sent as a push."""
+        """Another expression names the entry, or its owner may release it early: it must be sent as a push."""
         if entry.expression is not None and not entry.pulled and not entry.pipelined:
             self._undecided -= 1
         entry.pipelined = True
@@ -794,10 +794,7 @@ class RpcSession:
             )
 
     def exported(self, export_id: int) -> Hook:
-        export = self._exports.get(export_id)
-        if export is None:
-            raise ProtocolError(f"no such entry on exports table: {export_id}")
-        return export.hook
+        return self._export(export_id).hook
 
     def local(self, hook: Hook) -> Hook:
         """What to hand out for a hook that leads back to this side.

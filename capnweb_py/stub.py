@@ -17,6 +17,7 @@ from .hooks import DISPOSED, Handle, Hook, Path
 from .local import hook_of, hook_of_awaitable
 from .loops import clear_frames_later, wait_settled
 from .names import Naming, camel, camel_keywords
+from .operators import NEEDS_VALUE, refuse
 from .payload import Payload, settle
 from .recorder import Abstract, record, recording
 from .target import CALLABLE_TYPES, RpcTarget, identity_hash, same
@@ -240,20 +241,11 @@ class RpcPromise(RpcStub, Generic[T_co]):
         """A second promise of the same."""
         return make_promise(self._hook if self._path else self._hook.dup(), self._path or (), type(self))
 
-    def _no_value(self, *_: object) -> NoReturn:
-        raise TypeError("a promise has no value yet: await it first, as in `value = await promise`")
 
-    # Where a value is surely meant, an `await` was surely forgotten.
-    __bool__ = __len__ = __iter__ = __reversed__ = __contains__ = __int__ = __float__ = __complex__ = __index__ = (
-        __bytes__
-    ) = _no_value
-    __neg__ = __pos__ = __abs__ = __invert__ = __round__ = __trunc__ = __floor__ = __ceil__ = _no_value
-    __add__ = __sub__ = __mul__ = __matmul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = _no_value
-    __pow__ = __lshift__ = __rshift__ = __and__ = __xor__ = __or__ = _no_value
-    __radd__ = __rsub__ = __rmul__ = __rmatmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rdivmod__ = _no_value
-    __rpow__ = __rlshift__ = __rrshift__ = __rand__ = __rxor__ = __ror__ = _no_value
-    __lt__ = __le__ = __gt__ = __ge__ = _no_value
-
+# Where a value is surely meant, an `await` was surely forgotten.
+refuse(
+    RpcPromise, NEEDS_VALUE, lambda _use: "a promise has no value yet: await it first, as in `value = await promise`"
+)
 
 # What a promise is compared with where its value is meant.
 _VALUES: Final = frozenset({bool, int, float, str, bytes, list, tuple, dict})

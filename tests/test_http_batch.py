@@ -363,7 +363,7 @@ async def test_limits_of_sessions_hold() -> None:
     assert ["reject", 2, ["error", "LimitExceeded", "more than max_calls = 1 calls are in progress"]] in said
 
 
-async def test_answers_are_bounded() -> None:
+async def test_answers_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     large = "x" * 1000
     asked = [["push", large], *(["stream", ["pipeline", 1]] for _ in range(40))]
     *said, abort = await answers(Api, *asked, limits=Limits(max_batch_size=10_000))
@@ -372,6 +372,12 @@ async def test_answers_are_bounded() -> None:
         ["error", "LimitExceeded", "a batch has more than max_batch_size = 10000 bytes to send"],
     ]
     assert len(lines(*said)) <= 10_000
+    assert not caplog.records
+
+
+async def test_numbers_are_written_as_javascript_writes_them() -> None:
+    body = await http_batch_response(lines(call("echo", 1e20)), Api)
+    assert body == b'["resolve",1,100000000000000000000]'
 
 
 async def test_a_large_batch_leaves_time_to_others() -> None:
