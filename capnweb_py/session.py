@@ -332,8 +332,7 @@ class RpcSession:
                     if hurried and not item.pulled and not item.pipelined:
                         self._outbox = outbox[position:]
                         break
-                    for tree in self._write_call(item):
-                        messages.append(self._codec.encode(tree))
+                    messages += map(self._codec.encode, self._write_call(item))
                 elif item.__class__ is tuple:
                     messages.append(item)
                 else:
@@ -709,9 +708,7 @@ class RpcSession:
             raise _closed(self._end)
         self._check_imports()
         chunks = stream.take()
-        entry = Import(self, self._next_import)
-        self._next_import += 1
-        self._imports[entry.id] = entry
+        entry = self._new_result()
         self._send(["pipe"])
         sink = RemoteSink(ImportHook(entry), self.send_stream, self._host.now)
 
@@ -891,20 +888,23 @@ class RpcSession:
         self._check_imports()
         written = self._serializer(self, self._limits).write_arguments(arguments.value)
         message = self._codec.encode(["stream", ["pipeline", target.id, list(path), written]])
-        entry = Import(self, self._next_import)
-        self._next_import += 1
-        self._imports[entry.id] = entry
+        entry = self._new_result()
         entry.pulled = entry.streaming = True
         self._send(message)
         return ImportHook(entry), len(message[0])
 
     def _call(self, expression: Any) -> Import:
-        """Send an expression to be evaluated, under the next id of this side's count."""
-        entry = Import(self, self._next_import, [expression])
-        self._next_import += 1
-        self._imports[entry.id] = entry
+        """Send an expression to be evaluated."""
+        entry = self._new_result([expression])
         self._undecided += 1
         self._send(entry)
+        return entry
+
+    def _new_result(self, expression: list[Any] | None = None) -> Import:
+        """The entry of what is sent next, under the next id of this side's count."""
+        entry = Import(self, self._next_import, expression)
+        self._next_import += 1
+        self._imports[entry.id] = entry
         return entry
 
     def _write_call(self, entry: Import) -> list[Any]:
