@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+from targets import Counter
 
 from capnweb_py import (
     LimitExceeded,
@@ -29,23 +30,6 @@ from capnweb_py import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-class Counter(RpcTarget):
-    def __init__(self, count: int = 0) -> None:
-        self._count = count
-        self.disposed = 0
-
-    def increment(self, by: int = 1) -> int:
-        self._count += by
-        return self._count
-
-    @property
-    def value(self) -> int:
-        return self._count
-
-    def dispose(self) -> None:
-        self.disposed += 1
 
 
 class Api(RpcTarget):
