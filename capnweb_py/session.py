@@ -332,7 +332,8 @@ class RpcSession:
                     if hurried and not item.pulled and not item.pipelined:
                         self._outbox = outbox[position:]
                         break
-                    messages += map(self._codec.encode, self._write_call(item))
+                    for tree in self._write_call(item):
+                        messages.append(self._codec.encode(tree))
                 elif item.__class__ is tuple:
                     messages.append(item)
                 else:
