@@ -378,7 +378,7 @@ class RpcSession:
         if self._end is not None:
             return
         self._end = error
-        failure = ErrorHook(_closed(error))
+        failure = ErrorHook(_closed_error(error))
         imports, self._imports = self._imports, {}
         exports, self._exports = self._exports, {}
         watchers, self._watchers = self._watchers, {}
@@ -671,7 +671,7 @@ class RpcSession:
     def export_stub(self, hook: Hook) -> int:
         if self._end is not None:
             hook.dispose()
-            raise _closed(self._end)
+            raise _closed_error(self._end)
         try:
             self._check_exports()
         except LimitExceeded:
@@ -693,7 +693,7 @@ class RpcSession:
             if isinstance(sink, RemoteSink):
                 # Of another peer, or this one's own: calls of it are passed on, and flow control is from end to end.
                 export_id = self.export_stub(sink.hook.dup())
-                run = partial(_let_go, sink.hook)
+                run = partial(_dispose, sink.hook)
             else:
                 queue = WriteQueue(self._unread)
                 export_id = self.export_stub(WriterHook(queue))
@@ -706,7 +706,7 @@ class RpcSession:
 
     def create_pipe(self, stream: ReadableStream[Any]) -> int:
         if self._end is not None:
-            raise _closed(self._end)
+            raise _closed_error(self._end)
         self._check_imports()
         chunks = stream.take()
         entry = self._new_result()
@@ -1023,7 +1023,7 @@ class _MainHook(ImportHook):
         """The session holds its main object for as long as it lasts."""
 
 
-async def _let_go(hook: Hook) -> None:
+async def _dispose(hook: Hook) -> None:
     hook.dispose()
 
 
@@ -1033,7 +1033,7 @@ def _lift(embargo: list[tuple[PromiseHook, Hook]]) -> None:
         promise.settle(hook)
 
 
-def _closed(end: BaseException) -> SessionClosed:
+def _closed_error(end: BaseException) -> SessionClosed:
     """What calls fail with after a session's end."""
     if isinstance(end, SessionClosed):
         return end

@@ -278,16 +278,16 @@ class _CamelStub(RpcStub):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> RpcPromise:
-        return _in_camel(super().__getattr__(camel(name)))
+        return _as_camel(super().__getattr__(camel(name)))
 
     def __getitem__(self, name: str | int) -> RpcPromise:
-        return _in_camel(super().__getitem__(name))
+        return _as_camel(super().__getitem__(name))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> RpcPromise:
-        return _in_camel(super().__call__(*arguments, **camel_keywords(keywords)))
+        return _as_camel(super().__call__(*arguments, **camel_keywords(keywords)))
 
     def map(self, function: Callable[[Any], Any]) -> RpcPromise:
-        return _in_camel(super().map(lambda item: function(_in_camel(item))))
+        return _as_camel(super().map(lambda item: function(_as_camel(item))))
 
 
 class _CamelPromise(_CamelStub, RpcPromise[Any]):
@@ -309,7 +309,7 @@ RpcStub._stub_class = RpcStub
 _CamelStub._stub_class = _CamelStub
 
 
-def _in_camel(promise: RpcPromise) -> RpcPromise:
+def _as_camel(promise: RpcPromise) -> RpcPromise:
     if isinstance(promise, Placeholder):
         return make_placeholder(promise._hook, promise._path, _CamelPlaceholder)
     return make_promise(promise._hook, promise._path or (), _CamelPromise)
