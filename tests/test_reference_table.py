@@ -49,7 +49,8 @@ def names_in(file: str) -> set[str]:
 @pytest.mark.parametrize(("file", "line", "here"), ROWS, ids=[f"{file}:{line}" for file, line, _ in ROWS])
 def test_a_row_names_tests_that_exist_or_says_why_there_is_none(file: str, line: int, here: str) -> None:
     named = NAMED.findall(here)
-    assert len(named) == here.count(".py") and (named or here.startswith(NOT_HERE))
+    assert named or here.startswith(NOT_HERE)
+    assert len(named) == here.count(".py"), "a test is named as `file.py::test_name`"
     for path, name in named:
         assert name in names_in(path), f"there is no test {name} in {path}"
 
