@@ -43,6 +43,7 @@ class Diary(RpcTarget):
     async def later(self) -> None:
         self.entries.append("later")
         await anyio.lowlevel.checkpoint()
+        self.entries.append("later ends")
 
     def dispose(self) -> None:
         self.entries.append("disposed")

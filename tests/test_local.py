@@ -179,7 +179,7 @@ async def test_calls_that_were_made_before_a_stub_was_disposed_begin_before_its_
     del stub
     for call in calls:
         await call
-    assert diary.entries == ["later", "plain", "later", "disposed"]
+    assert diary.entries == ["later", "plain", "later", "later ends", "later ends", "disposed"]
 
 
 async def test_a_target_that_nobody_was_given_is_not_disposed_of_by_a_call() -> None:
@@ -194,7 +194,7 @@ async def test_a_target_that_nobody_was_given_is_not_disposed_of_by_a_call() -> 
     stub = RpcStub(Outer())
     await stub.inner.later()
     await stub.inner.plain()
-    assert inner.entries == ["later", "plain"]
+    assert inner.entries == ["later", "later ends", "plain"]
 
 
 # Promises of this side: RpcPromise(awaitable).
