@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
-from targets import Counter
+from witnesses import Counter
 
 from capnweb_py import (
     LimitExceeded,

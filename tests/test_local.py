@@ -10,7 +10,7 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 from byhand import by_hand
-from targets import Counter, Diary
+from witnesses import Counter, Diary
 
 from capnweb_py import UNDEFINED, RpcPromise, RpcStub, RpcTarget, SessionClosed, memory_pair
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from byhand import Peer, by_hand
-from targets import NOTHING_HELD, Diary
+from witnesses import NOTHING_HELD, Diary
 
 from capnweb_py import (
     RemoteError,

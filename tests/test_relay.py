@@ -13,8 +13,8 @@ import pytest
 from byhand import Peer
 from hypothesis import given, settings
 from interop.values import VALUES, same
-from targets import NOTHING_HELD
 from test_properties import values
+from witnesses import NOTHING_HELD
 
 from capnweb_py import (
     LimitExceeded,

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from links import linked
-from targets import NOTHING_HELD
+from witnesses import NOTHING_HELD
 
 from capnweb_py import (
     UNDEFINED,
