@@ -31,7 +31,7 @@ __all__ = ["BatchSession"]
 class BatchSession(RpcSession):
     """One side of a batch. The client calls `last_messages`, and both sides `input_ended` when the peer has spoken.
 
-    Args: those of `RpcSession`.
+    Args: those of `RpcSession`, but for the codec, which is JSON.
     """
 
     def __init__(self, host: Host, local_main: Any, options: SessionOptions | None, name: str) -> None:

@@ -82,8 +82,8 @@ class Deliveries:
     Args:
         spawn: runs a coroutine function in a task of its own.
         hook_of: makes the hook of what a function returned.
-        meter: counts what is put in the place of promises in arguments. None for no limit.
         max_calls: how many calls may be in progress; one more fails with LimitExceeded. None for no limit.
+        meter: counts what is put in the place of promises in arguments. None for no limit.
         keep_tracebacks: whether anybody may read the traceback of what a function raises.
     """
 
@@ -130,7 +130,7 @@ class Deliveries:
         settling.subscribe(lambda: self._begin_settled(promise, function, arguments, settling.error))
         return promise
 
-    def follow(self, awaitable: Awaitable[Any]) -> Hook:
+    def await_result(self, awaitable: Awaitable[Any]) -> Hook:
         """Await something. Returns the hook of its result."""
         return self._queue(None, [], awaitable)
 

@@ -18,7 +18,7 @@ from .codec import EncodingLevel
 from .delivery import Deliveries
 from .errors import LimitExceeded, ProtocolError, UnreadableValue, remote_error
 from .hooks import ErrorHook, Hook, Path
-from .mapper import Mapper, Origin
+from .mapper import Mapper, Provenance
 from .names import Naming
 from .options import Limits
 from .payload import Located, Payload
@@ -28,7 +28,7 @@ from .values import INVALID_DATE, MAX_SAFE_INTEGER, UNDEFINED, BigInt, InvalidDa
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 from .web_forms import Body, read_headers, read_media_type, read_request, read_response, read_url
 
-__all__ = ["DESERIALIZERS", "Deserializer", "Importer", "read_path"]
+__all__ = ["DESERIALIZERS", "Deserializer", "Importer"]
 
 # What stands for itself in a message, whatever its value. Most of a record is, and it stays where it is.
 _PLAIN: Final = frozenset({str, bool, float, type(None)})
@@ -260,7 +260,7 @@ class Deserializer:
         if parts == 2:
             # Of the settled hook: a stub of a stub of a stub would nest as deep as a peer likes.
             return hook.get(()) if form[0] == "pipeline" else hook.settled().dup()
-        path = read_path(form[2])
+        path = _checked_path(form[2])
         arguments = self.read_call(_field(form, 3, list), depth) if parts == 4 else None
         try:
             if arguments is not None:
@@ -275,12 +275,12 @@ class Deserializer:
             raise ProtocolError(f"malformed 'remap': {_excerpt(form)}")
         if depth + _MAP_DEPTH >= self._limits.max_depth:
             raise self._too_deep()
-        hook, path = self._importer.exported(_field(form, 1, int)), read_path(form[2])
+        hook, path = self._importer.exported(_field(form, 1, int)), _checked_path(form[2])
         instructions = _field(form, 4, list)
         captures = [self._captured(capture) for capture in _field(form, 3, list)]
-        origin = Origin(self._limits, self._importer.deliveries, depth + _MAP_DEPTH, type(self))
+        provenance = Provenance(self._limits, self._importer.deliveries, depth + _MAP_DEPTH, type(self))
         try:
-            result = hook.map(path, Mapper(captures, instructions, origin))
+            result = hook.map(path, Mapper(captures, instructions, provenance))
         except (TypeError, LimitExceeded) as error:
             # It leads to a third party, and cannot be passed on to it.
             result = ErrorHook(error)
@@ -382,7 +382,7 @@ _FORMS: Final[dict[str, Callable[[Deserializer, list[Any], Any, Any, int], Any]]
 }
 
 
-def read_path(path: Any) -> Path:
+def _checked_path(path: Any) -> Path:
     """A property path: a list of names and indices. Raises ProtocolError if it is none."""
     if type(path) is not list:
         raise ProtocolError(f"a property path is a list of names and indices: {_excerpt(path)}")

@@ -33,7 +33,8 @@ class Import(Pending):
     def __init__(self, session: RpcSession, import_id: int, expression: Any = None) -> None:
         self.session = session
         self.id = import_id
-        # The call that this is the result of, until it is written. None for what the peer exported.
+        # The expression of the call that this is the result of, alone in a list, until it is written. None from then
+        # on, and for what the peer exported.
         self.expression = expression
         # How many hooks there are on this entry.
         self.hooks = 0
@@ -41,7 +42,7 @@ class Import(Pending):
         self.remote_count = 1
         # Whether the peer has been asked for the value, or sends it unasked.
         self.pulled = False
-        # Whether the peer has been told of the id in another expression: then it must be sent as a push.
+        # Whether another expression names the id, or it may be released early: then it must be sent as a push.
         self.pipelined = False
         # Whether the call went as a stream message: the peer forgets the id by itself, and knows it in no expression.
         self.streaming = False
@@ -84,6 +85,7 @@ class Import(Pending):
         Later, when it has been written, nobody can tell: then its promise was kept for a while, for whatever reason.
         """
         unused = self.hooks == 1 and not self.pulled and not self.pipelined
+        # A call has four parts: "pipeline", the id, the path and the arguments. A member has no arguments.
         return unused and self.expression is not None and len(self.expression[0] or ()) == 4
 
     def resolve(self, resolution: Hook) -> None:

@@ -18,14 +18,10 @@ from .errors import drop_tracebacks, fresh
 from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending, PromiseHook
 from .loops import running_loop
 from .mapper import Mapper
-from .payload import Payload
+from .payload import ATOMS, Payload
 from .target import CALLABLE_TYPES, RpcTarget, has_lifecycle, member, release, retain, retain_again
-from .values import UNDEFINED
 
 __all__ = ["PayloadHook", "TargetHook", "hook_of", "hook_of_awaitable", "payload_hook", "result_hook"]
-
-# Values that need no copy.
-_ATOMS = (str, int, float, bytes, type(None), type(UNDEFINED))
 
 
 def hook_of(value: Any) -> Hook:
@@ -52,7 +48,7 @@ def _spawn_detached(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def hook_of_awaitable(awaitable: Awaitable[Any]) -> Hook:
     """A hook on what an awaitable will give. It is awaited at once, in a task of the running event loop."""
-    return _own_deliveries().follow(awaitable)
+    return _own_deliveries().await_result(awaitable)
 
 
 # The deliveries of calls made on this side: a line for each event loop, for what stands in the line of one that has
@@ -72,7 +68,7 @@ def _own_deliveries() -> Deliveries:
         return Deliveries(_spawn_detached, result_hook)
 
 
-def follow(value: Any, path: Path, deliveries: Deliveries | None) -> tuple[Hook, Path] | tuple[None, Any]:
+def _follow(value: Any, path: Path, deliveries: Deliveries | None) -> tuple[Hook, Path] | tuple[None, Any]:
     """Where a path leads from a value: into another hook, with the rest of the path, or to a value of this side.
 
     Raises:
@@ -91,7 +87,7 @@ def follow(value: Any, path: Path, deliveries: Deliveries | None) -> tuple[Hook,
 
 def _awaited(value: Any, deliveries: Deliveries | None) -> Hook:
     """The hook of what an asynchronous property gives, awaited by the session's deliveries or this side's own."""
-    return (deliveries or _own_deliveries()).follow(value)
+    return (deliveries or _own_deliveries()).await_result(value)
 
 
 class _LocalHook(Hook):
@@ -104,7 +100,7 @@ class _LocalHook(Hook):
 
     def call(self, path: Path, arguments: Payload) -> Hook:
         try:
-            hook, rest = follow(self._value(), path, arguments.deliveries)
+            hook, rest = _follow(self._value(), path, arguments.deliveries)
         except Exception as error:
             return ErrorHook(error)
         if hook is not None:
@@ -142,7 +138,7 @@ class _LocalHook(Hook):
         from .replay import replay
 
         try:
-            hook, rest = follow(self._value(), path, mapper.origin.deliveries)
+            hook, rest = _follow(self._value(), path, mapper.provenance.deliveries)
             if hook is None and isinstance(rest, Handle):
                 # A stub stands for what it is a stub of, wherever that is.
                 hook, rest = rest._hook, ()
@@ -154,7 +150,7 @@ class _LocalHook(Hook):
 
     def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
         try:
-            hook, value = follow(self._value(), path, deliveries)
+            hook, value = _follow(self._value(), path, deliveries)
             if hook is not None:
                 return hook.get(value, deliveries)
             if path and is_awaitable(value):
@@ -166,7 +162,7 @@ class _LocalHook(Hook):
     def part(self, value: Any) -> Payload:
         """A payload of what a path has found in the value."""
         payload = Payload(value, borrowed=True)
-        if not isinstance(value, _ATOMS):
+        if not isinstance(value, ATOMS):
             # What a property gives may be the target's own state: the copy is what it was when it was asked for.
             payload.own()
         return payload

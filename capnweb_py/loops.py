@@ -1,5 +1,6 @@
 """The little that the two event loops do differently and anyio has no name for: waiting for a callback, calling a
-function soon, from any thread too, and starting tasks where no task is running, as a callback of the loop must."""
+function soon, from any thread too, and starting tasks where no task is running, as a callback of the loop must. And how
+what has begun comes to its end on both: its scope, its exception, its frames."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ import anyio
 from .hooks import Pending
 
 __all__ = [
+    "END_TIMEOUT",
     "Loop",
     "Spawn",
     "beside",

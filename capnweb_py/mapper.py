@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from .hooks import Hook
     from .options import Limits
 
-__all__ = ["Mapper", "Origin", "copies_of"]
+__all__ = ["Mapper", "Provenance", "copies_of"]
 
 
 @attrs.frozen
-class Origin:
+class Provenance:
     """Where a mapper came from.
 
     Attributes:
@@ -47,15 +47,15 @@ class Mapper:
     Args:
         captures: the hooks that the instructions name -1, -2, -3 ..., owned by the mapper.
         instructions: the expressions to evaluate, the last of which is the result. They are never changed.
-        origin: where they came from.
+        provenance: where they came from.
     """
 
-    __slots__ = ("_copies", "captures", "instructions", "origin", "size")
+    __slots__ = ("_copies", "captures", "instructions", "provenance", "size")
 
-    def __init__(self, captures: list[Hook], instructions: list[Any], origin: Origin) -> None:
+    def __init__(self, captures: list[Hook], instructions: list[Any], provenance: Provenance) -> None:
         self.captures = captures
         self.instructions = instructions
-        self.origin = origin
+        self.provenance = provenance
         # How many parts the instructions have: what it costs to evaluate them once.
         self.size = parts_of_tree(instructions)
         self._copies: Callable[[], Any] | None = None

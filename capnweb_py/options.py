@@ -28,8 +28,8 @@ class Limits:
 
     They are the receiver's own decision, and the peer never learns them. The first three defaults are those of npm
     capnweb; the others it does not have. Passing one aborts the session with `LimitExceeded` as the reason, except
-    `max_calls`, `max_unread` and `max_blob_size`, which fail the one call, and what this side itself sends, which fails
-    with `LimitExceeded` here.
+    where it is said below what fails instead, and except what this side itself sends, which fails with `LimitExceeded`
+    here.
 
     Attributes:
         max_message_size: bytes of one incoming message.
@@ -37,7 +37,8 @@ class Limits:
         max_bigint_digits: decimal digits of one bigint: reading them takes time that grows with their square.
         max_exports: live entries of the export table: what the peer holds of this side, results included.
         max_imports: live entries of the import table: what this side holds of the peer.
-        max_calls: calls of the peer in progress: asynchronous methods that run, and calls that wait for an argument.
+        max_calls: calls of the peer in progress: asynchronous methods that run, and calls that wait for an argument;
+            one more fails.
         max_copied: values (items of lists and dicts, and each 256 bytes of text or bytes) that are put in the place of
             promises because of one message; the call that they are for fails.
         max_map_steps: what maps do: items, and for each item the parts of all instructions, which are the items of

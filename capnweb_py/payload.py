@@ -20,11 +20,15 @@ from .hooks import ErrorHook, Hook, Pending
 from .loops import last_step, running_loop
 from .metering import Meter
 from .target import RpcTarget, has_lifecycle, parts_of, release, retain
+from .values import Undefined
 
 if TYPE_CHECKING:
     from .delivery import Deliveries
 
-__all__ = ["Payload", "Settling", "settle"]
+__all__ = ["ATOMS", "Located", "Payload", "Settling", "settle"]
+
+# What holds nothing, and need not be copied.
+ATOMS: Final = (str, int, float, bytes, type(None), Undefined)
 
 # Where a promise sits in a payload's value: the container and the key in it, and the promise's hook. The container is
 # the payload itself where the promise is the whole value.
@@ -107,7 +111,7 @@ class Payload:
             self._targets_known = True
             if isinstance(self.value, RpcTarget):
                 self.hold(self.value)
-            elif not isinstance(self.value, _ATOMS):
+            elif not isinstance(self.value, ATOMS):
                 self._hold_targets()
 
     def dispose(self) -> None:
@@ -115,7 +119,7 @@ class Payload:
         # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
         if self.keeps is None and not self._targets_known:
             self.hold_targets()
-            if self.given and not isinstance(self.value, _ATOMS):
+            if self.given and not isinstance(self.value, ATOMS):
                 _close_streams(self.value)
         if self._held:
             self._release_targets()
@@ -132,10 +136,6 @@ class Payload:
                 self.hold(part)
 
 
-# What holds nothing.
-_ATOMS: Final = (str, int, float, bytes, type(None))
-
-
 def _all_parts(value: Any) -> Iterator[Any]:
     """A value, and all that is inside it and passes by value with it, but for atoms."""
     # A loop, and every container once: the value is the application's, and may be as deep as it likes, or contain
@@ -145,7 +145,7 @@ def _all_parts(value: Any) -> Iterator[Any]:
         part = pending.pop()
         yield part
         if not isinstance(part, RpcTarget):
-            inner = [item for item in parts_of(part) if not isinstance(item, _ATOMS) and id(item) not in seen]
+            inner = [item for item in parts_of(part) if not isinstance(item, ATOMS) and id(item) not in seen]
             seen.update(map(id, inner))
             pending += inner
 

@@ -104,7 +104,7 @@ async def stdio_session(
         OSError: if this process has no standard input or output.
         ValueError: if there is no such codec or framing, or the framing does not carry the codec.
     """
-    codec_and_framing(codec, framing, options)
+    codec_and_framing(codec, framing, options)  # raises before the streams are taken over for good
     async with open_stream_session(
         StandardStreams(),
         local_main=local_main,

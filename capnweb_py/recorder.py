@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from .delivery import Deliveries
 from .hooks import Handle, Hook, Path, Pending
-from .mapper import Mapper, Origin
+from .mapper import Mapper, Provenance
+from .operators import NEEDS_VALUE, refuse
 from .options import Limits
 from .payload import Payload
 from .serialize import Serializer
@@ -66,7 +67,7 @@ def record(subject: Hook, path: Path, callback: Callable[[Any], Any], placeholde
     if outer is not None:
         captures = [["import", number] for number in recorder.captured_numbers]
         return outer.add(["remap", target, list(path), captures, instructions])
-    return subject.map(path, Mapper(recorder.captured_hooks, instructions, Origin(_LIMITS)))
+    return subject.map(path, Mapper(recorder.captured_hooks, instructions, Provenance(_LIMITS)))
 
 
 class Recorder:
@@ -167,11 +168,10 @@ class Recorder:
 
     export_promise = export_stub
 
-    def export_writable(self, stream: WritableStream) -> int:
+    def export_writable(self, stream: WritableStream | ReadableStream[Any]) -> int:
         raise TypeError("a stream cannot be passed inside a callback of map(): it is used once, and not for each item")
 
-    def create_pipe(self, stream: ReadableStream[Any]) -> int:
-        raise TypeError("a stream cannot be passed inside a callback of map(): it is used once, and not for each item")
+    create_pipe = export_writable
 
     def export_blob(self, blob: Blob) -> int:
         raise TypeError("a Blob cannot be passed inside a callback of map(): it is sent once, and not for each item")
@@ -234,30 +234,15 @@ class Abstract:
     __slots__ = ()
 
 
-# By what an error calls it.
-_REFUSED: Final = {
-    "compared": "eq ne lt le gt ge",
-    "looked up in a dict or set": "hash",
-    "calculated with": "add radd iadd sub rsub isub mul rmul imul truediv rtruediv floordiv rfloordiv mod rmod pow "
-    "rpow divmod rdivmod matmul rmatmul and rand or ror xor rxor lshift rlshift rshift rrshift neg pos abs invert "
-    "round trunc floor ceil",
-    "tested for truth": "bool",
-    "turned into text": "str format",
-    "turned into a number or bytes": "int float complex index bytes",
-    "iterated over": "iter next reversed aiter anext",
-    "searched": "contains",
-    "measured": "len length_hint",
-    "awaited": "await",
-}
-
-
-def _refusal(use: str) -> Callable[..., NoReturn]:
-    def refuse(self: Abstract, *operands: object) -> NoReturn:
-        raise TypeError(f"a placeholder of a callback of map() cannot be {use}: {_ABSTRACT}")
-
-    return refuse
-
-
-for _use, _names in _REFUSED.items():
-    for _name in _names.split():
-        setattr(Abstract, f"__{_name}__", _refusal(_use))
+refuse(
+    Abstract,
+    {
+        **NEEDS_VALUE,
+        "compared": "eq ne",
+        "looked up in a dict or set": "hash",
+        "turned into text": "str format",
+        "awaited": "await",
+        "iterated over with next() or `async for`": "next aiter anext",
+    },
+    lambda use: f"a placeholder of a callback of map() cannot be {use}: {_ABSTRACT}",
+)

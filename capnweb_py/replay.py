@@ -74,7 +74,7 @@ def _map_items(mapper: Mapper, source: PayloadHook, items: list[Any]) -> Payload
 
 def _charge(mapper: Mapper, count: int) -> Steps | None:
     """Count what it costs to apply a mapper to so many items; None if nobody counts."""
-    deliveries = mapper.origin.deliveries
+    deliveries = mapper.provenance.deliveries
     if deliveries is None or deliveries.meter is None:
         return None
     return deliveries.meter.begin_steps(count * (1 + mapper.size))
@@ -126,11 +126,11 @@ class _Replay:
     """The importer of a mapper's instructions: 0 is the input, n the result of the nth, -n the nth capture."""
 
     def __init__(self, mapper: Mapper) -> None:
-        self.deliveries = mapper.origin.deliveries
+        self.deliveries = mapper.provenance.deliveries
         self._mapper = mapper
-        self._depth = mapper.origin.depth
+        self._depth = mapper.provenance.depth
         self._variables: list[Hook] = []
-        self._reader = (mapper.origin.reader or Deserializer)(self, mapper.origin.limits)
+        self._reader = (mapper.provenance.reader or Deserializer)(self, mapper.provenance.limits)
 
     def run(self, source: Hook) -> Payload:
         """Evaluate all instructions on an input, whose hook is taken over. Returns the value of the last."""

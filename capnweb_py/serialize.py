@@ -21,8 +21,9 @@ from typing import Any, ClassVar, Final, Protocol
 from uuid import UUID
 
 from .bigints import decimal_digits, fits_digits
-from .codec import CODECS, Codec, EncodingLevel
-from .codec.json import Double, base64_text
+from .codec import Codec, EncodingLevel
+from .codec.cbor import CborCodec
+from .codec.json import Double, JsonCodec, base64_text
 from .errors import ErrorParts, describe_error
 from .hooks import Handle, Hook
 from .options import Limits
@@ -34,7 +35,6 @@ from .web import Blob, Headers, ReadableStream, Request, Response, Url
 from .web_forms import request_init, response_init, written_headers
 
 __all__ = [
-    "MAX_SAFE_INTEGER",
     "SERIALIZERS",
     "Exporter",
     "Serializer",
@@ -44,7 +44,7 @@ __all__ = [
     "stands_for_itself",
 ]
 
-# The same, of the type that floats are quickly compared with.
+# MAX_SAFE_INTEGER, of the type that floats are quickly compared with.
 _LARGEST_EXACT: Final = float(MAX_SAFE_INTEGER)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -387,7 +387,7 @@ SERIALIZERS: Final[dict[EncodingLevel, type[Serializer]]] = {
 
 def serializer_for(codec: Codec) -> type[Serializer]:
     """What writes for a codec."""
-    return TextSerializer if codec in CODECS else SERIALIZERS[codec.encoding_level]
+    return TextSerializer if isinstance(codec, (JsonCodec, CborCodec)) else SERIALIZERS[codec.encoding_level]
 
 
 _Writer = Callable[[Serializer, Any, int], Any]

@@ -50,7 +50,7 @@ from .streams import PipeStream, RemoteSink, Unread, WritableStream, WriteQueue,
 from .stub import RpcStub, make_stub, stub_classes
 from .web import Blob, ReadableStream
 
-__all__ = ["Host", "Message", "RpcSession", "SessionStats"]
+__all__ = ["ABORTED", "BATCH", "Host", "Message", "RpcSession", "SessionStats"]
 
 _log = logging.getLogger("capnweb_py")
 
@@ -349,7 +349,8 @@ class RpcSession:
                         self.answered_bytes += len(message[0])
                     messages.append(message)
         except Exception as error:  # the codec is the application's own, and the peers would lose count of their calls
-            _log.exception("%r cannot write a message", self)
+            if self._end is None:  # else the codec has ended it, since it has no room for more
+                _log.exception("%r cannot write a message", self)
             self.abort(RpcError(f"the codec {self._codec.name!r} failed to write a message: {text_of(error)}"))
             return messages + self.messages_to_send()  # which are the abort, if that can be written
         return messages
@@ -384,7 +385,7 @@ class RpcSession:
         if self._end is not None:
             return
         self._end = error
-        failure = ErrorHook(_closed(error))
+        failure = ErrorHook(_closed_error(error))
         imports, self._imports = self._imports, {}
         exports, self._exports = self._exports, {}
         watchers, self._watchers = self._watchers, {}
@@ -659,7 +660,7 @@ class RpcSession:
             self._refer_to(entry)
 
     def _refer_to(self, entry: Import) -> None:
-        """Another expression names the entry: it must be sent as a push."""
+        """Another expression names the entry, or its owner may release it early: it must be sent as a push."""
         if entry.expression is not None and not entry.pulled and not entry.pipelined:
             self._undecided -= 1
         entry.pipelined = True
@@ -677,7 +678,7 @@ class RpcSession:
     def export_stub(self, hook: Hook) -> int:
         if self._end is not None:
             hook.dispose()
-            raise _closed(self._end)
+            raise _closed_error(self._end)
         try:
             self._check_exports()
         except LimitExceeded:
@@ -699,7 +700,7 @@ class RpcSession:
             if isinstance(sink, RemoteSink):
                 # Of another peer, or this one's own: calls of it are passed on, and flow control is from end to end.
                 export_id = self.export_stub(sink.hook.dup())
-                run = partial(_let_go, sink.hook)
+                run = partial(_dispose, sink.hook)
             else:
                 queue = WriteQueue(self._unread)
                 export_id = self.export_stub(WriterHook(queue))
@@ -712,12 +713,10 @@ class RpcSession:
 
     def create_pipe(self, stream: ReadableStream[Any]) -> int:
         if self._end is not None:
-            raise _closed(self._end)
+            raise _closed_error(self._end)
         self._check_imports()
         chunks = stream.take()
-        entry = Import(self, self._next_import)
-        self._next_import += 1
-        self._imports[entry.id] = entry
+        entry = self._new_result()
         self._send(["pipe"])
         sink = RemoteSink(ImportHook(entry), self.send_stream, self._host.now)
 
@@ -800,10 +799,7 @@ class RpcSession:
             )
 
     def exported(self, export_id: int) -> Hook:
-        export = self._exports.get(export_id)
-        if export is None:
-            raise ProtocolError(f"no such entry on exports table: {export_id}")
-        return export.hook
+        return self._export(export_id).hook
 
     def local(self, hook: Hook) -> Hook:
         """What to hand out for a hook that leads back to this side.
@@ -900,20 +896,23 @@ class RpcSession:
         self._check_imports()
         written = self._serializer(self, self._limits).write_arguments(arguments.value)
         message = self._codec.encode(["stream", ["pipeline", target.id, list(path), written]])
-        entry = Import(self, self._next_import)
-        self._next_import += 1
-        self._imports[entry.id] = entry
+        entry = self._new_result()
         entry.pulled = entry.streaming = True
         self._send(message)
         return ImportHook(entry), len(message[0])
 
     def _call(self, expression: Any) -> Import:
-        """Send an expression to be evaluated, under the next id of this side's count."""
-        entry = Import(self, self._next_import, [expression])
-        self._next_import += 1
-        self._imports[entry.id] = entry
+        """Send an expression to be evaluated."""
+        entry = self._new_result([expression])
         self._undecided += 1
         self._send(entry)
+        return entry
+
+    def _new_result(self, expression: list[Any] | None = None) -> Import:
+        """The entry of what is sent next, under the next id of this side's count."""
+        entry = Import(self, self._next_import, expression)
+        self._next_import += 1
+        self._imports[entry.id] = entry
         return entry
 
     def _write_call(self, entry: Import) -> list[Any]:
@@ -1031,7 +1030,7 @@ class _MainHook(ImportHook):
         """The session holds its main object for as long as it lasts."""
 
 
-async def _let_go(hook: Hook) -> None:
+async def _dispose(hook: Hook) -> None:
     hook.dispose()
 
 
@@ -1041,7 +1040,7 @@ def _lift(embargo: list[tuple[PromiseHook, Hook]]) -> None:
         promise.settle(hook)
 
 
-def _closed(end: BaseException) -> SessionClosed:
+def _closed_error(end: BaseException) -> SessionClosed:
     """What calls fail with after a session's end."""
     if isinstance(end, SessionClosed):
         return end

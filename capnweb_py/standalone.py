@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from .codec import JSON, CodecError
 from .delivery import Deliveries
@@ -64,11 +64,10 @@ class _NoSession:
 
     export_promise = export_stub
 
-    def export_writable(self, stream: WritableStream) -> int:
+    def export_writable(self, stream: WritableStream | ReadableStream[Any]) -> int:
         raise TypeError("a stream needs a session to be sent")
 
-    def create_pipe(self, stream: ReadableStream[Any]) -> int:
-        raise TypeError("a stream needs a session to be sent")
+    create_pipe = export_writable
 
     def export_blob(self, blob: Blob) -> int:
         raise TypeError("a blob is sent as a stream, and needs a session for that")
@@ -84,11 +83,10 @@ class _NoSession:
 
     import_promise = exported = import_stub
 
-    def import_writable(self, import_id: int) -> WritableStream:
+    def import_writable(self, import_id: int) -> NoReturn:
         raise ProtocolError("the text refers to a stream of a session")
 
-    def pipe_readable(self, export_id: int) -> ReadableStream[Any]:
-        raise ProtocolError("the text refers to a stream of a session")
+    pipe_readable = import_writable
 
     def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
         raise AssertionError("there is no stream without a session")

@@ -21,7 +21,7 @@ from .transports.byte_stream import ByteStreamMessages
 from .transports.driver import StreamDriver, run_session
 from .transports.framing import Framing, FramingName, framing_named
 
-__all__ = ["StreamServer", "open_stream_session", "serve_streams"]
+__all__ = ["StreamServer", "codec_and_framing", "open_stream_session", "serve_streams"]
 
 _log = logging.getLogger("capnweb_py")
 
@@ -118,7 +118,7 @@ async def serve_streams(
         ValueError: if there is no such codec or framing, or the framing does not carry the codec.
     """
     make_main = main_factory(main)
-    codec_and_framing(codec, framing, options)
+    codec_and_framing(codec, framing, options)  # raises now what would fail each connection
     sessions: set[RpcSession] = set()
 
     async def serve_one(stream: AnyByteStream) -> None:

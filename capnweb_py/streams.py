@@ -465,7 +465,7 @@ class _QueueReader:
 _Later = Callable[[Callable[[], None]], None]
 
 
-class _Loop:
+class _Iteration:
     """What a loop over a `PipeStream` holds, alone: when it is left, the stream is cancelled."""
 
     __slots__ = ("__weakref__", "_later", "_reader")
@@ -507,7 +507,7 @@ class PipeStream(ReadableStream[Any]):
 
     def __aiter__(self) -> AsyncIterator[Any]:
         super().__aiter__()
-        return _Loop(self._reader, self._later)
+        return _Iteration(self._reader, self._later)
 
     def __del__(self) -> None:
         if not self.locked and not self._reader.queue.over:

@@ -17,10 +17,11 @@ from .hooks import DISPOSED, Handle, Hook, Path
 from .local import hook_of, hook_of_awaitable
 from .loops import clear_frames_later, wait_settled
 from .names import Naming, camel, camel_keywords
+from .operators import NEEDS_VALUE, refuse
 from .payload import Payload, settle
 from .recorder import Abstract, record, recording
-from .serialize import MAX_SAFE_INTEGER
 from .target import CALLABLE_TYPES, RpcTarget, identity_hash, same
+from .values import MAX_SAFE_INTEGER
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -240,20 +241,11 @@ class RpcPromise(RpcStub, Generic[T_co]):
         """A second promise of the same."""
         return make_promise(self._hook if self._path else self._hook.dup(), self._path or (), type(self))
 
-    def _no_value(self, *_: object) -> NoReturn:
-        raise TypeError("a promise has no value yet: await it first, as in `value = await promise`")
 
-    # Where a value is surely meant, an `await` was surely forgotten.
-    __bool__ = __len__ = __iter__ = __reversed__ = __contains__ = __int__ = __float__ = __complex__ = __index__ = (
-        __bytes__
-    ) = _no_value
-    __neg__ = __pos__ = __abs__ = __invert__ = __round__ = __trunc__ = __floor__ = __ceil__ = _no_value
-    __add__ = __sub__ = __mul__ = __matmul__ = __truediv__ = __floordiv__ = __mod__ = __divmod__ = _no_value
-    __pow__ = __lshift__ = __rshift__ = __and__ = __xor__ = __or__ = _no_value
-    __radd__ = __rsub__ = __rmul__ = __rmatmul__ = __rtruediv__ = __rfloordiv__ = __rmod__ = __rdivmod__ = _no_value
-    __rpow__ = __rlshift__ = __rrshift__ = __rand__ = __rxor__ = __ror__ = _no_value
-    __lt__ = __le__ = __gt__ = __ge__ = _no_value
-
+# Where a value is surely meant, an `await` was surely forgotten.
+refuse(
+    RpcPromise, NEEDS_VALUE, lambda _use: "a promise has no value yet: await it first, as in `value = await promise`"
+)
 
 # What a promise is compared with where its value is meant.
 _VALUES: Final = frozenset({bool, int, float, str, bytes, list, tuple, dict})
@@ -286,16 +278,16 @@ class _CamelStub(RpcStub):
     __slots__ = ()
 
     def __getattr__(self, name: str) -> RpcPromise:
-        return _in_camel(super().__getattr__(camel(name)))
+        return _as_camel(super().__getattr__(camel(name)))
 
     def __getitem__(self, name: str | int) -> RpcPromise:
-        return _in_camel(super().__getitem__(name))
+        return _as_camel(super().__getitem__(name))
 
     def __call__(self, *arguments: Any, **keywords: Any) -> RpcPromise:
-        return _in_camel(super().__call__(*arguments, **camel_keywords(keywords)))
+        return _as_camel(super().__call__(*arguments, **camel_keywords(keywords)))
 
     def map(self, function: Callable[[Any], Any]) -> RpcPromise:
-        return _in_camel(super().map(lambda item: function(_in_camel(item))))
+        return _as_camel(super().map(lambda item: function(_as_camel(item))))
 
 
 class _CamelPromise(_CamelStub, RpcPromise[Any]):
@@ -317,7 +309,7 @@ RpcStub._stub_class = RpcStub
 _CamelStub._stub_class = _CamelStub
 
 
-def _in_camel(promise: RpcPromise) -> RpcPromise:
+def _as_camel(promise: RpcPromise) -> RpcPromise:
     if isinstance(promise, Placeholder):
         return make_placeholder(promise._hook, promise._path, _CamelPlaceholder)
     return make_promise(promise._hook, promise._path or (), _CamelPromise)

@@ -179,7 +179,7 @@ def _read_members(init: dict[str, Any], members: dict[str, tuple[type, object]],
         value = _member(init, name, kind, default)
         if value != default:
             try:
-                read[name] = _copied(value, max_depth)
+                read[name] = _json_copy(value, max_depth)
             except TypeError as error:
                 raise ProtocolError(f"{name!r}: {error}") from None
     return read
@@ -198,13 +198,13 @@ def _written_members(
             raise TypeError(f"{name!r} in a {owner}'s init is a {kind.__name__}, not {type(value).__name__}")
         if value != default:
             try:
-                written[name] = _copied(value, max_depth)
+                written[name] = _json_copy(value, max_depth)
             except (TypeError, LimitExceeded) as error:
                 raise TypeError(f"{name!r} in a {owner}'s init: {error}") from None
     return written
 
 
-def _copied(value: Any, depth_left: int) -> Any:
+def _json_copy(value: Any, depth_left: int) -> Any:
     """A copy of a JSON value. Raises TypeError if it is none, and LimitExceeded if it nests too deep."""
     if value is None or type(value) in (str, bool):
         return value
@@ -213,7 +213,7 @@ def _copied(value: Any, depth_left: int) -> Any:
     if not depth_left:
         raise LimitExceeded("it nests deeper than max_depth allows")
     if type(value) is list:
-        return [_copied(item, depth_left - 1) for item in value]
+        return [_json_copy(item, depth_left - 1) for item in value]
     if type(value) is dict and all(type(key) is str for key in value):
-        return {key: _copied(item, depth_left - 1) for key, item in value.items()}
+        return {key: _json_copy(item, depth_left - 1) for key, item in value.items()}
     raise TypeError(f"it holds a {type(value).__name__}, which JSON does not have")

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+from witnesses import Counter
 
 from capnweb_py import (
     LimitExceeded,
@@ -29,23 +30,6 @@ from capnweb_py import (
 )
 
 pytestmark = pytest.mark.anyio
-
-
-class Counter(RpcTarget):
-    def __init__(self, count: int = 0) -> None:
-        self._count = count
-        self.disposed = 0
-
-    def increment(self, by: int = 1) -> int:
-        self._count += by
-        return self._count
-
-    @property
-    def value(self) -> int:
-        return self._count
-
-    def dispose(self) -> None:
-        self.disposed += 1
 
 
 class Api(RpcTarget):
@@ -363,7 +347,7 @@ async def test_limits_of_sessions_hold() -> None:
     assert ["reject", 2, ["error", "LimitExceeded", "more than max_calls = 1 calls are in progress"]] in said
 
 
-async def test_answers_are_bounded() -> None:
+async def test_answers_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     large = "x" * 1000
     asked = [["push", large], *(["stream", ["pipeline", 1]] for _ in range(40))]
     *said, abort = await answers(Api, *asked, limits=Limits(max_batch_size=10_000))
@@ -372,6 +356,12 @@ async def test_answers_are_bounded() -> None:
         ["error", "LimitExceeded", "a batch has more than max_batch_size = 10000 bytes to send"],
     ]
     assert len(lines(*said)) <= 10_000
+    assert not caplog.records
+
+
+async def test_numbers_are_written_as_javascript_writes_them() -> None:
+    body = await http_batch_response(lines(call("echo", 1e20)), Api)
+    assert body == b'["resolve",1,100000000000000000000]'
 
 
 async def test_a_large_batch_leaves_time_to_others() -> None:

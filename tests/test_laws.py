@@ -18,10 +18,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from witnesses import NOTHING_HELD
 
 from capnweb_py import RpcPromise, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
-
-NOTHING_HELD = SessionStats(imports=1, exports=1)
 
 # In seconds, longer than anything here takes: what takes so long hangs.
 PATIENCE = 20

@@ -10,27 +10,11 @@ from typing import Any
 import anyio.lowlevel
 import pytest
 from byhand import by_hand
+from witnesses import Counter, Diary
 
 from capnweb_py import UNDEFINED, RpcPromise, RpcStub, RpcTarget, SessionClosed, memory_pair
 
 pytestmark = pytest.mark.anyio
-
-
-class Counter(RpcTarget):
-    def __init__(self, count: int = 0) -> None:
-        self._count = count
-        self.disposed = 0
-
-    def increment(self, by: int = 1) -> int:
-        self._count += by
-        return self._count
-
-    @property
-    def value(self) -> int:
-        return self._count
-
-    def dispose(self) -> None:
-        self.disposed += 1
 
 
 class Holder(RpcTarget):
@@ -176,23 +160,6 @@ async def test_a_target_is_disposed_of_with_the_last_of_its_stubs() -> None:
     assert counter.disposed == 1
 
 
-class Diary(RpcTarget):
-    """Writes down what happens to it."""
-
-    def __init__(self) -> None:
-        self.entries: list[str] = []
-
-    def plain(self) -> None:
-        self.entries.append("plain")
-
-    async def later(self) -> None:
-        self.entries.append("later")
-        await anyio.lowlevel.checkpoint()
-
-    def dispose(self) -> None:
-        self.entries.append("disposed")
-
-
 async def give(value: Any) -> Any:
     return value
 
@@ -212,7 +179,7 @@ async def test_calls_that_were_made_before_a_stub_was_disposed_begin_before_its_
     del stub
     for call in calls:
         await call
-    assert diary.entries == ["later", "plain", "later", "disposed"]
+    assert diary.entries == ["later", "plain", "later", "later ends", "later ends", "disposed"]
 
 
 async def test_a_target_that_nobody_was_given_is_not_disposed_of_by_a_call() -> None:
@@ -227,7 +194,7 @@ async def test_a_target_that_nobody_was_given_is_not_disposed_of_by_a_call() -> 
     stub = RpcStub(Outer())
     await stub.inner.later()
     await stub.inner.plain()
-    assert inner.entries == ["later", "plain"]
+    assert inner.entries == ["later", "later ends", "plain"]
 
 
 # Promises of this side: RpcPromise(awaitable).

@@ -28,7 +28,7 @@ from capnweb_py import (
     memory_pair,
 )
 from capnweb_py.hooks import ErrorHook, Hook, PromiseHook
-from capnweb_py.mapper import Mapper, Origin, copies_of
+from capnweb_py.mapper import Mapper, Provenance, copies_of
 from capnweb_py.metering import Meter
 from capnweb_py.streams import Unread, WriteQueue, WriterHook
 from capnweb_py.web import ReadableStream
@@ -482,7 +482,7 @@ async def test_a_mapper_is_disposed_whatever_it_is_applied_to(kind: str) -> None
         "atom": RpcStub(5)._hook,
     }
     target = Counter(name="captured")
-    mapper = Mapper([RpcStub(target)._hook], [1], Origin(Limits()))
+    mapper = Mapper([RpcStub(target)._hook], [1], Provenance(Limits()))
     try:
         hooks[kind].map((), mapper)
     except TypeError:

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from byhand import Peer, by_hand
+from witnesses import NOTHING_HELD, Diary
 
 from capnweb_py import (
     RemoteError,
@@ -26,8 +27,6 @@ from capnweb_py import (
 )
 
 pytestmark = pytest.mark.anyio
-
-NOTHING_HELD = SessionStats(imports=1, exports=1)
 
 
 class Counter(RpcTarget):
@@ -205,24 +204,6 @@ async def test_a_pipelined_result_lives_until_its_calls_are_done() -> None:
     async with connected() as (api, main, _, _):
         assert await main.make().increment(3) == 3
         await api.made[0].gone.wait()
-
-
-class Diary(RpcTarget):
-    """Writes down what happens to it."""
-
-    def __init__(self) -> None:
-        self.entries: list[str] = []
-
-    def plain(self) -> None:
-        self.entries.append("plain")
-
-    async def later(self) -> None:
-        self.entries.append("later")
-        await anyio.lowlevel.checkpoint()
-        self.entries.append("later ends")
-
-    def dispose(self) -> None:
-        self.entries.append("disposed")
 
 
 async def test_a_release_waits_for_the_calls_before_it() -> None:

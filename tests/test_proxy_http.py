@@ -224,6 +224,17 @@ async def test_a_response_is_made_no_faster_than_it_is_sent() -> None:
             assert len(made) == number + 2  # the one that stands at the door
 
 
+async def check_pieces_come_back(wire: Any) -> None:
+    """Each piece of the body is answered with itself before the next is there."""
+    await wire.next()
+    for chunk in (b"one", b"two"):
+        await wire.push(chunk)
+        assert await wire.next_chunk() == chunk
+    await wire.push(b"three", more=False)
+    assert await wire.next_chunk() == b"three"
+    assert (await wire.next())["more_body"] is False
+
+
 async def test_a_request_is_read_while_it_arrives() -> None:
     async def handle(request: Request) -> Response:
         assert request.body is not None
@@ -231,13 +242,7 @@ async def test_a_request_is_read_while_it_arrives() -> None:
 
     scope = http_scope("S", method="POST", headers=[("transfer-encoding", "chunked")])
     async with proxy(S=service(handle)) as app, wired(app, scope) as wire:
-        await wire.next()
-        for chunk in (b"one", b"two"):
-            await wire.push(chunk)
-            assert await wire.next_chunk() == chunk
-        await wire.push(b"three", more=False)
-        assert await wire.next_chunk() == b"three"
-        assert (await wire.next())["more_body"] is False
+        await check_pieces_come_back(wire)
 
 
 async def test_a_request_is_taken_from_the_server_no_faster_than_it_is_read() -> None:
@@ -475,13 +480,7 @@ async def test_an_application_streams_both_ways() -> None:
 
     scope = http_scope("S", method="POST", headers=[("transfer-encoding", "chunked")])
     async with proxy(S=asgi(echo)) as running, wired(running, scope) as wire:
-        await wire.next()
-        for chunk in (b"one", b"two"):
-            await wire.push(chunk)
-            assert await wire.next_chunk() == chunk
-        await wire.push(b"three", more=False)
-        assert await wire.next_chunk() == b"three"
-        assert (await wire.next())["more_body"] is False
+        await check_pieces_come_back(wire)
 
 
 async def test_an_applications_lifespan_runs_once_and_its_state_reaches_requests() -> None:

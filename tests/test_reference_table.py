@@ -14,8 +14,8 @@ import pytest
 HERE: Final = Path(__file__).parent
 SECTION: Final = re.compile(r"## (\S+)")
 ROW: Final = re.compile(r"\| (\d+) \| (.+?) \| (.+) \|")
-# A test of ours; with one colon, one that is to come.
-NAMED: Final = re.compile(r"`([\w/]+\.py)(::?)(\w+)`")
+# A test of ours.
+NAMED: Final = re.compile(r"`([\w/]+\.py)::(\w+)`")
 NOT_HERE: Final = "cannot apply: "
 
 
@@ -50,8 +50,9 @@ def names_in(file: str) -> set[str]:
 def test_a_row_names_tests_that_exist_or_says_why_there_is_none(file: str, line: int, here: str) -> None:
     named = NAMED.findall(here)
     assert named or here.startswith(NOT_HERE)
-    for path, colons, name in named:
-        assert colons == ":" or name in names_in(path), f"there is no test {name} in {path}"
+    assert len(named) == here.count(".py"), "a test is named as `file.py::test_name`"
+    for path, name in named:
+        assert name in names_in(path), f"there is no test {name} in {path}"
 
 
 def test_every_file_of_the_reference_has_its_rows_in_order() -> None:

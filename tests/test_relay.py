@@ -14,6 +14,7 @@ from byhand import Peer
 from hypothesis import given, settings
 from interop.values import VALUES, same
 from test_properties import values
+from witnesses import NOTHING_HELD
 
 from capnweb_py import (
     LimitExceeded,
@@ -25,14 +26,11 @@ from capnweb_py import (
     RpcStub,
     RpcTarget,
     SessionOptions,
-    SessionStats,
     WritableStream,
     deserialize,
     memory_pair,
     serialize,
 )
-
-NOTHING_HELD = SessionStats(imports=1, exports=1)
 
 
 class Counter(RpcTarget):

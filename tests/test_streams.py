@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from links import linked
+from witnesses import NOTHING_HELD
 
 from capnweb_py import (
     UNDEFINED,
@@ -25,15 +26,12 @@ from capnweb_py import (
     RpcTarget,
     SessionClosed,
     SessionOptions,
-    SessionStats,
     WritableStream,
     memory_pair,
     serialize,
 )
 
 pytestmark = pytest.mark.anyio
-
-NOTHING_HELD = SessionStats(imports=1, exports=1)
 
 
 class Numbers:

@@ -207,6 +207,9 @@ async def test_a_url_that_is_none_of_a_websocket_is_a_value_error() -> None:
     with pytest.raises(ValueError, match=r"begins with ws:// or wss://"):
         async with connect("http://127.0.0.1/"):
             pass
+    with pytest.raises(ValueError, match=r"the URL is none of a WebSocket: fragment"):
+        async with connect("ws://127.0.0.1/#there"):
+            pass
 
 
 async def test_a_server_that_is_not_there_is_an_os_error() -> None:

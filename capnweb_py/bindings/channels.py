@@ -16,7 +16,7 @@ from ..http11 import Http11Client
 from ..stub import RpcStub
 from ..web import Headers, Request, Response
 
-__all__ = ["DESCRIBE", "Channels", "ProxyAddress"]
+__all__ = ["DESCRIBE", "Channels", "ProxyAddress", "describe"]
 
 # The header that asks a proxy which bindings it has, and of which types. An extension of this project's.
 DESCRIBE: Final = "capnweb-describe"

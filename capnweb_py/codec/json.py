@@ -16,7 +16,7 @@ import orjson
 
 from .error import CodecError
 
-__all__ = ["Double", "JsonCodec", "base64_text", "encode_json"]
+__all__ = ["Double", "JsonCodec", "base64_text", "decode_lenient", "encode_json"]
 
 # Integers of at most this many characters hold every one that is exact in JavaScript; longer ones are read as doubles.
 _EXACT_CHARACTERS = 17

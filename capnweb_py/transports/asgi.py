@@ -25,7 +25,7 @@ __all__ = ["RpcApp", "serve_websocket"]
 
 _FOREIGN: Final = "web pages of this origin may not use this server: see allowed_origins of asgi_app()"
 
-# What a page of any origin is allowed to be of.
+# Among the allowed origins: all of them.
 _ANY: Final = "*"
 
 # As many digits of a length as any has that is not absurd.

@@ -23,6 +23,7 @@ from ..options import SessionOptions
 from ..session import ABORTED, Message, RpcSession
 
 __all__ = [
+    "CLOSE_TIMEOUT",
     "Driver",
     "MessageStream",
     "StreamDriver",

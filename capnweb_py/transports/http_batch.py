@@ -147,7 +147,7 @@ class _AnsweringDriver(Driver):
     def __init__(self, body: bytes, limits: Limits) -> None:
         super().__init__()
         self._body = body
-        self.limits = limits
+        self._limits = limits
         self.messages: list[Message] = []
         # Set when the session has something to send, or nothing runs any more.
         self._awake = anyio.Event()
@@ -157,7 +157,7 @@ class _AnsweringDriver(Driver):
 
     async def carry(self) -> None:
         session = self.session
-        await _take(session, self._body, self.limits, self._collect)
+        await _take(session, self._body, self._limits, self._collect)
         unanswerable = RpcError(_NO_WAY_BACK)
         session.input_ended(unanswerable, unanswerable)
         session.deliveries.on_idle = self.wake
@@ -168,10 +168,7 @@ class _AnsweringDriver(Driver):
             self._collect()
 
     def _collect(self) -> None:
-        try:
-            self.messages += self.session.messages_to_send()
-        except LimitExceeded:  # there was too much of it
-            self.messages += self.session.messages_to_send()  # the reason of the abort
+        self.messages += self.session.messages_to_send()
 
     async def close(self, code: int, reason: str) -> None:
         """There is no connection to close."""

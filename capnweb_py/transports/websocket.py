@@ -136,7 +136,10 @@ def _readable_refusals(url: str) -> Iterator[None]:
     try:
         yield
     except InvalidURI as error:
+        # The path and the query may hold a secret: `error` tells them, and its `msg` does not.
         scheme = urlsplit(url).scheme
+        if scheme in ("ws", "wss"):
+            raise ValueError(f"the URL is none of a WebSocket: {error.msg}") from error
         given = f"{scheme}:" if scheme else "neither"
         raise ValueError(f"the URL of a WebSocket begins with ws:// or wss://, and this one with {given}") from error
     except InvalidHandshake as error:
