@@ -26,7 +26,7 @@ class Import(Pending):
     """One entry of the import table."""
 
     __slots__ = (
-        "_callbacks", "brittle", "expression", "hooks", "id", "line", "pipelined", "pulled", "remote_count",
+        "_callbacks", "brittle", "expression", "forwarded", "hooks", "id", "line", "pipelined", "pulled", "remote_count",
         "resolution", "session", "streaming",
     )  # fmt: skip
 
@@ -35,6 +35,8 @@ class Import(Pending):
         self.id = import_id
         # The call that this is the result of, until it is written. None for what the peer exported.
         self.expression = expression
+        # Whether it is a call that the peer made on what it exports itself, by way of this side.
+        self.forwarded = False
         # How many hooks there are on this entry.
         self.hooks = 0
         # How many times the peer has introduced the id: what the release must say.
@@ -50,7 +52,7 @@ class Import(Pending):
         # What the peer resolved it to.
         self.resolution: Hook | None = None
         # Called when it resolves, in order.
-        self._callbacks: list[Callable[[], object]] | None = None
+        self._callbacks: dict[Callable[[], object], None] | None = None
         # The registrations of `on_broken` in the session that belong to this entry.
         self.brittle: list[int] | None = None
 
@@ -59,12 +61,12 @@ class Import(Pending):
             callback()
         else:
             if self._callbacks is None:
-                self._callbacks = []
-            self._callbacks.append(callback)
+                self._callbacks = {}
+            self._callbacks[callback] = None
 
     def unsubscribe(self, callback: Callable[[], object]) -> None:
         if self._callbacks and callback in self._callbacks:
-            self._callbacks.remove(callback)
+            del self._callbacks[callback]
 
     @property
     def awaited(self) -> bool:
@@ -83,7 +85,7 @@ class Import(Pending):
 
         Later, when it has been written, nobody can tell: then its promise was kept for a while, for whatever reason.
         """
-        unused = self.hooks == 1 and not self.pulled and not self.pipelined
+        unused = self.hooks == 1 and not self.pulled and not self.pipelined and not self.forwarded
         return unused and self.expression is not None and len(self.expression[0] or ()) == 4
 
     def resolve(self, resolution: Hook) -> None:

@@ -175,7 +175,7 @@ class Settling(Pending):
     def __init__(self, count: int) -> None:
         self._left = count
         # None once it has settled.
-        self._callbacks: list[Callable[[], object]] | None = []
+        self._callbacks: dict[Callable[[], object], None] | None = {}
         self.error: BaseException | None = None
 
     @property
@@ -187,11 +187,11 @@ class Settling(Pending):
         if self._callbacks is None:
             callback()
         else:
-            self._callbacks.append(callback)
+            self._callbacks[callback] = None
 
     def unsubscribe(self, callback: Callable[[], object]) -> None:
         if self._callbacks and callback in self._callbacks:
-            self._callbacks.remove(callback)
+            del self._callbacks[callback]
 
     def placed(self, error: BaseException | None) -> None:
         """One promise is in place, or has failed. The first error settles it."""

@@ -862,7 +862,10 @@ class RpcSession:
             plain = all(map(stands_for_itself, values))
             expression.append(values if plain else self._serializer(self, self._limits).write_arguments(values))
         self._refer_to(target)
-        return ImportHook(self._call(expression))
+        entry = self._call(expression)
+        # Nobody here has forgotten what a peer had called, and the peer chose the name that a warning would tell.
+        entry.forwarded = arguments is not None and arguments.deliveries is not None
+        return ImportHook(entry)
 
     def send_map(self, target: Import, path: Path, mapper: Mapper) -> Hook:
         """Have the peer apply a mapper, which is taken over, to a member of what it holds under an entry.
