@@ -199,8 +199,8 @@ class PromiseHook(Hook, Pending):
         self._source = source
         # How many times what was asked for it has led back into the very line that it came from.
         self._rounds = 0
-        # What waits, in order; any of it can leave early, at no cost to the rest. None once all of it has run: only then
-        # may a new call overtake it and go straight on.
+        # What waits, in order. Any of it may leave early, at no cost to the rest. None once all of it has run: only
+        # then may a new call overtake it and go straight on.
         self._queue: OrderedDict[Callable[[], object], None] | None = OrderedDict()
         # Whether the owner has let go before there was anything to let go of.
         self._disposed = False

@@ -26,8 +26,8 @@ class Import(Pending):
     """One entry of the import table."""
 
     __slots__ = (
-        "_callbacks", "brittle", "expression", "forwarded", "hooks", "id", "line", "pipelined", "pulled", "remote_count",
-        "resolution", "session", "streaming",
+        "_callbacks", "brittle", "expression", "forwarded", "hooks", "id", "line", "pipelined", "pulled",
+        "remote_count", "resolution", "session", "streaming",
     )  # fmt: skip
 
     def __init__(self, session: RpcSession, import_id: int, expression: Any = None) -> None:

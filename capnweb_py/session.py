@@ -194,6 +194,8 @@ class RpcSession:
         self.answered_bytes = 0
         # Set by the host while the connection takes nothing more: then promises that were passed wait to be resolved.
         self.congested = False
+        # Bytes of answers written until the connection last took everything.
+        self._answers_taken = 0
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
         self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
@@ -314,6 +316,9 @@ class RpcSession:
 
         Args:
             hurried: the first call that nothing has been done with yet, and what follows it, is left for the next time.
+
+        So is what follows `max_unsent` bytes of answers that the connection has not taken: any number of calls may end
+        at once with one large value, which takes no memory until it is written. An abort goes before them.
         """
         if self._collected:
             self._release_collected()
@@ -322,6 +327,8 @@ class RpcSession:
         if self._to_run:
             self._run_streams()
         messages: list[Message] = []
+        if not self.congested:
+            self._answers_taken = self.answered_bytes
         outbox, self._outbox = self._outbox, []
         self._decided = 0
         if not hurried:
@@ -336,7 +343,10 @@ class RpcSession:
                         messages.append(self._codec.encode(tree))
                 elif item.__class__ is tuple:
                     messages.append(item)
-                else:
+                elif self._too_much_unsent and self._end is None:
+                    self._hold(outbox[position:])
+                    break
+                elif not (self._too_much_unsent and self._aborted) or item[0] == "abort":
                     message = self._codec.encode(item)
                     if item[0] == "resolve" or item[0] == "reject":
                         self.answered_bytes += len(message[0])
@@ -346,6 +356,24 @@ class RpcSession:
             self.abort(RpcError(f"the codec {self._codec.name!r} failed to write a message: {text_of(error)}"))
             return messages + self.messages_to_send()  # which are the abort, if that can be written
         return messages
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last `messages_to_send` has left something, and the connection would take more."""
+        return self._end is None and not self.congested and bool(self._outbox or self._to_resolve)
+
+    @property
+    def _too_much_unsent(self) -> bool:
+        """Whether the connection has enough answers to take already."""
+        return self.answered_bytes - self._answers_taken > self._limits.max_unsent
+
+    def _hold(self, outbox: list[Any]) -> None:
+        """Leave messages to be written when the connection has taken those before them."""
+        self._outbox = outbox
+        calls = [item for item in outbox if isinstance(item, Import)]
+        self._undecided = sum(not call.pulled and not call.pipelined for call in calls)
+        if not self.congested:
+            self._host.wake()
 
     def _resolve_exported(self) -> None:
         """Resolve promises that were exported, some at a time: the resolution of one can export any number of

@@ -137,13 +137,12 @@ class WebSocketDriver(Driver):
         """Write what the session has to send, and notice its end."""
         self._hurried = False
         self._write()
-        if self.session.woke:
-            # What they have to send follows in the turn that they go on in, which is sooner than `wake` would have it.
-            self.session.woke = False
-            self._flush_due = True
+        # What those who woke have to send follows in the turn that they go on in, which is sooner than `wake` would
+        # have it. What the session has left for later follows when other connections have had their turn.
+        self._flush_due = self.session.woke or self.session.unfinished
+        self.session.woke = False
+        if self._flush_due:
             self._loop.soon(self._flush_soon)
-        else:
-            self._flush_due = False
         if self.session.closed:
             self._ended.set()
 
