@@ -196,6 +196,8 @@ class RpcSession:
         self.congested = False
         # Bytes of answers written until the connection last took everything.
         self._answers_taken = 0
+        # Whether answers wait until it has taken more: then nothing is to be read that asks for others.
+        self.holding = False
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
         self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
@@ -330,6 +332,7 @@ class RpcSession:
         if not self.congested:
             self._answers_taken = self.answered_bytes
         outbox, self._outbox = self._outbox, []
+        self.holding = False
         self._decided = 0
         if not hurried:
             self._undecided = 0
@@ -369,7 +372,7 @@ class RpcSession:
 
     def _hold(self, outbox: list[Any]) -> None:
         """Leave messages to be written when the connection has taken those before them."""
-        self._outbox = outbox
+        self._outbox, self.holding = outbox, True
         calls = [item for item in outbox if isinstance(item, Import)]
         self._undecided = sum(not call.pulled and not call.pipelined for call in calls)
         if not self.congested:
