@@ -68,6 +68,38 @@ def test_a_member_of_a_result_can_be_another_member_of_it() -> None:
     assert (peer.hear() + peer.hear())[-1] == ["resolve", -1, 7]
 
 
+def test_a_value_that_contains_itself_is_no_argument() -> None:
+    peer = Peer(Api())
+    peer.say("push", ["promise", -1])
+    peer.say("resolve", -1, {"inner": ["pipeline", 1]})
+    error = peer.call("same", ["pipeline", 1])[2]
+    assert error[2] == "the value contains itself: a promise in it resolves to what it is in"
+
+
+def test_two_values_that_come_to_contain_each_other_are_no_arguments() -> None:
+    peer = Peer(Api())
+    peer.say("push", ["promise", -1])
+    peer.say("push", ["promise", -2])
+    peer.say("push", ["pipeline", 0, ["same"], [["pipeline", 1]]])
+    peer.say("resolve", -1, {"two": ["pipeline", 2]})
+    peer.say("resolve", -2, {"one": ["pipeline", 1]})
+    peer.say("pull", 3)
+    (answer,) = (message for message in peer.hear() if message[0] == "reject")
+    assert answer[2][2] == "the value contains itself: a promise in it resolves to what it is in"
+    assert peer.session.deliveries.in_progress == 0
+
+
+def test_a_value_may_be_twice_in_an_argument() -> None:
+    peer = Peer(Api())
+    peer.say("push", ["promise", -1])
+    peer.say("push", ["promise", -2])
+    peer.say("push", ["pipeline", 0, ["same"], [{"a": ["pipeline", 1], "b": ["pipeline", 1], "c": ["pipeline", 2]}]])
+    peer.say("resolve", -1, {"two": ["pipeline", 2]})
+    peer.say("resolve", -2, 2)
+    peer.say("pull", 3)
+    assert peer.hear()[-1] == ["resolve", 3, {"a": {"two": 2}, "b": {"two": 2}, "c": 2}]
+
+
 class Watched:
     """A callback that counts how often it is compared with others."""
 
