@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from .errors import RpcError, fresh, text_of
 
@@ -166,6 +166,15 @@ class ErrorHook(Hook):
 DISPOSED = ErrorHook(RpcError("this stub was disposed, and can no longer be used"))
 
 
+# How many members of a promise's value may in turn be promises of other members of it. Where one is, in the end, a
+# promise of itself, there is no end to following them.
+_MOST_ROUNDS: Final = 100
+
+
+def _circular() -> RpcError:
+    return RpcError("the promise resolves to itself")
+
+
 class _Turn(threading.local):
     """The promises of this thread that have settled, and whose lines are still to run; None while none is running.
 
@@ -181,15 +190,18 @@ _turn = _Turn()
 class PromiseHook(Hook, Pending):
     """The promise of a hook: what is asked of it waits in line until `settle`, then goes to that hook in order."""
 
-    __slots__ = ("__weakref__", "_disposed", "_on_abandoned", "_queue", "_resolution", "_source")
+    __slots__ = ("__weakref__", "_disposed", "_on_abandoned", "_queue", "_resolution", "_rounds", "_source")
 
     def __init__(self, source: PromiseHook | None = None) -> None:
         # What this promise settled to.
         self._resolution: Hook | None = None
         # The promise in whose line this one waits, until it settles.
         self._source = source
-        # What waits, in order. None once all of it has run: only then may a new call overtake it and go straight on.
-        self._queue: deque[Callable[[], object]] | None = deque()
+        # How many times what was asked for it has led back into the very line that it came from.
+        self._rounds = 0
+        # What waits, in order. Any of it may leave early, at no cost to the rest. None once all of it has run: only
+        # then may a new call overtake it and go straight on.
+        self._queue: OrderedDict[Callable[[], object], None] | None = OrderedDict()
         # Whether the owner has let go before there was anything to let go of.
         self._disposed = False
         # What to do when nobody wants it any more.
@@ -202,7 +214,7 @@ class PromiseHook(Hook, Pending):
         """
         assert self._resolution is None, "a promise settles once"
         if _waits_for(resolution, self):
-            resolution = ErrorHook(RpcError("the promise resolves to itself"))
+            resolution = ErrorHook(_circular())
         self._resolution, self._source = resolution, None
         if _turn.settling is not None:
             _turn.settling.append(self)
@@ -218,11 +230,11 @@ class PromiseHook(Hook, Pending):
         if self._queue is None:
             callback()
         else:
-            self._queue.append(callback)
+            self._queue[callback] = None
 
     def unsubscribe(self, callback: Callable[[], object]) -> None:
         if self._queue and callback in self._queue:
-            self._queue.remove(callback)
+            del self._queue[callback]
             self._tell_if_abandoned()
 
     @property
@@ -278,7 +290,7 @@ class PromiseHook(Hook, Pending):
         if self._queue is None:
             self._hook().on_broken(callback)
         else:
-            self._queue.append(lambda: self._hook().on_broken(callback))
+            self._queue[lambda: self._hook().on_broken(callback)] = None
 
     def __repr__(self) -> str:
         return "what is not there yet"
@@ -292,7 +304,8 @@ class PromiseHook(Hook, Pending):
         queue, resolution = self._queue, self._hook()
         assert queue is not None, "a promise settles once"
         while queue:
-            queue.popleft()()
+            run, _ = queue.popitem(last=False)
+            run()
         self._queue = None
         if self._disposed:
             resolution.dispose()
@@ -300,7 +313,7 @@ class PromiseHook(Hook, Pending):
     def _when_settled(self, ask: Callable[[Hook], Hook]) -> PromiseHook:
         assert self._queue is not None, "a settled promise is asked directly"
         answer = PromiseHook(self)
-        self._queue.append(partial(self._answer, answer, ask))
+        self._queue[partial(self._answer, answer, ask)] = None
         return answer
 
     def _read_when_settled(self, ask: Callable[[Hook], Hook]) -> PromiseHook:
@@ -308,12 +321,17 @@ class PromiseHook(Hook, Pending):
         same."""
         assert self._queue is not None, "a settled promise is asked directly"
         answer = self._when_settled(ask)
-        answer.when_abandoned(partial(self.unsubscribe, self._queue[-1]))
+        answer.when_abandoned(partial(self.unsubscribe, next(reversed(self._queue))))
         return answer
 
     def _answer(self, answer: PromiseHook, ask: Callable[[Hook], Hook]) -> None:
+        if answer._rounds > _MOST_ROUNDS:
+            answer.settle(ErrorHook(_circular()))
+            return
         try:
             hook = ask(self._hook())
+            if isinstance(hook, PromiseHook) and hook._source is self:
+                hook._rounds = answer._rounds + 1
         except Exception as error:
             hook = ErrorHook(error)
         answer.settle(hook)

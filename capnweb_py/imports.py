@@ -26,8 +26,8 @@ class Import(Pending):
     """One entry of the import table."""
 
     __slots__ = (
-        "_callbacks", "brittle", "expression", "hooks", "id", "line", "pipelined", "pulled", "remote_count",
-        "resolution", "session", "streaming",
+        "_callbacks", "brittle", "expression", "forwarded", "hooks", "id", "line", "pipelined", "pulled",
+        "remote_count", "resolution", "session", "streaming",
     )  # fmt: skip
 
     def __init__(self, session: RpcSession, import_id: int, expression: Any = None) -> None:
@@ -36,6 +36,8 @@ class Import(Pending):
         # The expression of the call that this is the result of, alone in a list, until it is written. None from then
         # on, and for what the peer exported.
         self.expression = expression
+        # Whether it is a call that the peer made on what it exports itself, by way of this side.
+        self.forwarded = False
         # How many hooks there are on this entry.
         self.hooks = 0
         # How many times the peer has introduced the id: what the release must say.
@@ -51,7 +53,7 @@ class Import(Pending):
         # What the peer resolved it to.
         self.resolution: Hook | None = None
         # Called when it resolves, in order.
-        self._callbacks: list[Callable[[], object]] | None = None
+        self._callbacks: dict[Callable[[], object], None] | None = None
         # The registrations of `on_broken` in the session that belong to this entry.
         self.brittle: list[int] | None = None
 
@@ -60,12 +62,12 @@ class Import(Pending):
             callback()
         else:
             if self._callbacks is None:
-                self._callbacks = []
-            self._callbacks.append(callback)
+                self._callbacks = {}
+            self._callbacks[callback] = None
 
     def unsubscribe(self, callback: Callable[[], object]) -> None:
         if self._callbacks and callback in self._callbacks:
-            self._callbacks.remove(callback)
+            del self._callbacks[callback]
 
     @property
     def awaited(self) -> bool:
@@ -84,7 +86,7 @@ class Import(Pending):
 
         Later, when it has been written, nobody can tell: then its promise was kept for a while, for whatever reason.
         """
-        unused = self.hooks == 1 and not self.pulled and not self.pipelined
+        unused = self.hooks == 1 and not self.pulled and not self.pipelined and not self.forwarded
         # A call has four parts: "pipeline", the id, the path and the arguments. A member has no arguments.
         return unused and self.expression is not None and len(self.expression[0] or ()) == 4
 

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from .errors import drop_tracebacks
+from .errors import RpcError, drop_tracebacks
 from .hooks import ErrorHook, Hook, Pending
 from .loops import last_step, running_loop
 from .metering import Meter
@@ -170,13 +170,31 @@ async def _close(end: Callable[[], Awaitable[object]]) -> None:
 class Settling(Pending):
     """The replacing of the promises in one payload: under way, done, or failed with `error`."""
 
-    __slots__ = ("_callbacks", "_left", "error")
+    __slots__ = ("_awaited_by", "_callbacks", "_left", "error")
 
     def __init__(self, count: int) -> None:
         self._left = count
         # None once it has settled.
-        self._callbacks: list[Callable[[], object]] | None = []
+        self._callbacks: dict[Callable[[], object], None] | None = {}
         self.error: BaseException | None = None
+        # What cannot be done before this is.
+        self._awaited_by: list[Settling] = []
+
+    def is_awaited_by(self, other: Settling) -> bool:
+        """Whether something else cannot be done before this is, or is this."""
+        pending, seen = [self], {self}
+        while pending:
+            settling = pending.pop()
+            if settling is other:
+                return True
+            further = [waiting for waiting in settling._awaited_by if waiting not in seen]
+            seen.update(further)
+            pending += further
+        return False
+
+    def await_for(self, other: Settling) -> None:
+        """Have something else wait for this."""
+        self._awaited_by.append(other)
 
     @property
     def done(self) -> bool:
@@ -187,11 +205,11 @@ class Settling(Pending):
         if self._callbacks is None:
             callback()
         else:
-            self._callbacks.append(callback)
+            self._callbacks[callback] = None
 
     def unsubscribe(self, callback: Callable[[], object]) -> None:
         if self._callbacks and callback in self._callbacks:
-            self._callbacks.remove(callback)
+            del self._callbacks[callback]
 
     def placed(self, error: BaseException | None) -> None:
         """One promise is in place, or has failed. The first error settles it."""
@@ -199,20 +217,32 @@ class Settling(Pending):
         if self._callbacks is not None and (error is not None or not self._left):
             self.error = error
             callbacks, self._callbacks = self._callbacks, None
+            self._awaited_by.clear()
             for callback in callbacks:
                 callback()
 
 
-def settle(payload: Payload, meter: Meter | None = None) -> Settling | None:
+def settle(payload: Payload, meter: Meter | None = None, outer: Settling | None = None) -> Settling | None:
     """Replace the promises in a payload that owns its value by what they resolve to, which the meter counts.
+
+    Args:
+        payload: the payload.
+        meter: what counts.
+        outer: what waits for it, because the payload takes the place of a promise there.
 
     Returns what to wait for, and whose error to raise then; None where nothing had to be replaced.
     """
     if payload.promises:
         promises, payload.promises = payload.promises, ()
         payload.settling = Settling(len(promises))
+        if outer is not None:
+            payload.settling.await_for(outer)
         for located in promises:
             _place(located, payload.settling, meter)
+    elif outer is not None and payload.settling is not None and not payload.settling.done:
+        if outer.is_awaited_by(payload.settling):
+            raise RpcError("the value contains itself: a promise in it resolves to what it is in")
+        payload.settling.await_for(outer)
     return payload.settling
 
 
@@ -232,7 +262,7 @@ def _place(located: Located, outer: Settling, meter: Meter | None) -> None:
         if meter is not None:
             meter.charge(resolution.value)
         resolution.own()
-        inner = settle(resolution, meter)
+        inner = settle(resolution, meter, outer)
     except Exception as error:
         drop_tracebacks(error)  # whose frames hold the container, and what else is in it
         outer.placed(error)

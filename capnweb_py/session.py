@@ -201,6 +201,10 @@ class RpcSession:
         self.answered_bytes = 0
         # Set by the host while the connection takes nothing more: then promises that were passed wait to be resolved.
         self.congested = False
+        # Bytes of answers written until the connection last took everything.
+        self._answers_taken = 0
+        # Whether answers wait until it has taken more: then nothing is to be read that asks for others.
+        self.holding = False
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
         self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
@@ -321,6 +325,9 @@ class RpcSession:
 
         Args:
             hurried: the first call that nothing has been done with yet, and what follows it, is left for the next time.
+
+        So is what follows `max_unsent` bytes of answers that the connection has not taken: any number of calls may end
+        at once with one large value, which takes no memory until it is written. An abort goes before them.
         """
         if self._collected:
             self._release_collected()
@@ -329,7 +336,10 @@ class RpcSession:
         if self._to_run:
             self._run_streams()
         messages: list[Message] = []
+        if not self.congested:
+            self._answers_taken = self.answered_bytes
         outbox, self._outbox = self._outbox, []
+        self.holding = False
         self._decided = 0
         if not hurried:
             self._undecided = 0
@@ -343,7 +353,10 @@ class RpcSession:
                         messages.append(self._codec.encode(tree))
                 elif item.__class__ is tuple:
                     messages.append(item)
-                else:
+                elif self._too_much_unsent and self._end is None:
+                    self._hold(outbox[position:])
+                    break
+                elif not (self._too_much_unsent and self._aborted) or item[0] == "abort":
                     message = self._codec.encode(item)
                     if item[0] == "resolve" or item[0] == "reject":
                         self.answered_bytes += len(message[0])
@@ -354,6 +367,24 @@ class RpcSession:
             self.abort(RpcError(f"the codec {self._codec.name!r} failed to write a message: {text_of(error)}"))
             return messages + self.messages_to_send()  # which are the abort, if that can be written
         return messages
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether the last `messages_to_send` has left something, and the connection would take more."""
+        return self._end is None and not self.congested and bool(self._outbox or self._to_resolve)
+
+    @property
+    def _too_much_unsent(self) -> bool:
+        """Whether the connection has enough answers to take already."""
+        return self.answered_bytes - self._answers_taken > self._limits.max_unsent
+
+    def _hold(self, outbox: list[Any]) -> None:
+        """Leave messages to be written when the connection has taken those before them."""
+        self._outbox, self.holding = outbox, True
+        calls = [item for item in outbox if isinstance(item, Import)]
+        self._undecided = sum(not call.pulled and not call.pipelined for call in calls)
+        if not self.congested:
+            self._host.wake()
 
     def _resolve_exported(self) -> None:
         """Resolve promises that were exported, some at a time: the resolution of one can export any number of
@@ -865,7 +896,10 @@ class RpcSession:
             plain = all(map(stands_for_itself, values))
             expression.append(values if plain else self._serializer(self, self._limits).write_arguments(values))
         self._refer_to(target)
-        return ImportHook(self._call(expression))
+        entry = self._call(expression)
+        # Nobody here has forgotten what a peer had called, and the peer chose the name that a warning would tell.
+        entry.forwarded = arguments is not None and arguments.deliveries is not None
+        return ImportHook(entry)
 
     def send_map(self, target: Import, path: Path, mapper: Mapper) -> Hook:
         """Have the peer apply a mapper, which is taken over, to a member of what it holds under an entry.

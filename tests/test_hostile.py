@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import anyio
 import pytest
-from byhand import Peer
+from byhand import Peer, by_hand
 
 from capnweb_py import Limits, RemoteError, RpcPromise, RpcTarget, SessionOptions, memory_pair
 from capnweb_py.errors import remote_error
@@ -152,3 +155,58 @@ def test_private_keywords_are_refused() -> None:
 def test_the_limit_has_a_name() -> None:
     with pytest.raises(ValueError, match="max_copied"):
         Limits(max_copied=0)
+
+
+class Slow(RpcTarget):
+    """Answers with what it was called with, when all calls have come."""
+
+    def __init__(self) -> None:
+        self.due = anyio.Event()
+
+    async def echo(self, value: Any) -> Any:
+        await self.due.wait()
+        return value
+
+
+@asynccontextmanager
+async def many_answers() -> AsyncIterator[Peer]:
+    """A peer that is about to get 20 answers of 1,000 bytes each, of which it may have 3,000 under way."""
+    main = Slow()
+    async with by_hand(main, SessionOptions(limits=Limits(max_unsent=3000))) as peer:
+        peer.say("push", "x" * 1000)
+        for _ in range(20):
+            peer.say("stream", ["pipeline", 0, ["echo"], [["pipeline", 1]]])
+        await anyio.wait_all_tasks_blocked()
+        main.due.set()
+        await anyio.wait_all_tasks_blocked()
+        yield peer
+
+
+@pytest.mark.anyio
+async def test_calls_that_end_together_are_answered_as_the_connection_takes_it() -> None:
+    async with many_answers() as peer:
+        answers = peer.hear()
+        assert len(answers) == 3
+        peer.session.congested = True
+        assert peer.hear() == []
+        peer.session.congested = False
+        for _ in range(5):
+            answers += peer.hear()
+        assert len(answers) == 18
+        answers += peer.hear()
+        assert len(answers) == 20
+        assert peer.session.stats().exports == 2
+
+
+@pytest.mark.anyio
+async def test_an_abort_does_not_wait_for_answers() -> None:
+    async with many_answers() as peer:
+        peer.say("bonjour")
+        assert [message[0] for message in peer.hear()] == ["resolve"] * 3 + ["abort"]
+
+
+@pytest.mark.anyio
+async def test_a_session_that_is_closed_on_this_side_says_all_that_it_has_to_say() -> None:
+    async with many_answers() as peer:
+        peer.session.close()
+        assert len(peer.hear()) == 20

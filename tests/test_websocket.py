@@ -308,6 +308,36 @@ async def test_pending_calls_fail_when_the_connection_breaks() -> None:
             await api.wait()
 
 
+async def test_all_promises_of_a_result_are_resolved() -> None:
+    async with serve(Api()) as server, raw_client(server.url) as peer:
+        await peer.say('["push", 1]', json.dumps(["stream", [[["pipeline", 1]] * 200]]))
+        with anyio.fail_after(5):
+            answers = [json.loads(await peer.text()) for _ in range(201)]
+        assert answers[1:] == [["resolve", -number, 1] for number in range(1, 201)]
+
+
+async def test_large_answers_of_calls_that_end_together_arrive() -> None:
+    class Slow(RpcTarget):
+        def __init__(self) -> None:
+            self.due = anyio.Event()
+
+        async def echo(self, text: str) -> str:
+            await self.due.wait()
+            return text
+
+        def go(self) -> None:
+            self.due.set()
+
+    options = SessionOptions(limits=Limits(max_unsent=100_000))
+    async with serve(Slow, options=options) as server, raw_client(server.url) as peer:
+        await peer.say(json.dumps(["push", "x" * 50_000]))
+        for _ in range(100):
+            await peer.say('["stream", ["pipeline", 0, ["echo"], [["pipeline", 1]]]]')
+        await peer.say('["push", ["pipeline", 0, ["go"], []]]')
+        with anyio.fail_after(10):
+            assert [len(await peer.text()) > 50_000 for _ in range(100)] == [True] * 100
+
+
 async def test_calls_end_with_their_session() -> None:
     class Busy(Api):
         async def wait(self) -> None:

@@ -218,9 +218,13 @@ class StreamDriver(Driver):
             self.session.receive(data, binary)
             self._collect()
             # A peer that calls and does not read its answers must not fill this side's memory.
-            while self.session.answered_bytes - self._answers_sent > self._max_unsent and not self.session.closed:
+            while self._too_much_unsent and not self.session.closed:
                 self._awake.set()
                 await self._idle.wait()
+
+    @property
+    def _too_much_unsent(self) -> bool:
+        return self.session.holding or self.session.answered_bytes - self._answers_sent > self._max_unsent
 
     async def _write(self) -> None:
         """Send what there is, whenever there is something, until the session has ended."""

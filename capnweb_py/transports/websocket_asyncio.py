@@ -137,13 +137,14 @@ class WebSocketDriver(Driver):
         """Write what the session has to send, and notice its end."""
         self._hurried = False
         self._write()
-        if self.session.woke:
-            # What they have to send follows in the turn that they go on in, which is sooner than `wake` would have it.
-            self.session.woke = False
-            self._flush_due = True
+        # What those who woke have to send follows in the turn that they go on in, which is sooner than `wake` would
+        # have it. What the session has left for later follows when other connections have had their turn.
+        self._flush_due = self.session.woke or self.session.unfinished
+        self.session.woke = False
+        if self._flush_due:
             self._loop.soon(self._flush_soon)
-        else:
-            self._flush_due = False
+        elif self._reading_paused and not self.session.congested:
+            self._loop.soon(self._go_on_reading)
         if self.session.closed:
             self._ended.set()
 
@@ -153,11 +154,17 @@ class WebSocketDriver(Driver):
             self._connection.write(messages)
             if self._connection.paused:
                 self.writing_paused()
+        if self.session.holding:
+            self._pause_reading()
 
     def writing_paused(self) -> None:
         """The socket does not take what is written. A peer that reads no answers is not asked for more calls."""
         self.session.congested = True
-        if self.session.answered_bytes - self._answers_sent > self._max_unsent and not self._reading_paused:
+        if self.session.answered_bytes - self._answers_sent > self._max_unsent:
+            self._pause_reading()
+
+    def _pause_reading(self) -> None:
+        if not self._reading_paused:
             self._reading_paused = True
             self._connection.transport.pause_reading()
 
@@ -166,7 +173,11 @@ class WebSocketDriver(Driver):
         self.session.congested = False
         self.wake()
         self._answers_sent = self.session.answered_bytes
-        if not self._reading_paused:
+        self._go_on_reading()
+
+    def _go_on_reading(self) -> None:
+        """Take what had been read already, then read on, unless that leads to too many answers again."""
+        if not self._reading_paused or self.session.holding or self.session.congested:
             return
         self._reading_paused = False
         while self._held and not self._reading_paused:
