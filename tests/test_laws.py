@@ -321,10 +321,9 @@ class TwoSessions(RuleBasedStateMachine):
 
     async def _until_nothing_is_held(self) -> None:
         nothing = SessionStats(0, 0) if self._broken else NOTHING_HELD
-        # A call that runs holds its target a little longer than the tables do.
-        others = self._made[1:]
         while (self._client.stats(), self._server.stats()) != (nothing, nothing) or not (
-            self._broken or all(node.times_disposed for node in others)
+            # A call that runs holds its target a little longer than the tables do.
+            self._broken or all(node.times_disposed for node in self._made[1:])
         ):
             gc.collect()
             for _ in range(100):
