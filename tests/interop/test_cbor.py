@@ -46,7 +46,8 @@ PAYLOAD: Final = bytes((index * 167) >> 3 & 255 for index in range(300_000))
 # ---- our server
 
 
-@pytest.fixture(scope="module", params=[(style, loop) for style in STYLES for loop in ("asyncio", "trio")], ids=str)
+# Each style on one loop: what the loops do differently is below the codec, and test_node_client.py runs all on both.
+@pytest.fixture(scope="module", params=[*zip(STYLES, ("asyncio", "trio"), strict=True)], ids=str)
 def reports(request: pytest.FixtureRequest, node: str) -> Reports:
     """What a Node client that speaks CBOR reports of each scenario."""
     style, loop = request.param
