@@ -201,7 +201,7 @@ class ImportHook(Hook):
                     f"the call {name}() was made, but nobody waits for its result, or its error: write `await` before"
                     " it, or `.dispose()` behind it if neither matters",
                 )
-            entry.session.unhook_later(entry)
+            entry.session.call_later(entry)
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
         entry = self._entry

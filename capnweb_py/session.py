@@ -811,7 +811,7 @@ class RpcSession:
         if export.readable is None:
             raise ProtocolError(f"{export_id} is no pipe, or its readable end was referred to before")
         queue, export.readable = export.readable, None
-        return PipeStream(queue, self._call_later)
+        return PipeStream(queue, self.call_later)
 
     def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
         return self._blobs.read(stream, media_type)
@@ -1003,11 +1003,12 @@ class RpcSession:
         finally:
             self._letting_go = None
 
-    def unhook_later(self, entry: Import) -> None:
-        """A hook on an entry was collected, on any thread: act when the session's own turn comes."""
-        self._call_later(entry)
+    def call_later(self, collected: Import | Callable[[], None]) -> None:
+        """A hook on an entry, or something else, was collected, on any thread: act when the session's own turn comes.
 
-    def _call_later(self, collected: Import | Callable[[], None]) -> None:
+        Args:
+            collected: the entry, or what is to be called.
+        """
         if self._end is None:
             self._collected.append(collected)
             if len(self._collected) == 1:

@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 
 import anyio
 import pytest
+import witnesses
 from byhand import Peer
 from hypothesis import given, settings
 from interop.values import VALUES, same
+from services import Notebook
 from test_properties import values
 from witnesses import NOTHING_HELD
 
@@ -33,24 +35,17 @@ from capnweb_py import (
 )
 
 
-class Counter(RpcTarget):
+class Counter(witnesses.Counter):
     def __init__(self) -> None:
-        self._count = 0
-        self.disposed = anyio.Event()
-
-    def increment(self, by: int = 1) -> int:
-        self._count += by
-        return self._count
-
-    @property
-    def value(self) -> int:
-        return self._count
+        super().__init__()
+        self.gone = anyio.Event()
 
     def itself(self) -> Counter:
         return self
 
     def dispose(self) -> None:
-        self.disposed.set()
+        super().dispose()
+        self.gone.set()
 
 
 class Api(RpcTarget):
@@ -108,20 +103,6 @@ class Api(RpcTarget):
 
     def notebook(self) -> WritableStream:
         return WritableStream(Notebook(self.written))
-
-
-class Notebook:
-    def __init__(self, written: list[Any]) -> None:
-        self._written = written
-
-    async def write(self, chunk: Any) -> None:
-        self._written.append(chunk)
-
-    async def aclose(self) -> None:
-        self._written.append("closed")
-
-    async def abort(self, error: BaseException) -> None:
-        self._written.append(f"aborted: {error}")
 
 
 class Way(NamedTuple):
@@ -259,9 +240,9 @@ async def test_letting_go_reaches_the_server(way: Way) -> None:
     counter = await way.api.make()
     await counter.increment()
     (original,) = way.server.counters
-    assert not original.disposed.is_set()
+    assert not original.disposed
     counter.dispose()
-    await original.disposed.wait()
+    await original.gone.wait()
     await way.settled()
 
 
@@ -272,7 +253,7 @@ async def test_letting_go_does_not_wait_for_the_garbage_collector(way: Way) -> N
         assert await counter.increment() == 1
         (original,) = way.server.counters
         del counter
-        await original.disposed.wait()
+        await original.gone.wait()
     finally:
         gc.enable()
 
@@ -281,7 +262,7 @@ async def test_letting_go_of_a_callback_reaches_the_client(way: Way) -> None:
     mine = Counter()
     await way.api.echo({"stub": mine})
     gc.collect()
-    await mine.disposed.wait()
+    await mine.gone.wait()
     await way.settled()
 
 

@@ -47,9 +47,8 @@ class Framing(Protocol):
         """Whether the bytes so far end inside a message."""
 
 
-@final
-class LengthFraming:
-    """A header before each message: its kind, text or binary, and its length.
+class _Buffered:
+    """What has come and was not taken.
 
     Args:
         max_size: the longest message, in bytes.
@@ -58,8 +57,22 @@ class LengthFraming:
     def __init__(self, max_size: int) -> None:
         self._max_size = max_size
         self._buffer = bytearray()
-        # Where the next header begins in it.
+        # Where the next message begins in it.
         self._start = 0
+
+    def feed(self, data: bytes) -> None:
+        del self._buffer[: self._start]
+        self._start = 0
+        self._buffer += data
+
+
+@final
+class LengthFraming(_Buffered):
+    """A header before each message: its kind, text or binary, and its length.
+
+    Args:
+        max_size: the longest message, in bytes.
+    """
 
     def write(self, messages: list[Message]) -> bytes:
         parts: list[bytes] = []
@@ -68,11 +81,6 @@ class LengthFraming:
                 raise LimitExceeded(f"a message of {len(data)} bytes is longer than a header can say")
             parts += (_HEADER.pack(_BINARY if binary else _TEXT, len(data)), data)
         return b"".join(parts)
-
-    def feed(self, data: bytes) -> None:
-        del self._buffer[: self._start]
-        self._start = 0
-        self._buffer += data
 
     def next(self) -> Message | None:
         buffer, body = self._buffer, self._start + _HEADER.size
@@ -98,7 +106,7 @@ class LengthFraming:
 
 
 @final
-class LineFraming:
+class LineFraming(_Buffered):
     """One message a line, of text alone: npm capnweb's batches are written so. Empty lines mean nothing.
 
     Args:
@@ -106,20 +114,16 @@ class LineFraming:
     """
 
     def __init__(self, max_size: int) -> None:
-        self._max_size = max_size
-        self._buffer = bytearray()
-        # Where the next line begins in it, and up to where there is no end of it.
-        self._start = 0
+        super().__init__(max_size)
+        # Up to where in the buffer there is no end of the next line.
         self._searched = 0
 
     def write(self, messages: list[Message]) -> bytes:
         return b"".join([data + b"\n" for data, _ in messages])
 
     def feed(self, data: bytes) -> None:
-        del self._buffer[: self._start]
         self._searched -= self._start
-        self._start = 0
-        self._buffer += data
+        super().feed(data)
 
     def next(self) -> Message | None:
         while True:

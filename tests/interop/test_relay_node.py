@@ -12,14 +12,13 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from witnesses import NOTHING_HELD
 
-from capnweb_py import RpcStub, SessionStats, memory_pair, open_session, serve
+from capnweb_py import RpcStub, memory_pair, open_session, serve
 
 from .node import node_server, run_client
 from .serving import serve_world
 from .test_node_client import SCENARIOS
-
-NOTHING_HELD: Final = SessionStats(imports=1, exports=1)
 
 # Seconds that anything here may take; none needs as many.
 DEADLINE: Final = 60
