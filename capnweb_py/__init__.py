@@ -9,7 +9,7 @@ from .errors import LimitExceeded, ProtocolError, RemoteError, RpcError, Session
 from .options import Limits, SessionOptions
 from .process_session import open_process_session, stdio_session
 from .server import asgi_app, http_batch_response, serve
-from .session import RpcSession, SessionStats
+from .session import COMPILED, RpcSession, SessionStats
 from .standalone import deserialize, serialize
 from .stream_session import open_stream_session, serve_streams
 from .streams import WritableStream
@@ -20,6 +20,7 @@ from .values import INVALID_DATE, UNDEFINED, BigInt, TypedArray
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 
 __all__ = [
+    "COMPILED",
     "INVALID_DATE",
     "UNDEFINED",
     "BigInt",

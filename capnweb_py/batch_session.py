@@ -22,8 +22,9 @@ from .mapper import Mapper
 from .options import SessionOptions
 from .payload import Payload
 from .session import Host, Message, RpcSession
-from .streams import WritableStream, WriterHook
+from .streams import WritableStream
 from .values import UNDEFINED
+from .write_queue import WriterHook
 
 __all__ = ["BatchSession"]
 

@@ -16,10 +16,10 @@ from types import CoroutineType
 from typing import Any, Final, TypeVar
 
 import anyio
-import attrs
 
 from .errors import LimitExceeded, RpcError, SessionClosed, drop_tracebacks, release_frames, sendable
-from .hooks import ErrorHook, Handle, Hook, PromiseHook
+from .handle import Handle
+from .hooks import ErrorHook, Hook, PromiseHook
 from .loops import Spawn, cancel_scope, on_asyncio
 from .metering import Meter
 from .payload import Payload, settle
@@ -61,14 +61,18 @@ def is_cancellable(function: Any) -> bool:
     return getattr(function, _MARK, False)
 
 
-@attrs.define
 class _Call:
     """A call that has not begun: a function with its arguments, or what a function returned to be awaited."""
 
-    promise: PromiseHook
-    function: Any = None
-    arguments: list[Any] = attrs.field(factory=list)
-    awaitable: Awaitable[Any] | None = None
+    __slots__ = ("arguments", "awaitable", "function", "promise")
+
+    def __init__(
+        self, promise: PromiseHook, function: Any, arguments: list[Any], awaitable: Awaitable[Any] | None = None
+    ) -> None:
+        self.promise = promise
+        self.function = function
+        self.arguments = arguments
+        self.awaitable = awaitable
 
     def drop(self) -> None:
         """Never begin."""
@@ -142,7 +146,7 @@ class Deliveries:
         marker = PromiseHook()
         marker.subscribe(run)
         self.in_progress += 1
-        self._line.append(_Call(marker, _nothing))
+        self._line.append(_Call(marker, _nothing, []))
         self._spawn(self._run_next)
 
     def close(self) -> None:

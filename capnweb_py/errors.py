@@ -263,3 +263,11 @@ def _with_related(error: BaseException) -> list[BaseException]:
         if isinstance(one, BaseExceptionGroup):
             pending += one.exceptions
     return list(seen.values())
+
+
+class Unsendable(TypeError):
+    """A value that cannot be sent. On its way up it collects the path to the value, the last step first."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        self.steps: list[str | int] = []

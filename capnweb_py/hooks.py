@@ -9,21 +9,21 @@ Order: calls on one hook reach the target in the order in which they were made, 
 
 from __future__ import annotations
 
-import threading
 from abc import abstractmethod
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from .errors import RpcError, fresh, text_of
+from .threads import turn
 
 if TYPE_CHECKING:
     from .delivery import Deliveries
     from .mapper import Mapper
     from .payload import Payload
 
-__all__ = ["DISPOSED", "ErrorHook", "Handle", "Hook", "Path", "Pending", "PromiseHook"]
+__all__ = ["DISPOSED", "ErrorHook", "Hook", "Path", "Pending", "PromiseHook"]
 
 # The names and indices that lead from a value to a member of it.
 Path = tuple[str | int, ...]
@@ -32,7 +32,7 @@ Path = tuple[str | int, ...]
 # Neither of these two derives from ABC: `isinstance` would ask the metaclass of their classes, in every call.
 
 
-class Pending:
+class Pending(Protocol):
     """Something that settles later, once."""
 
     __slots__ = ()
@@ -115,17 +115,6 @@ class Hook:
         """Have `callback` called with the error when this hook can no longer work."""
 
 
-class Handle:
-    """What user code holds of a hook: the part of RpcStub and RpcPromise that the rest of the core may read."""
-
-    __slots__ = ("_hook", "_path")
-
-    # The hook, shared by the promises of its members.
-    _hook: Hook
-    # The path from it to what this stands for; None for a stub, which stands for the hook itself.
-    _path: Path | None
-
-
 class ErrorHook(Hook):
     """What failed: whatever is asked of it fails with the same error."""
 
@@ -175,19 +164,7 @@ def _circular() -> RpcError:
     return RpcError("the promise resolves to itself")
 
 
-class _Turn(threading.local):
-    """The promises of this thread that have settled, and whose lines are still to run; None while none is running.
-
-    A promise settles others, which settle others: a peer can make that as long as it likes, so it must not nest.
-    """
-
-    settling: deque[PromiseHook] | None = None
-
-
-_turn = _Turn()
-
-
-class PromiseHook(Hook, Pending):
+class PromiseHook(Hook):
     """The promise of a hook: what is asked of it waits in line until `settle`, then goes to that hook in order."""
 
     __slots__ = ("__weakref__", "_disposed", "_on_abandoned", "_queue", "_resolution", "_rounds", "_source")
@@ -216,15 +193,15 @@ class PromiseHook(Hook, Pending):
         if _waits_for(resolution, self):
             resolution = ErrorHook(_circular())
         self._resolution, self._source = resolution, None
-        if _turn.settling is not None:
-            _turn.settling.append(self)
+        if turn.settling is not None:
+            turn.settling.append(self)
             return
-        _turn.settling = deque([self])
+        turn.settling = deque([self])
         try:
-            while _turn.settling:
-                _turn.settling.popleft()._run_queue()
+            while turn.settling:
+                turn.settling.popleft()._run_queue()
         finally:
-            _turn.settling = None
+            turn.settling = None
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         if self._queue is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Import", "ImportHook"]
 
 
-class Import(Pending):
+class Import:
     """One entry of the import table."""
 
     __slots__ = (

@@ -15,7 +15,8 @@ from anyio.lowlevel import RunVar
 
 from .delivery import Deliveries, is_awaitable, is_cancellable
 from .errors import drop_tracebacks, fresh
-from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending, PromiseHook
+from .handle import Handle
+from .hooks import DISPOSED, ErrorHook, Hook, Path, Pending, PromiseHook
 from .loops import running_loop
 from .mapper import Mapper
 from .payload import ATOMS, Payload
@@ -228,7 +229,8 @@ class PayloadHook(_LocalHook):
             if not payload.owners:
                 payload.dispose()
 
-    __del__ = dispose
+    def __del__(self) -> None:
+        self.dispose()
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
         settled = self.settled()
@@ -271,7 +273,8 @@ class TargetHook(_LocalHook):
         if target is not None:
             release(target)
 
-    __del__ = dispose
+    def __del__(self) -> None:
+        self.dispose()
 
     def on_broken(self, callback: Callable[[BaseException], object]) -> None:
         """What is on this side does not break."""

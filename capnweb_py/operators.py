@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-__all__ = ["NEEDS_VALUE", "refuse"]
+__all__ = ["ABSTRACT", "NEEDS_VALUE", "Abstract", "refuse"]
 
 # Special methods that mean nothing without the value, by what an error calls their use.
 NEEDS_VALUE: Final[Mapping[str, str]] = {
@@ -43,3 +43,30 @@ def _refusal(text: str) -> Callable[..., NoReturn]:
         raise TypeError(text)
 
     return refused
+
+
+# Why a placeholder of a callback of map() refuses.
+ABSTRACT: Final = (
+    "it stands for values that only the other side has, and the callback runs once, before there are any. "
+    "Return it, call its members or pass it to a call"
+)
+
+
+class Abstract:
+    """What a placeholder refuses to do, since it would not be what was meant: all that needs its value now."""
+
+    __slots__ = ()
+
+
+refuse(
+    Abstract,
+    {
+        **NEEDS_VALUE,
+        "compared": "eq ne",
+        "looked up in a dict or set": "hash",
+        "turned into text": "str format",
+        "awaited": "await",
+        "iterated over with next() or `async for`": "next aiter anext",
+    },
+    lambda use: f"a placeholder of a callback of map() cannot be {use}: {ABSTRACT}",
+)

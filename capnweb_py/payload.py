@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import RpcError, drop_tracebacks
-from .hooks import ErrorHook, Hook, Pending
+from .hooks import ErrorHook, Hook
 from .loops import last_step, running_loop
 from .metering import Meter
 from .target import RpcTarget, has_lifecycle, parts_of, release, retain
@@ -167,7 +167,7 @@ async def _close(end: Callable[[], Awaitable[object]]) -> None:
     await last_step(end())
 
 
-class Settling(Pending):
+class Settling:
     """The replacing of the promises in one payload: under way, done, or failed with `error`."""
 
     __slots__ = ("_awaited_by", "_callbacks", "_left", "error")

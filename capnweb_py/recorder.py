@@ -7,37 +7,24 @@ instructions are those that npm capnweb records for the same callback: every cal
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from .delivery import Deliveries
-from .hooks import Handle, Hook, Path, Pending
+from .handle import Handle
+from .hooks import Hook, Path, Pending
 from .mapper import Mapper, Provenance
-from .operators import NEEDS_VALUE, refuse
+from .operators import ABSTRACT
 from .options import Limits
 from .payload import Payload
 from .serialize import Serializer
 from .streams import WritableStream
+from .threads import recording
 from .web import Blob, ReadableStream
 
-__all__ = ["Abstract", "record", "recording"]
+__all__ = ["record"]
 
 _LIMITS: Final = Limits()
-
-_ABSTRACT: Final = (
-    "it stands for values that only the other side has, and the callback runs once, before there are any. "
-    "Return it, call its members or pass it to a call"
-)
-
-
-class _Recording(threading.local):
-    """The recorder of this thread whose callback runs now; None while none does."""
-
-    current: Recorder | None = None
-
-
-recording: Final = _Recording()
 
 
 def record(subject: Hook, path: Path, callback: Callable[[Any], Any], placeholder: Callable[[Hook], Any]) -> Hook:
@@ -166,12 +153,14 @@ class Recorder:
     def export_stub(self, hook: Hook) -> int:
         raise AssertionError("a recorder captures every hook")
 
-    export_promise = export_stub
+    def export_promise(self, hook: Hook) -> int:
+        return self.export_stub(hook)
 
     def export_writable(self, stream: WritableStream | ReadableStream[Any]) -> int:
         raise TypeError("a stream cannot be passed inside a callback of map(): it is used once, and not for each item")
 
-    create_pipe = export_writable
+    def create_pipe(self, stream: ReadableStream[Any]) -> int:
+        return self.export_writable(stream)
 
     def export_blob(self, blob: Blob) -> int:
         raise TypeError("a Blob cannot be passed inside a callback of map(): it is sent once, and not for each item")
@@ -195,7 +184,7 @@ class Variable(Hook):
     def check_in_use(self) -> None:
         """Raise TypeError unless the callback that the placeholder belongs to runs."""
         if not self.recorder.runs():
-            raise TypeError(f"a placeholder of a callback of map() was used after, or outside of, it: {_ABSTRACT}")
+            raise TypeError(f"a placeholder of a callback of map() was used after, or outside of, it: {ABSTRACT}")
 
     def call(self, path: Path, arguments: Payload) -> Hook:
         raise self._misuse("called outside of it")
@@ -222,27 +211,7 @@ class Variable(Hook):
         raise self._misuse("watched")
 
     def _misuse(self, use: str) -> TypeError:
-        return TypeError(f"a placeholder of a callback of map() cannot be {use}: {_ABSTRACT}")
+        return TypeError(f"a placeholder of a callback of map() cannot be {use}: {ABSTRACT}")
 
     def __repr__(self) -> str:
         return f"the result of step {self.index}" if self.index else "each item"
-
-
-class Abstract:
-    """What a placeholder refuses to do, since it would not be what was meant: all that needs its value now."""
-
-    __slots__ = ()
-
-
-refuse(
-    Abstract,
-    {
-        **NEEDS_VALUE,
-        "compared": "eq ne",
-        "looked up in a dict or set": "hash",
-        "turned into text": "str format",
-        "awaited": "await",
-        "iterated over with next() or `async for`": "next aiter anext",
-    },
-    lambda use: f"a placeholder of a callback of map() cannot be {use}: {_ABSTRACT}",
-)

@@ -161,12 +161,14 @@ class _Replay:
     def import_stub(self, import_id: int) -> Hook:
         raise ProtocolError("a mapper cannot refer to exports: what it needs is captured")
 
-    import_promise = import_stub
+    def import_promise(self, import_id: int) -> Hook:
+        return self.import_stub(import_id)
 
     def import_writable(self, import_id: int) -> NoReturn:
         raise ProtocolError("a mapper cannot refer to streams: they are used once, and not for each item")
 
-    pipe_readable = import_writable
+    def pipe_readable(self, export_id: int) -> NoReturn:
+        self.import_writable(export_id)
 
     def import_blob(self, stream: ReadableStream[Any], media_type: str) -> Hook:
         raise AssertionError("a mapper has no streams")

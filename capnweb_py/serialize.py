@@ -24,8 +24,9 @@ from .bigints import decimal_digits, fits_digits
 from .codec import Codec, EncodingLevel
 from .codec.cbor import CborCodec
 from .codec.json import Double, JsonCodec, base64_text
-from .errors import ErrorParts, describe_error
-from .hooks import Handle, Hook
+from .errors import ErrorParts, Unsendable, describe_error
+from .handle import Handle
+from .hooks import Hook
 from .options import Limits
 from .payload import Payload
 from .streams import WritableStream, as_readable
@@ -93,14 +94,6 @@ def stands_for_itself(value: Any) -> bool:
     )
 
 
-class _Unsendable(TypeError):
-    """A value that cannot be sent. On its way up it collects the path to the value, the last step first."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-        self.steps: list[str | int] = []
-
-
 class Serializer:
     """Writes one message's value, for a codec of the level "jsonCompatibleWithBytes".
 
@@ -142,7 +135,7 @@ class Serializer:
             self._exporter.unexport(self._exported)
             if isinstance(error, RecursionError):
                 raise TypeError(f"there is no room on Python's stack for what {root} nests") from None
-            if not isinstance(error, _Unsendable):
+            if not isinstance(error, Unsendable):
                 raise
             raise TypeError(f"{error.problem} ({_place(root, error.steps)})") from None
         if self._holder is not None:
@@ -170,7 +163,7 @@ class Serializer:
 
     def _bigint(self, value: int, depth: int) -> Any:
         if not fits_digits(value, self._limits.max_bigint_digits):
-            raise _Unsendable(f"the int has more digits than max_bigint_digits = {self._limits.max_bigint_digits}")
+            raise Unsendable(f"the int has more digits than max_bigint_digits = {self._limits.max_bigint_digits}")
         return BigInt(value) if self._native else ["bigint", decimal_digits(value)]
 
     def _float(self, value: float, depth: int) -> Any:
@@ -206,7 +199,7 @@ class Serializer:
                     items.append(item)
                 else:
                     items.append(self._write(item, depth + 1))
-        except _Unsendable as error:
+        except Unsendable as error:
             error.steps.append(len(items))
             raise
         # A bare list would be read as a special form: an array is a list in a list.
@@ -226,7 +219,7 @@ class Serializer:
                     entries[key] = item
                 else:
                     entries[key] = self._write(item, depth + 1)
-        except _Unsendable as error:
+        except Unsendable as error:
             error.steps.append(key)
             raise
         return entries
@@ -234,7 +227,7 @@ class Serializer:
     def _key(self, key: Any) -> str:
         if isinstance(key, str):
             return str.__str__(key)
-        raise _Unsendable(f"a dict's keys must be str to be sent, and {key!r} is {_type_name(key)}")
+        raise Unsendable(f"a dict's keys must be str to be sent, and {key!r} is {_type_name(key)}")
 
     def _record(self, value: Any, depth: int) -> Any:
         return self._dict(field_values(value), depth)
@@ -244,7 +237,7 @@ class Serializer:
 
     def _date(self, value: datetime, depth: int) -> Any:
         if value.utcoffset() is None:
-            raise _Unsendable("a naive datetime cannot be sent: give it a time zone, such as datetime.UTC")
+            raise Unsendable("a naive datetime cannot be sent: give it a time zone, such as datetime.UTC")
         if self._native:
             return self._utc(value)
         microseconds = (value - _EPOCH) // _MICROSECOND
@@ -257,7 +250,7 @@ class Serializer:
         try:
             return _EPOCH + (value - _EPOCH)
         except OverflowError:
-            raise _Unsendable("the datetime is beyond the dates that Python has in UTC") from None
+            raise Unsendable("the datetime is beyond the dates that Python has in UTC") from None
 
     def _invalid_date(self, value: InvalidDate, depth: int) -> Any:
         return value if self._native else ["date", None]
@@ -275,7 +268,7 @@ class Serializer:
         try:
             return self._typed_array(TypedArray.of(value), depth)
         except (TypeError, ValueError, BufferError) as error:
-            raise _Unsendable(f"{_type_name(value)} cannot be sent: {error}") from None
+            raise Unsendable(f"{_type_name(value)} cannot be sent: {error}") from None
 
     def _error(self, value: BaseException, depth: int) -> Any:
         rewritten = self._exporter.on_send_error(value)
@@ -298,7 +291,7 @@ class Serializer:
         before = len(self._exported)
         try:
             props[name] = self._write(prop, depth + 1)
-        except (_Unsendable, RecursionError):
+        except (Unsendable, RecursionError):
             self._exporter.unexport(self._exported[before:])
             del self._exported[before:]
 
@@ -329,7 +322,7 @@ class Serializer:
         try:
             return write(*values)
         except TypeError as error:
-            raise _Unsendable(str(error)) from None
+            raise Unsendable(str(error)) from None
 
     def _url(self, value: Url, depth: int) -> Any:
         return ["url", value.href]
@@ -356,8 +349,8 @@ class Serializer:
         self._exported.append(export_id)
         return export_id
 
-    def _too_deep(self) -> _Unsendable:
-        return _Unsendable(f"the value nests deeper than max_depth = {self._limits.max_depth}: does it contain itself?")
+    def _too_deep(self) -> Unsendable:
+        return Unsendable(f"the value nests deeper than max_depth = {self._limits.max_depth}: does it contain itself?")
 
 
 class TextSerializer(Serializer):
@@ -446,24 +439,24 @@ _BY_BASE: Final[tuple[tuple[type, _Writer], ...]] = (
 
 
 def _writer_of(value: Any) -> _Writer:
-    """How a value of no listed type is written. Raises _Unsendable if it cannot be."""
+    """How a value of no listed type is written. Raises Unsendable if it cannot be."""
     for base, writer in _BY_BASE:
         if isinstance(value, base):
             return writer
     if isinstance(value, type):
-        raise _Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
+        raise Unsendable(f"the class {value.__qualname__} cannot be sent: pass an instance of it, or a function")
     if isinstance(value, AsyncIterable):
         return Serializer._readable  # a dataclass, too: anyio's memory streams are
     if is_record(value):
         return Serializer._record
     if hasattr(type(value), "__array_interface__") and getattr(value, "ndim", 0) > 0:
         if hasattr(value, "mask"):
-            raise _Unsendable(
+            raise Unsendable(
                 f"a {_type_name(value)} cannot be sent, for its mask would be lost: "
                 "send value.filled(...), or the mask beside it"
             )
         return Serializer._buffer
-    raise _Unsendable(f"a value of the type {_type_name(value)} cannot be sent{_advice(value)}")
+    raise Unsendable(f"a value of the type {_type_name(value)} cannot be sent{_advice(value)}")
 
 
 def check_sendable(value: Any) -> None:
@@ -472,7 +465,7 @@ def check_sendable(value: Any) -> None:
     if not stands_for_itself(value) and type(value) not in _WRITERS:
         try:
             _writer_of(value)
-        except _Unsendable as error:
+        except Unsendable as error:
             raise TypeError(error.problem) from None
 
 

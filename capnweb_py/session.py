@@ -37,7 +37,8 @@ from .errors import (
     drop_tracebacks,
     text_of,
 )
-from .hooks import DISPOSED, ErrorHook, Handle, Hook, Path, Pending, PromiseHook
+from .handle import Handle
+from .hooks import DISPOSED, ErrorHook, Hook, Path, Pending, PromiseHook
 from .imports import Import, ImportHook
 from .local import PayloadHook, TargetHook, hook_of, payload_hook, result_hook
 from .loops import wait_settled
@@ -46,13 +47,17 @@ from .metering import Meter
 from .options import SessionOptions
 from .payload import Payload
 from .serialize import serializer_for, stands_for_itself
-from .streams import PipeStream, RemoteSink, Unread, WritableStream, WriteQueue, WriterHook, feed, pump
+from .streams import PipeStream, RemoteSink, WritableStream, feed, pump
 from .stub import RpcStub, make_stub, stub_classes
 from .web import Blob, ReadableStream
+from .write_queue import Unread, WriteQueue, WriterHook
 
-__all__ = ["ABORTED", "BATCH", "Host", "Message", "RpcSession", "SessionStats"]
+__all__ = ["ABORTED", "BATCH", "COMPILED", "Host", "Message", "RpcSession", "SessionStats"]
 
 _log = logging.getLogger("capnweb_py")
+
+# Whether this is the compiled build (see README, section "Speed").
+COMPILED: Final = not __file__.endswith(".py")
 
 # The data of a message, and whether it is binary (else it is UTF-8 text).
 Message = tuple[bytes, bool]

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self
 
 from .advice import advise
 from .errors import fresh
-from .hooks import DISPOSED, Handle, Hook, Path
+from .handle import Handle
+from .hooks import DISPOSED, Hook, Path
 from .local import hook_of, hook_of_awaitable
 from .loops import clear_frames_later, wait_settled
 from .names import Naming, camel, camel_keywords
-from .operators import NEEDS_VALUE, refuse
+from .operators import NEEDS_VALUE, Abstract, refuse
 from .payload import Payload, settle
-from .recorder import Abstract, record, recording
+from .recorder import record
 from .target import CALLABLE_TYPES, RpcTarget, identity_hash, same
+from .threads import recording
 from .values import MAX_SAFE_INTEGER
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ Time stands still until everything that can run has run; then it jumps to the ne
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from itertools import count
@@ -54,6 +55,8 @@ class Link:
         self._latency = round_trip / 2
         self._bandwidth = bandwidth
         self._numbers = count()
+        # All messages so far, and who receives each.
+        self.sent: list[tuple[RpcSession, list[Any]]] = []
         # What is to happen: when, in which order, and what.
         self._events: list[tuple[float, int, Callable[[], object]]] = []
         self._ends = (_End(self), _End(self))
@@ -81,6 +84,7 @@ class Link:
         for data, binary in source.messages_to_send():
             end.busy_until = max(end.busy_until, self.now) + len(data) / self._bandwidth
             arrival = end.busy_until + self._latency
+            self.sent.append((destination, json.loads(data)))
             self._at(arrival, lambda data=data, binary=binary: destination.receive(data, binary))
 
     def _at(self, time: float, happen: Callable[[], object]) -> None:

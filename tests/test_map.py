@@ -30,8 +30,8 @@ from capnweb_py import (
 from capnweb_py.hooks import ErrorHook, Hook, PromiseHook
 from capnweb_py.mapper import Mapper, Provenance, copies_of
 from capnweb_py.metering import Meter
-from capnweb_py.streams import Unread, WriteQueue, WriterHook
 from capnweb_py.web import ReadableStream
+from capnweb_py.write_queue import Unread, WriteQueue, WriterHook
 
 pytestmark = pytest.mark.anyio
 

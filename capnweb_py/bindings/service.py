@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..hooks import Handle, Hook
+from ..handle import Handle
+from ..hooks import Hook
 from ..stub import RpcPromise
 from ..web import BodyInit, HeadersInit, Request, Response
 from .channels import Channels

@@ -36,8 +36,8 @@ class Double(float):
     __slots__ = ()
 
     @classmethod
-    def make(cls, value: float) -> float:
-        """The value, as one of these where it needs to be. Integers that are exact are not for this, nor for floats."""
+    def make(cls, value: float) -> Any:
+        """The float, as one of these where it needs to be. Floats that are exact integers are not for this."""
         size = abs(value)
         if _LEAST_FIXED <= size < 1e-5 or (2**53 <= size < _LEAST_EXPONENTIAL):
             return cls(value)
