@@ -20,6 +20,7 @@ from websockets.protocol import CLIENT, OPEN, SERVER, Event
 
 from ..options import SessionOptions
 from ..session import BATCH, Message
+from .busy_polling import busy_polling
 from .driver import Driver
 from .frames import FrameReader, write_frames
 
@@ -64,7 +65,10 @@ class WebSocketDriver(Driver):
     def __init__(self, connection: _SessionConnection, options: SessionOptions | None) -> None:
         super().__init__()
         self._connection = connection
-        self._max_unsent = (options or SessionOptions()).limits.max_unsent
+        options = options or SessionOptions()
+        self._max_unsent = options.limits.max_unsent
+        self._busy_poll = options.busy_poll
+        self._polling = busy_polling() if options.busy_poll else None
         self._ended = asyncio.Event()
         # Whether `flush` is sure to be called soon, and whether it has been put off once already.
         self._flush_due = False
@@ -121,6 +125,8 @@ class WebSocketDriver(Driver):
     def receiving(self) -> None:
         """Data is about to be delivered. What the session says in return waits for `flush`, which follows."""
         self._flush_due = True
+        if self._polling is not None:
+            self._polling.heard()
 
     def take(self, data: bytes, binary: bool) -> None:
         """Take a message. What many of them have led to is written before the last."""
@@ -154,6 +160,8 @@ class WebSocketDriver(Driver):
             self._connection.write(messages)
             if self._connection.paused:
                 self.writing_paused()
+            if self._polling is not None:
+                self._polling.sent(self._busy_poll)
         if self.session.holding:
             self._pause_reading()
 
