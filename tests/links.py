@@ -59,6 +59,8 @@ class Link:
         self._ends = (_End(self), _End(self))
         self.client = RpcSession(self._ends[0], None, options, name="the server")
         self.server = RpcSession(self._ends[1], main, options, name="the client")
+        # What the server has sent.
+        self.to_client: list[bytes] = []
 
     async def pass_time(self, seconds: float) -> None:
         """Wait for some simulated time."""
@@ -79,6 +81,8 @@ class Link:
 
     def _send(self, end: _End, source: RpcSession, destination: RpcSession) -> None:
         for data, binary in source.messages_to_send():
+            if destination is self.client:
+                self.to_client.append(data)
             end.busy_until = max(end.busy_until, self.now) + len(data) / self._bandwidth
             arrival = end.busy_until + self._latency
             self._at(arrival, lambda data=data, binary=binary: destination.receive(data, binary))

@@ -397,13 +397,14 @@ def traffic(monkeypatch: pytest.MonkeyPatch) -> Callable[[RpcSession, RpcSession
 
     def watch(client: RpcSession, server: RpcSession) -> list[str]:
         seen: list[str] = []
-        for name, session in (("client", client), ("server", server)):
+        names = {client: "client", server: "server"}
+        real = RpcSession.receive
 
-            def receive(*message: Any, name: str = name, real: Any = session.receive) -> Any:
-                seen.append(name)
-                return real(*message)
+        def receive(session: RpcSession, *message: Any) -> None:
+            seen.append(names[session])
+            real(session, *message)
 
-            monkeypatch.setattr(session, "receive", receive)
+        monkeypatch.setattr(RpcSession, "receive", receive)
         return seen
 
     return watch

@@ -993,18 +993,11 @@ async def test_a_blocked_write_fails_with_what_an_earlier_one_failed_with() -> N
 
 async def test_writes_are_stream_messages() -> None:
     async with linked(Api()) as link:
-        kinds: list[bytes] = []
-        receive = link.client.receive
-
-        def tap(data: Any, binary: bool = False) -> None:
-            kinds.append(data.split(b'"')[1])
-            receive(data, binary)
-
-        link.client.receive = tap  # type: ignore[method-assign]
         sink = Sink()
         link.client.remote_main.fill(WritableStream(sink), "a", "b")
         await link.run()
         assert (sink.chunks, sink.end) == (["a", "b"], "closed")
+        kinds = [data.split(b'"')[1] for data in link.to_client]
         # write, write, close, and the release of the stream.
         assert kinds.count(b"stream") == 3
         assert b"push" not in kinds
