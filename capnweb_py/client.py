@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from .batch_session import BatchSession
 from .codec import Codec
 from .names import Naming
-from .options import SessionOptions, with_names
+from .options import DEFAULT_OPTIONS, SessionOptions, with_names
 from .session import RpcSession
 from .stub import RpcStub
 from .target import RpcTarget, naming_of
@@ -228,7 +228,7 @@ async def http_batch(
         RpcError: if the server answers with a status that is no success: it names the status and the reason.
         SessionClosed: if the server cannot be reached, or what is awaited is not in the batch.
     """
-    limits = (options or SessionOptions()).limits
+    limits = (options or DEFAULT_OPTIONS).limits
     post = poster(url, limits, headers=headers, ssl=ssl, open_timeout=open_timeout, client=client)
     driver = BatchDriver(post, limits)
     async with running(driver, BatchSession(driver, None, options, shown(url))) as session:

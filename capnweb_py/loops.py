@@ -11,7 +11,7 @@ import threading
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, Final, final
 
 import anyio
@@ -128,35 +128,52 @@ class _TrioLoop(Loop):
         self._trio.lowlevel.spawn_system_task(run)
 
 
-@asynccontextmanager
-async def task_set() -> AsyncIterator[Spawn]:
+def task_set() -> AbstractAsyncContextManager[Spawn]:
     """A context that tasks can be started in from callbacks, too. Those that still run at its end are cancelled.
 
     (anyio's task groups start tasks from tasks only.)
     """
-    if not on_asyncio():
-        import trio
+    return _AsyncioTaskSet() if on_asyncio() else _task_set_on_trio()
 
-        body = _Carried()
-        async with trio.open_nursery() as nursery:
-            try:
-                with body:
-                    yield nursery.start_soon
-            finally:
-                nursery.cancel_scope.cancel()
-        body.put_down()
-        return
-    running = asyncio.get_running_loop()
-    tasks: set[asyncio.Task[None]] = set()
 
-    def spawn(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = running.create_task(run())
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+@asynccontextmanager
+async def _task_set_on_trio() -> AsyncIterator[Spawn]:
+    import trio
 
-    try:
-        yield spawn
-    finally:
+    body = _Carried()
+    async with trio.open_nursery() as nursery:
+        try:
+            with body:
+                yield nursery.start_soon
+        finally:
+            nursery.cancel_scope.cancel()
+    body.put_down()
+
+
+@final
+class _AsyncioTaskSet(AbstractAsyncContextManager[Spawn]):
+    """Every session has one, and most never start a task: until the first it is next to nothing."""
+
+    __slots__ = ("_running", "_tasks")
+
+    def __init__(self) -> None:
+        self._running = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] | None = None
+
+    def _spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if self._tasks is None:
+            self._tasks = set()
+        task = self._running.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def __aenter__(self) -> Spawn:
+        return self._spawn
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        tasks = self._tasks
+        if not tasks:
+            return
         with anyio.CancelScope(shield=True):
             try:
                 # A task that is cancelled before it has begun does nothing, not even what it does at its end.

@@ -10,7 +10,6 @@ holds the results.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, Final
 
 from .errors import LimitExceeded
@@ -41,7 +40,7 @@ class Meter:
         self._steps = 0
         self._kept = 0
         # Steps whose results are gone: they may go on any thread, and in the middle of anything.
-        self.gone: deque[int] = deque()
+        self.gone: list[int] = []
 
     def renew(self) -> None:
         """Another message has come, or a call has ended: what follows from it is counted from the start."""
@@ -62,7 +61,7 @@ class Meter:
     def admit(self, count: int) -> bool:
         """Count steps, unless they are too many with those since the last `renew`, or with those that are kept."""
         while self.gone:
-            self._kept -= self.gone.popleft()
+            self._kept -= self.gone.pop()
         if max(self._steps, self._kept) + count > self._max_steps:
             return False
         self._steps += count

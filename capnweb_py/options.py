@@ -10,7 +10,7 @@ from attrs.validators import ge, instance_of, le
 
 from .names import Naming, check_naming
 
-__all__ = ["Limits", "SessionOptions", "with_names"]
+__all__ = ["DEFAULT_OPTIONS", "Limits", "SessionOptions", "with_names"]
 
 # A level of nesting costs two levels of Python's stack, which holds 1,000.
 _DEEPEST: Final = 400
@@ -91,7 +91,11 @@ class SessionOptions:
     busy_poll: float = attrs.field(default=200e-6, validator=[instance_of((int, float)), ge(0), le(0.1)])
 
 
+# What a session is told that is told nothing: one object for all of them.
+DEFAULT_OPTIONS: Final = SessionOptions()
+
+
 def with_names(options: SessionOptions | None, names: Naming | None) -> SessionOptions:
     """The options, or the default ones, with another naming; None for their own."""
-    options = options or SessionOptions()
+    options = options or DEFAULT_OPTIONS
     return options if names is None else attrs.evolve(options, names=names)

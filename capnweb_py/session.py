@@ -44,7 +44,7 @@ from .local import PayloadHook, TargetHook, hook_of, payload_hook, result_hook
 from .loops import wait_settled
 from .mapper import Mapper
 from .metering import Meter
-from .options import SessionOptions
+from .options import DEFAULT_OPTIONS, SessionOptions
 from .payload import Payload
 from .serialize import serializer_for, stands_for_itself
 from .streams import PipeStream, RemoteSink, WritableStream, feed, pump
@@ -152,6 +152,14 @@ class RpcSession:
             with: an extension of this project's (see protocol.md, section "Cancellation").
     """
 
+    __slots__ = (
+        "__weakref__", "_aborted", "_answers_taken", "_blobs", "_codec", "_collected", "_decided", "_drained",
+        "_embargo", "_end", "_exports", "_host", "_imports", "_letting_go", "_limits", "_local_main", "_main", "_meter",
+        "_name", "_next_export", "_next_import", "_next_pushed", "_next_watcher", "_options", "_outbox", "_reader",
+        "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told", "_unanswered", "_undecided", "_unread",
+        "_watchers", "answered_bytes", "congested", "deliveries", "holding", "woke",
+    )  # fmt: skip
+
     def __init__(
         self,
         host: Host,
@@ -163,7 +171,7 @@ class RpcSession:
         releases_streams: bool = False,
     ) -> None:
         self._host = host
-        self._options = options or SessionOptions()
+        self._options = options or DEFAULT_OPTIONS
         self._limits = self._options.limits
         self._codec = codec
         self._serializer = serializer_for(codec)
@@ -185,14 +193,17 @@ class RpcSession:
         # How many of these calls have neither been awaited nor been referred to, and how many have been awaited.
         self._undecided = 0
         self._decided = 0
-        # Promises exported by what waits in the outbox. Their resolutions follow it.
-        self._to_resolve: deque[int] = deque()
+        # Promises exported by what waits in the outbox. Their resolutions follow it. None where there are none: an
+        # empty deque takes more than half a kibibyte.
+        self._to_resolve: deque[int] | None = None
         # What waits to be disposed of while something is; None while nothing is.
         self._letting_go: list[Hook] | None = None
         # Streams that have been sent and do not run yet, by the ids that they were sent under.
         self._to_run: dict[int, _Stream] = {}
         # What Python has collected, on whatever thread: entries whose hooks are gone, and what else is to be called.
-        self._collected: deque[Import | Callable[[], None]] = deque()
+        self._collected: list[Import | Callable[[], None]] = []
+        # Whether the host has been told that there is some.
+        self._told = False
         # Callbacks of `on_broken` in the order of their registration, by a number of their own.
         self._watchers: dict[int, Callable[[BaseException], object]] = {}
         self._next_watcher = 0
@@ -214,9 +225,10 @@ class RpcSession:
         self.woke = False
         self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
         self._unread = Unread(self._limits.max_unread, self._meter)
-        self._blobs = BlobReader(host.spawn, self._limits.max_blob_size)
+        spawn = host.spawn
+        self._blobs = BlobReader(spawn, self._limits.max_blob_size)
         self.deliveries = Deliveries(
-            host.spawn,
+            spawn,
             result_hook,
             self._limits.max_calls,
             self._meter,
@@ -394,7 +406,7 @@ class RpcSession:
     def _resolve_exported(self) -> None:
         """Resolve promises that were exported, some at a time: the resolution of one can export any number of
         others."""
-        if self.congested or self._end is not None:
+        if self.congested or self._end is not None or self._to_resolve is None:
             return
         for _ in range(min(len(self._to_resolve), BATCH)):
             export_id = self._to_resolve.popleft()
@@ -402,6 +414,8 @@ class RpcSession:
                 self._answer(export_id)
         if self._to_resolve:
             self._host.wake_from_anywhere()
+        else:
+            self._to_resolve = None
 
     @property
     def undecided(self) -> int:
@@ -727,6 +741,8 @@ class RpcSession:
 
     def export_promise(self, hook: Hook) -> int:
         export_id = self.export_stub(hook)
+        if self._to_resolve is None:
+            self._to_resolve = deque()
         self._to_resolve.append(export_id)
         return export_id
 
@@ -776,7 +792,7 @@ class RpcSession:
             stream = self._to_run.pop(export_id, None)
             if stream is not None:
                 stream.give_back()
-            if export_id in self._to_resolve:
+            if self._to_resolve and export_id in self._to_resolve:
                 self._to_resolve.remove(export_id)
             if export_id < 0 and export_id in self._exports:  # a pipe is an import, and its own to release
                 self._release_export(export_id, 1)
@@ -1016,17 +1032,21 @@ class RpcSession:
         """
         if self._end is None:
             self._collected.append(collected)
-            if len(self._collected) == 1:
+            if not self._told:
+                self._told = True
                 self._host.wake_from_anywhere()
 
     def _release_collected(self) -> None:
         """Release what has been collected: in the messages that are sent next, behind all that anybody waits for."""
+        self._told = False  # before the first look: what other threads add from here on is told again
         while self._collected:
-            collected = self._collected.popleft()
-            if isinstance(collected, Import):
-                self.unhook(collected)
-            else:
-                collected()
+            batch = self._collected[:]
+            del self._collected[: len(batch)]  # in one step: other threads append at any time
+            for collected in batch:
+                if isinstance(collected, Import):
+                    self.unhook(collected)
+                else:
+                    collected()
 
     def watch(self, entry: Import, callback: Callable[[BaseException], object]) -> None:
         """Have `callback` called when the session ends, or what the entry resolves to breaks."""

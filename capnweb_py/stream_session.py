@@ -13,7 +13,7 @@ from anyio.abc import AnyByteStream, Listener, SocketAttribute, TaskStatus
 
 from .codec import Codec, chosen_codec
 from .loops import beside
-from .options import SessionOptions
+from .options import DEFAULT_OPTIONS, SessionOptions
 from .server import main_factory
 from .session import RpcSession
 from .target import release, retain
@@ -31,7 +31,7 @@ def codec_and_framing(
 ) -> tuple[Codec, Framing]:
     """What two arguments stand for. Raises ValueError if they stand for nothing, or do not go together."""
     chosen = chosen_codec(codec)
-    return chosen, framing_named(framing, (options or SessionOptions()).limits.max_message_size, chosen)
+    return chosen, framing_named(framing, (options or DEFAULT_OPTIONS).limits.max_message_size, chosen)
 
 
 @asynccontextmanager

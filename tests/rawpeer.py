@@ -36,6 +36,31 @@ class RawPeer:
             self._protocol.send_text(text.encode())
         await self._flush()
 
+    async def say_in_parts(self, *parts: str) -> None:
+        """One message in several frames, with an empty ping before all but the first."""
+        for number, part in enumerate(parts):
+            final = number == len(parts) - 1
+            if number == 0:
+                self._protocol.send_text(part.encode(), final)
+            else:
+                self._protocol.send_ping(b"")
+                self._protocol.send_continuation(part.encode(), final)
+        await self._flush()
+
+    async def ping(self, payload: bytes) -> None:
+        self._protocol.send_ping(payload)
+        await self._flush()
+
+    async def pong_unasked(self, payload: bytes) -> None:
+        self._protocol.send_pong(payload)
+        await self._flush()
+
+    async def pong(self) -> bytes:
+        """What the next pong repeats."""
+        while (frame := await self.frame()).opcode is not Opcode.PONG:
+            pass
+        return bytes(frame.data)
+
     async def frame(self) -> Frame:
         """The next frame, of whatever kind. Raises anyio.EndOfStream when the connection ends without one."""
         while not self._frames:

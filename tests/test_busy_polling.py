@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from capnweb_py import RpcTarget, SessionOptions, connect, serve
+from capnweb_py.loops import running_loop
 from capnweb_py.transports import busy_polling as module
 from capnweb_py.transports.busy_polling import BusyPolling, busy_polling
 
@@ -119,9 +120,9 @@ def test_a_window_is_a_short_time(seconds: object) -> None:
 
 async def test_with_one_core_the_peer_is_not_kept_from_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cores", lambda: 1)
-    assert busy_polling() is None
+    assert busy_polling(running_loop()) is None
 
 
 async def test_a_loop_has_one_for_all_of_its_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_cores", lambda: 2)
-    assert busy_polling() is busy_polling() is not None
+    assert busy_polling(running_loop()) is busy_polling(running_loop()) is not None

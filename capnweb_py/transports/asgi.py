@@ -12,11 +12,11 @@ from typing import Any, Final
 import anyio
 
 from ..errors import LimitExceeded
-from ..options import SessionOptions
-from ..session import Message
+from ..options import DEFAULT_OPTIONS, SessionOptions
+from ..session import Message, RpcSession
 from ..target import release, retain
 from .asgi_events import HeaderPairs, Receive, Scope, Send, header, refuse_websocket, send_body, send_text
-from .driver import StreamDriver, StreamEnded, run_session
+from .driver import StreamDriver, StreamEnded, serve_session
 from .http_batch import answer_batch, past_size
 from .websocket import CANCELLING, codec_of, select_subprotocol
 from .websocket_asyncio import closed_text
@@ -59,7 +59,7 @@ class RpcApp:
         self._make_main = make_main
         self._shared = shared
         self._options = options
-        self._limits = (options or SessionOptions()).limits
+        self._limits = (options or DEFAULT_OPTIONS).limits
         self._allowed_origins = frozenset(map(_origin, _several(allowed_origins)))
         retain(shared)
 
@@ -206,15 +206,10 @@ async def serve_websocket(
     if not await stream.accept(subprotocol):
         return
     driver = StreamDriver(stream, options)
-    async with run_session(
-        driver,
-        main,
-        options,
-        codec_of(subprotocol),
-        f"from {scope.get('client')}",
-        releases_streams=subprotocol == CANCELLING,
-    ):
-        await driver.finished.wait()
+    name = f"from {scope.get('client')}"
+    cancelling = subprotocol == CANCELLING
+    session = RpcSession(driver, main, options, codec_of(subprotocol), name, releases_streams=cancelling)
+    await serve_session(driver, session)
 
 
 class _AsgiStream:

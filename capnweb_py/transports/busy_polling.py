@@ -17,7 +17,7 @@ from typing import Final
 
 from anyio.lowlevel import RunVar
 
-from ..loops import running_loop
+from ..loops import Loop
 
 __all__ = ["BusyPolling", "busy_polling"]
 
@@ -75,12 +75,12 @@ class BusyPolling:
 _polling: RunVar[BusyPolling | None] = RunVar("capnweb_py.transports.busy_polling")
 
 
-def busy_polling() -> BusyPolling | None:
+def busy_polling(loop: Loop) -> BusyPolling | None:
     """That of the running loop. None where there is one core alone: the peer may need it to answer."""
     try:
         return _polling.get()
     except LookupError:
-        polling = BusyPolling(running_loop().soon, time.perf_counter) if _cores() > 1 else None
+        polling = BusyPolling(loop.soon, time.perf_counter) if _cores() > 1 else None
         _polling.set(polling)
         return polling
 

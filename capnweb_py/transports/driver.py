@@ -19,7 +19,7 @@ from anyio.abc import TaskStatus
 from ..codec import Codec
 from ..errors import LimitExceeded, ProtocolError, text_of
 from ..loops import Loop, Spawn, beside, running_loop, task_set
-from ..options import SessionOptions
+from ..options import DEFAULT_OPTIONS, SessionOptions
 from ..session import ABORTED, Message, RpcSession
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "cut_reason",
     "run_session",
     "running",
+    "serve_session",
 ]
 
 # A WebSocket close reason is at most 125 bytes with its code of two (RFC 6455, section 5.5).
@@ -67,15 +68,17 @@ class MessageStream(Protocol):
 
 
 class Driver(ABC):
-    """The host of one session, and what both kinds of driver share."""
+    """The host of one session, and what both kinds of driver share.
+
+    Args:
+        loop: the running event loop, where one object for it serves many drivers.
+    """
 
     session: RpcSession
 
-    def __init__(self) -> None:
-        self._loop: Loop = running_loop()
+    def __init__(self, loop: Loop | None = None) -> None:
+        self._loop = loop or running_loop()
         self._spawn: Spawn | None = None
-        # Set when the session has ended and its connection is closed.
-        self.finished = anyio.Event()
 
     @abstractmethod
     def wake(self) -> None:
@@ -114,7 +117,6 @@ class Driver(ABC):
         finally:
             with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await self.close(*close_reason(self.session))
-            self.finished.set()
 
 
 @asynccontextmanager
@@ -131,6 +133,15 @@ async def run_session(
     session = RpcSession(driver, local_main, options, codec, name, releases_streams=releases_streams)
     async with running(driver, session):
         yield session
+
+
+async def serve_session(driver: Driver, session: RpcSession) -> None:
+    """Run a session, which was made for the driver, until it has ended and its connection is closed.
+
+    It runs in the current task: an idle session takes no other.
+    """
+    driver.session = session
+    await driver.run()
 
 
 _Session = TypeVar("_Session", bound=RpcSession)
@@ -166,7 +177,7 @@ class StreamDriver(Driver):
     def __init__(self, stream: MessageStream, options: SessionOptions | None) -> None:
         super().__init__()
         self._stream = stream
-        self._max_unsent = (options or SessionOptions()).limits.max_unsent
+        self._max_unsent = (options or DEFAULT_OPTIONS).limits.max_unsent
         # Set when the session has something to send, or has ended.
         self._awake = anyio.Event()
         # Set when the session has ended. What it still has to say is not waited for without end.

@@ -65,6 +65,8 @@ class FrameReader:
             whether plain frames may follow: not within a fragmented message, and not on a connection that is closing.
     """
 
+    __slots__ = ("_have", "_mask_bit", "_max_size", "_need", "_parts", "_pass_on", "_plain", "_take")
+
     def __init__(
         self,
         masked: bool,

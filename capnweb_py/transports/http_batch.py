@@ -15,7 +15,7 @@ import anyio.lowlevel
 
 from ..batch_session import BatchSession
 from ..errors import LimitExceeded, RpcError, SessionClosed
-from ..options import Limits, SessionOptions
+from ..options import DEFAULT_OPTIONS, Limits, SessionOptions
 from ..session import BATCH, Message
 from .driver import Driver
 
@@ -126,7 +126,7 @@ class BatchDriver(Driver):
 
 async def answer_batch(body: bytes, main: Any, options: SessionOptions | None) -> bytes:
     """Run the session of a server to its end. Returns the body of the response."""
-    driver = _AnsweringDriver(body, (options or SessionOptions()).limits)
+    driver = _AnsweringDriver(body, (options or DEFAULT_OPTIONS).limits)
     driver.session = BatchSession(driver, main, options, "the client of a batch")
     await driver.run()
     return _joined(driver.messages)

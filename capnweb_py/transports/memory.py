@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any
 
@@ -77,7 +78,7 @@ class MemoryPair:
     def __init__(self, main_a: Any, main_b: Any, options: SessionOptions | None, codec: Codec) -> None:
         # Starts the sessions' calls inside `async with`, whose end is theirs; None outside.
         self.spawn: Spawn | None = None
-        self._tasks = task_set()
+        self._tasks: AbstractAsyncContextManager[Spawn] | None = None
         # What cancels the calls of detached tasks.
         self._running: set[anyio.CancelScope] = set()
         # The event loop, from the first time that one is needed.
@@ -125,11 +126,13 @@ class MemoryPair:
         return iter(self._sessions)
 
     async def __aenter__(self) -> tuple[RpcSession, RpcSession]:
+        self._tasks = task_set()
         self.spawn = await self._tasks.__aenter__()
         return self._sessions
 
     async def __aexit__(self, *exc_info: object) -> None:
         for session in self._sessions:
             session.close()
+        assert self._tasks is not None, "it was entered"
         # Not with the exception, which a task group would wrap: it goes on by itself.
         await self._tasks.__aexit__(None, None, None)

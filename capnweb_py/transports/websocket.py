@@ -22,12 +22,12 @@ from websockets.typing import Origin, Subprotocol
 
 from ..codec import CBOR, CODECS, JSON, Codec, chosen_codec
 from ..errors import RpcError
-from ..loops import beside, on_asyncio
-from ..options import SessionOptions
+from ..loops import beside, on_asyncio, running_loop
+from ..options import DEFAULT_OPTIONS, SessionOptions
 from ..session import Message, RpcSession
-from .driver import CLOSE_TIMEOUT, Driver, StreamDriver, StreamEnded, run_session
+from .driver import CLOSE_TIMEOUT, Driver, StreamDriver, StreamEnded, run_session, serve_session
 from .frames import write_frames
-from .keepalive import keep_alive
+from .keepalive import Pinging, keep_alive
 from .refusals import explanation, shown
 from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, connection_closed_text
 
@@ -81,7 +81,7 @@ async def open_websocket(
     ping_timeout: float | None,
 ) -> AsyncIterator[RpcSession]:
     """Connect to a server and run a session. The arguments are those of `connect`."""
-    limits = (options or SessionOptions()).limits
+    limits = (options or DEFAULT_OPTIONS).limits
     chosen = None if codec is None else chosen_codec(codec)
     settings: dict[str, Any] = {
         "additional_headers": headers,
@@ -103,17 +103,14 @@ async def open_websocket(
             raise RpcError(
                 f"{shown(url)} does not speak the codec {chosen.name!r}; leave the choice open with codec=None"
             )
-        driver = _driver(connection, options)
         async with run_session(
-            driver,
+            _drivers(options, ping_interval, ping_timeout)(connection),
             local_main,
             options,
             agreed,
             shown(url),
             releases_streams=connection.subprotocol == CANCELLING,
         ) as session:
-            if ping_interval is not None:
-                driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
             yield session
     finally:
         await connecting.__aexit__(None, None, None)
@@ -161,10 +158,31 @@ def _quoted(error: InvalidHandshake) -> str:
     return ": is the path right? That of a mounted application ends with a slash"
 
 
-def _driver(connection: Any, options: SessionOptions | None) -> Driver:
+def _drivers(
+    options: SessionOptions | None, ping_interval: float | None, ping_timeout: float | None
+) -> Callable[[Any], Driver]:
+    """What makes the driver of a connection, of the running event loop's kind."""
     if on_asyncio():
-        return WebSocketDriver(connection, options)
-    return StreamDriver(_TrioStream(connection), options)
+        pinging = None if ping_interval is None else Pinging(ping_interval, ping_timeout)
+        return partial(WebSocketDriver, options=options, loop=running_loop(), pinging=pinging)
+    return partial(_TrioDriver, options=options, ping_interval=ping_interval, ping_timeout=ping_timeout)
+
+
+class _TrioDriver(StreamDriver):
+    """Runs a session over a connection over trio."""
+
+    def __init__(
+        self, connection: Any, options: SessionOptions | None, ping_interval: float | None, ping_timeout: float | None
+    ) -> None:
+        super().__init__(_TrioStream(connection), options)
+        self._connection = connection
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+
+    async def carry(self) -> None:
+        if self._ping_interval is not None:
+            self.spawn(partial(keep_alive, self._connection, self._ping_interval, self._ping_timeout))
+        await super().carry()
 
 
 class _TrioStream:
@@ -223,28 +241,22 @@ async def listen(
     ping_timeout: float | None,
 ) -> AsyncIterator[Listening]:
     """Listen, and run a session with a main object of its own for each client. The arguments are those of `serve`."""
-    limits = (options or SessionOptions()).limits
+    limits = (options or DEFAULT_OPTIONS).limits
     sessions: set[RpcSession] = set()
     spoken = (*map(chosen_codec, codecs), *CODECS)
+    driver_of = _drivers(options, ping_interval, ping_timeout)
 
     async def handle(connection: Any) -> None:
         name = f"from {connection.remote_address}"
-        driver = _driver(connection, options)
-        async with run_session(
-            driver,
-            main(),
-            options,
-            codec_of(connection.subprotocol, spoken),
-            name,
-            releases_streams=connection.subprotocol == CANCELLING,
-        ) as session:
-            sessions.add(session)
-            if ping_interval is not None:
-                driver.spawn(partial(keep_alive, connection, ping_interval, ping_timeout))
-            try:
-                await driver.finished.wait()
-            finally:
-                sessions.discard(session)
+        driver = driver_of(connection)
+        codec = codec_of(connection.subprotocol, spoken)
+        cancelling = connection.subprotocol == CANCELLING
+        session = RpcSession(driver, main(), options, codec, name, releases_streams=cancelling)
+        sessions.add(session)
+        try:
+            await serve_session(driver, session)
+        finally:
+            sessions.discard(session)
 
     settings: dict[str, Any] = {
         "host": host,

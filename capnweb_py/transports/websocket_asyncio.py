@@ -10,19 +10,24 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from http import HTTPStatus
 from typing import Any, Final
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.connection import Connection
 from websockets.asyncio.server import ServerConnection
+from websockets.datastructures import Headers
 from websockets.frames import DATA_OPCODES, Close, Frame, Opcode
-from websockets.protocol import CLIENT, OPEN, SERVER, Event
+from websockets.http11 import Request, Response
+from websockets.protocol import CLIENT, OPEN, SERVER, Event, Protocol
 
-from ..options import SessionOptions
+from ..loops import Loop
+from ..options import DEFAULT_OPTIONS, SessionOptions
 from ..session import BATCH, Message
 from .busy_polling import busy_polling
 from .driver import Driver
 from .frames import FrameReader, write_frames
+from .keepalive import Pinging, Pings
 
 __all__ = [
     "SessionClientConnection",
@@ -60,16 +65,31 @@ def connection_closed_text(connection: Any) -> str:
 
 
 class WebSocketDriver(Driver):
-    """Runs a session over one connection, whose data frames it takes over."""
+    """Runs a session over one connection, whose data frames it takes over.
 
-    def __init__(self, connection: _SessionConnection, options: SessionOptions | None) -> None:
-        super().__init__()
+    Args:
+        connection: it.
+        options: of the session.
+        loop: the running event loop.
+        pinging: how the connection is kept alive; None if it is not.
+    """
+
+    def __init__(
+        self,
+        connection: _SessionConnection,
+        options: SessionOptions | None,
+        loop: Loop,
+        pinging: Pinging | None,
+    ) -> None:
+        super().__init__(loop)
         self._connection = connection
-        options = options or SessionOptions()
+        self._pings = None if pinging is None else Pings(connection, pinging)
+        options = options or DEFAULT_OPTIONS
         self._max_unsent = options.limits.max_unsent
         self._busy_poll = options.busy_poll
-        self._polling = busy_polling() if options.busy_poll else None
-        self._ended = asyncio.Event()
+        self._polling = busy_polling(loop) if options.busy_poll else None
+        # Done when the session has ended.
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Whether `flush` is sure to be called soon, and whether it has been put off once already.
         self._flush_due = False
         self._put_off = False
@@ -81,12 +101,18 @@ class WebSocketDriver(Driver):
         self._answers_sent = 0
         self._reading_paused = False
         # Messages that had been read already when reading was paused: one read can hold thousands of calls.
-        self._held: deque[Message] = deque()
+        self._held: deque[Message] | None = None
 
     async def carry(self) -> None:
         self._connection.attach(self)
         self.wake()
-        await self._ended.wait()
+        if self._pings is not None:
+            self._pings.start()
+        try:
+            await self._ended
+        finally:
+            if self._pings is not None:
+                self._pings.stop()
 
     async def close(self, code: int, reason: str) -> None:
         await self._connection.close(code, reason)
@@ -131,6 +157,8 @@ class WebSocketDriver(Driver):
     def take(self, data: bytes, binary: bool) -> None:
         """Take a message. What many of them have led to is written before the last."""
         if self._reading_paused:
+            if self._held is None:
+                self._held = deque()
             self._held.append((data, binary))
             return
         self.session.receive(data, binary)
@@ -151,8 +179,8 @@ class WebSocketDriver(Driver):
             self._loop.soon(self._flush_soon)
         elif self._reading_paused and not self.session.congested:
             self._loop.soon(self._go_on_reading)
-        if self.session.closed:
-            self._ended.set()
+        if self.session.closed and not self._ended.done():
+            self._ended.set_result(None)
 
     def _write(self, *, hurried: bool = False) -> None:
         messages = self.session.messages_to_send(hurried=hurried)
@@ -179,6 +207,8 @@ class WebSocketDriver(Driver):
     def writing_resumed(self) -> None:
         """The socket has taken what was written."""
         self.session.congested = False
+        if self._pings is not None:
+            self._pings.writing_resumed()
         self.wake()
         self._answers_sent = self.session.answered_bytes
         self._go_on_reading()
@@ -190,12 +220,21 @@ class WebSocketDriver(Driver):
         self._reading_paused = False
         while self._held and not self._reading_paused:
             self.take(*self._held.popleft())
+        if not self._held:
+            self._held = None
         self.flush()
         if not self._reading_paused:
             self._connection.transport.resume_reading()
 
+    def answered(self, payload: bytes) -> None:
+        """A pong has come."""
+        if self._pings is not None:
+            self._pings.answered(payload)
+
     def connection_lost(self) -> None:
         """The connection is closed."""
+        if self._pings is not None:
+            self._pings.stop()
         text = connection_closed_text(self._connection)
         self.session.connection_lost(self._connection.close_exc, text)
         self.wake()
@@ -212,6 +251,32 @@ class _Received(threading.local):
 _received = _Received()
 
 
+class _NoMessages:
+    """Where `websockets` would put the messages of a connection whose messages go elsewhere."""
+
+    def close(self) -> None:
+        """There will be no more."""
+
+
+class _SleepingParser:
+    """Stands for the parser of a connection of `websockets`, which is three generators, and refers to the request that
+    it has parsed before, until there is something to parse."""
+
+    __slots__ = ("_protocol",)
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._protocol = protocol
+
+    def __next__(self) -> None:
+        self._protocol.parser = Protocol.parse(self._protocol)
+        next(self._protocol.parser)
+
+
+_NO_MESSAGES: Final[Any] = _NoMessages()
+_PAST_REQUEST: Final = Request("", Headers())
+_PAST_RESPONSE: Final = Response(HTTPStatus.SWITCHING_PROTOCOLS, "", Headers())
+
+
 class _SessionConnection(Connection, asyncio.BufferedProtocol):
     """A connection that hands its messages to a driver.
 
@@ -220,27 +285,50 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
     short way.
     """
 
-    _driver: WebSocketDriver | None = None
-    _reader: FrameReader | None = None
+    # Not beside the attributes of `websockets`: up to 30 of an object take 8 bytes each (their names are kept with the
+    # class), and with more it gets a dict of its own, of 1.5 KiB.
+    __slots__ = ("_at_first_frame", "_binary", "_driver", "_early", "_fragments", "_reader")
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        # Messages that came before there was a driver.
-        self._early: list[Message] = []
+        self._driver: WebSocketDriver | None = None
+        self._reader: FrameReader | None = None
+        # Tasks wait here for the socket to take what was written: hardly ever, and an empty deque takes more than half
+        # a kibibyte.
+        self.drain_waiters: Any = []
+        # Messages that came before there was a driver. None while there are none.
+        self._early: list[Message] | None = None
         # Whether the data so far ended with the head of the handshake.
         self._at_first_frame = False
         # The frames of a message that is not complete, and whether it is binary.
-        self._fragments: list[bytes] = []
+        self._fragments: list[bytes] | None = None
         self._binary = False
 
     def attach(self, driver: WebSocketDriver) -> None:
         """Hand messages to a driver from now on, beginning with those that have come already."""
         self._driver = driver
-        early, self._early = self._early, []
-        for data, binary in early:
+        self._forget_handshake()
+        early, self._early = self._early, None
+        for data, binary in early or ():
             driver.take(data, binary)
         if self.connection_lost_waiter.done():
             driver.connection_lost()
+
+    def _forget_handshake(self) -> None:
+        """Let go of what `websockets` keeps of the handshake, and of what it has for receiving messages: 5 KiB."""
+        # In the place of what came, whose absence would say that the next thing to come is the handshake.
+        self.request, self.response = _PAST_REQUEST, _PAST_RESPONSE
+        self.recv_messages.close()
+        self.recv_messages = _NO_MESSAGES
+        if self._reader is not None or self._at_first_frame:
+            self._rest_parser()
+
+    def _rest_parser(self) -> None:
+        """Let the parser of `websockets` sleep. It must have been given whole frames only, as those are that a
+        FrameReader passes on."""
+        if self.protocol.state is OPEN:
+            parser: Any = _SleepingParser(self.protocol)
+            self.protocol.parser = parser
 
     def write(self, messages: list[Message]) -> None:
         """Write messages, in one piece."""
@@ -279,23 +367,30 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
         if self._driver is not None:
             self._driver.take(data, binary)
         else:
+            if self._early is None:
+                self._early = []
             self._early.append((data, binary))
 
     def _pass_on(self, data: bytes) -> bool:
         super().data_received(data)
+        self._rest_parser()
         return not self._fragments and self.protocol.state is OPEN
 
     def process_event(self, event: Event) -> None:
         if event.__class__ is not Frame or event.opcode not in DATA_OPCODES:
             super().process_event(event)
+            if self._driver is not None and event.__class__ is Frame and event.opcode is Opcode.PONG:
+                self._driver.answered(bytes(event.data))
             return
         if event.opcode is not Opcode.CONT:
             self._binary = event.opcode is Opcode.BINARY
+        if self._fragments is None:
+            self._fragments = []
         if event.data or event.opcode is not Opcode.CONT:  # any number of empty fragments can be sent for nothing
             self._fragments.append(bytes(event.data))
         if event.fin:
             data = b"".join(self._fragments)
-            self._fragments.clear()
+            self._fragments = None
             self._take(data, self._binary)
 
     def pause_writing(self) -> None:
@@ -319,6 +414,18 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
 class SessionClientConnection(_SessionConnection, ClientConnection):
     """The client's."""
 
+    __slots__ = ()
+
+    def _forget_handshake(self) -> None:
+        super()._forget_handshake()
+        self.response_rcvd: Any = None
+
 
 class SessionServerConnection(_SessionConnection, ServerConnection):
     """The server's."""
+
+    __slots__ = ()
+
+    def _forget_handshake(self) -> None:
+        super()._forget_handshake()
+        self.request_rcvd: Any = None
