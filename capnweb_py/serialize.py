@@ -23,7 +23,7 @@ from uuid import UUID
 from .bigints import decimal_digits, fits_digits
 from .codec import Codec, EncodingLevel
 from .codec.cbor import CborCodec
-from .codec.json import Double, JsonCodec, base64_text
+from .codec.json import LONG, Double, JsonCodec, LongBytes, base64_text
 from .errors import ErrorParts, Unsendable, describe_error
 from .handle import Handle
 from .hooks import Hook
@@ -257,6 +257,8 @@ class Serializer:
 
     def _bytes(self, value: Any, depth: int) -> Any:
         data = bytes(value)
+        if self._as_text and len(data) >= LONG:
+            return ["bytes", LongBytes(data)]
         return ["bytes", data if self._raw_bytes else base64_text(data)]
 
     def _typed_array(self, value: TypedArray, depth: int) -> Any:

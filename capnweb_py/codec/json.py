@@ -16,7 +16,7 @@ import orjson
 
 from .error import CodecError
 
-__all__ = ["Double", "JsonCodec", "base64_text", "decode_lenient", "encode_json"]
+__all__ = ["LONG", "Double", "JsonCodec", "LongBytes", "base64_text", "decode_lenient", "encode_json"]
 
 # Integers of at most this many characters hold every one that is exact in JavaScript; longer ones are read as doubles.
 _EXACT_CHARACTERS = 17
@@ -46,6 +46,19 @@ class Double(float):
     def text(self) -> str:
         """The number as JavaScript writes it."""
         return format(Decimal(repr(float(self))), "f").removesuffix(".0")
+
+
+class LongBytes:
+    """Many bytes in a tree, marked for the codec that copies them apart: from `LONG` on."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+# How many bytes are many: cbor2 is as fast as a copy below that.
+LONG: Final = 64 * 1024
 
 
 def encode_json(tree: Any) -> bytes:
@@ -108,8 +121,10 @@ class JsonCodec:
             return decode_lenient(data)
 
 
-def _written_otherwise(value: bytes | Double) -> str | orjson.Fragment:
+def _written_otherwise(value: bytes | LongBytes | Double) -> str | orjson.Fragment:
     """What stands in the JSON for what orjson does not know."""
+    if isinstance(value, LongBytes):
+        return base64_text(value.data)
     return orjson.Fragment(value.text()) if isinstance(value, Double) else base64_text(value)
 
 

@@ -206,7 +206,8 @@ class _TrioStream:
             if connection.protocol.state is not OPEN:
                 raise self._ended()
             try:
-                await connection.stream.send_all(write_frames(messages, connection.protocol.side is CLIENT))
+                for piece in write_frames(messages, connection.protocol.side is CLIENT):
+                    await connection.stream.send_all(piece)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise self._ended() from error
 

@@ -331,30 +331,35 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
             self.protocol.parser = parser
 
     def write(self, messages: list[Message]) -> None:
-        """Write messages, in one piece."""
+        """Write messages."""
         if self.protocol.state is OPEN:
-            self.transport.write(write_frames(messages, self.protocol.side is CLIENT))
+            for piece in write_frames(messages, self.protocol.side is CLIENT):
+                self.transport.write(piece)
 
     # The loop is to read into a buffer that is there: for a protocol without one it allocates 256 KiB each time, which
     # costs more than all else that is done to receive a small message (13 of 31 us).
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return _received.buffer
+    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
+        reader = self._reader
+        return reader.room() if reader is not None and reader.within_long else _received.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(_received.view[:nbytes].tobytes())
-
-    def data_received(self, data: bytes) -> None:
-        driver = self._driver
+        driver, reader = self._driver, self._reader
         if driver is not None:
             driver.receiving()
+        if reader is not None and reader.within_long:
+            reader.filled(nbytes)
+        else:
+            self._receive(_received.view[:nbytes].tobytes())
+        if driver is not None:
+            driver.flush()
+
+    def _receive(self, data: bytes) -> None:
         if self.protocol.state is OPEN and (self._reader is not None or self._at_first_frame):
             self._frames().feed(data)
         else:
             self._at_first_frame = data.endswith(b"\r\n\r\n")
-            super().data_received(data)
-        if driver is not None:
-            driver.flush()
+            self.data_received(data)
 
     def _frames(self) -> FrameReader:
         if self._reader is None:
@@ -372,7 +377,7 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
             self._early.append((data, binary))
 
     def _pass_on(self, data: bytes) -> bool:
-        super().data_received(data)
+        self.data_received(data)
         self._rest_parser()
         return not self._fragments and self.protocol.state is OPEN
 
