@@ -24,16 +24,22 @@ from .options import Limits
 from .payload import Located, Payload
 from .streams import WritableStream
 from .stub import make_promise, make_stub, stub_classes
-from .values import INVALID_DATE, MAX_SAFE_INTEGER, UNDEFINED, BigInt, InvalidDate, TypedArray, Undefined
+from .values import (
+    INVALID_DATE,
+    MAX_SAFE_INTEGER,
+    MIN_SAFE_INTEGER,
+    UNDEFINED,
+    BigInt,
+    InvalidDate,
+    TypedArray,
+    Undefined,
+)
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 from .web_forms import Body, read_headers, read_media_type, read_request, read_response, read_url
 
 __all__ = ["DESERIALIZERS", "Deserializer", "Importer"]
 
-# What stands for itself in a message, whatever its value. Most of a record is, and it stays where it is.
-_PLAIN: Final = frozenset({str, bool, float, type(None)})
-
-# What more stands for itself at the level "structuredClonable".
+# What stands for itself only at the level "structuredClonable".
 _NATIVE: Final = frozenset({BigInt, datetime, Undefined, InvalidDate})
 
 # How many levels of nesting a map inside another counts as: it costs as much of Python's stack.
@@ -135,7 +141,7 @@ class Deserializer:
         if kind is str or kind is bool or expression is None:
             return expression
         if kind is int:
-            if -MAX_SAFE_INTEGER <= expression <= MAX_SAFE_INTEGER:
+            if MIN_SAFE_INTEGER <= expression <= MAX_SAFE_INTEGER:
                 return expression
             return self._checked_bigint(BigInt(expression)) if self._native else _as_double(expression)
         if kind is float:
@@ -158,7 +164,10 @@ class Deserializer:
             raise self._too_deep()
         for index, item in enumerate(items):
             kind = type(item)
-            if kind in _PLAIN or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+            # Most of a record stands for itself, and stays where it is.
+            if kind is str or (kind is int and MIN_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                continue
+            if kind is float or kind is bool or item is None:
                 continue
             items[index] = self._read(item, items, index, depth + 1)
         return items
@@ -170,7 +179,10 @@ class Deserializer:
             if type(key) is not str:
                 raise ProtocolError(f"the keys of an object are strings: {_excerpt(key)}")
             kind = type(item)
-            if kind in _PLAIN or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+            # Most of a record stands for itself, and stays where it is.
+            if kind is str or (kind is int and MIN_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                continue
+            if kind is float or kind is bool or item is None:
                 continue
             entries[key] = self._read(item, entries, key, depth + 1)
         return entries

@@ -8,7 +8,6 @@ session: this file knows nothing of tables and messages.
 from __future__ import annotations
 
 import array
-import math
 import traceback
 from collections.abc import AsyncIterable, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -31,7 +30,7 @@ from .options import Limits
 from .payload import Payload
 from .streams import WritableStream, as_readable
 from .target import CALLABLE_TYPES, RpcTarget, field_values, is_record
-from .values import MAX_SAFE_INTEGER, BigInt, InvalidDate, TypedArray, Undefined
+from .values import MAX_SAFE_INTEGER, MIN_SAFE_INTEGER, BigInt, InvalidDate, TypedArray, Undefined
 from .web import Blob, Headers, ReadableStream, Request, Response, Url
 from .web_forms import request_init, response_init, written_headers
 
@@ -90,7 +89,7 @@ def stands_for_itself(value: Any) -> bool:
     """Whether a value is its own expression, and an expression its own value, without a look inside."""
     kind = type(value)
     return (
-        kind is str or kind is bool or value is None or (kind is int and -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)
+        kind is str or kind is bool or value is None or (kind is int and MIN_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER)
     )
 
 
@@ -157,7 +156,7 @@ class Serializer:
         return write(self, value, depth)
 
     def _number(self, value: int, depth: int) -> Any:
-        if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+        if MIN_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
             return int(value)
         return self._bigint(value, depth)
 
@@ -167,13 +166,14 @@ class Serializer:
         return BigInt(value) if self._native else ["bigint", decimal_digits(value)]
 
     def _float(self, value: float, depth: int) -> Any:
-        # JavaScript has one type of number, and writes those without a fraction as integers.
+        if 1.0 < value < _LARGEST_EXACT or -_LARGEST_EXACT < value < -1.0:
+            # JavaScript has one type of number, and writes those without a fraction as integers.
+            whole = int(value)
+            return whole if whole == value else value
         if value.is_integer():
             if -_LARGEST_EXACT <= value <= _LARGEST_EXACT:
                 return int(value)
             return Double.make(value) if self._as_text else value
-        if 1.0 < value < math.inf or -math.inf < value < -1.0:
-            return value
         if -1.0 < value < 1.0:
             return Double.make(value) if self._as_text else value
         if self._native:
@@ -195,8 +195,10 @@ class Serializer:
             for item in value:
                 # What JSON has and is no container stands for itself: most of any record. Not worth a call each.
                 kind = type(item)
-                if kind is str or kind is bool or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                if kind is str or (kind is int and MIN_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
                     items.append(item)
+                elif kind is float:
+                    items.append(self._float(item, depth))
                 else:
                     items.append(self._write(item, depth + 1))
         except Unsendable as error:
@@ -205,7 +207,7 @@ class Serializer:
         # A bare list would be read as a special form: an array is a list in a list.
         return [items]
 
-    def _dict(self, value: Any, depth: int) -> Any:
+    def _dict(self, value: dict[Any, Any], depth: int) -> Any:
         if value and depth + 1 >= self._limits.max_depth:
             raise self._too_deep()
         entries: dict[str, Any] = {}
@@ -215,8 +217,10 @@ class Serializer:
                 if type(key) is not str:
                     key = self._key(key)
                 kind = type(item)
-                if kind is str or kind is bool or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
+                if kind is str or (kind is int and MIN_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER):
                     entries[key] = item
+                elif kind is float:
+                    entries[key] = self._float(item, depth)
                 else:
                     entries[key] = self._write(item, depth + 1)
         except Unsendable as error:

@@ -12,11 +12,21 @@ from typing import Any, Final, Literal, final
 
 import attrs
 
-__all__ = ["INVALID_DATE", "MAX_SAFE_INTEGER", "UNDEFINED", "BigInt", "InvalidDate", "TypedArray", "Undefined"]
+__all__ = [
+    "INVALID_DATE",
+    "MAX_SAFE_INTEGER",
+    "MIN_SAFE_INTEGER",
+    "UNDEFINED",
+    "BigInt",
+    "InvalidDate",
+    "TypedArray",
+    "Undefined",
+]
 
 
-# Integers beyond this are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER).
+# Integers beyond these are not exact as a JavaScript number (Number.MAX_SAFE_INTEGER and its like).
 MAX_SAFE_INTEGER: Final = 2**53 - 1
+MIN_SAFE_INTEGER: Final = -MAX_SAFE_INTEGER
 
 
 @final
