@@ -119,7 +119,7 @@ class Payload:
         # What nobody wrote and nobody asked for may be a target all the same, whose last reference this is.
         if self.keeps is None and not self._targets_known:
             self.hold_targets()
-            if self.given and not isinstance(self.value, ATOMS):
+            if self.given and not isinstance(self.value, (*ATOMS, RpcTarget)):
                 _close_streams(self.value)
         if self._held:
             self._release_targets()

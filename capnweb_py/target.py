@@ -177,15 +177,14 @@ def naming_of(cls: type[RpcTarget]) -> Naming:
 def _target_member(target: RpcTarget, name: str) -> Any:
     cls: type = type(target)
     kind, owner, attribute = _members_of(cls).get(name, _NO_MEMBER)
-    in_instance = (attribute or name) in vars(target)
-    if kind == "property" or (kind == "method" and not in_instance):
+    if kind == "property" or (kind == "method" and attribute not in vars(target)):
         # The attribute that was found, and not whatever the class's own lookup makes of the name: its __getattr__ is
         # asked for what a property fails to give.
         found = vars(owner)[attribute].__get__(target, cls)
         if kind == "method" and type(found) is types.FunctionType and naming_of(cls) == "camel":
             return types.MethodType(_call_in_camel, found)  # a static method, which does not tell its class
         return found
-    if name.startswith("_") or (kind is None and not in_instance):
+    if name.startswith("_") or (kind is None and name not in vars(target)):
         return UNDEFINED
     raise TypeError(
         f"{name!r} is an instance attribute of {cls.__name__}, and those stay private. "
