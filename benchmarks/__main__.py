@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`. It decides who runs what, and shows what came out."""
+"""The command line: `python -m benchmarks`. It decides what is run, and shows what came out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,26 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from .children import ChildFailed
+from .compiled import compiled_folder, has_compiler
+from .machine import machine
+from .pairs import Wanted, choose
 from .profiling import profile
-from .report import machine, print_table, write_json
-from .rounds import Pair, run_rounds
-from .sides import ECHO, PeerMissing, Side, node_side, our_side
-from .workloads import WORKLOADS, plan
+from .report import figures_table, mixed_table
+from .results import results_of, save
+from .rounds import run_rounds
+from .sides import Missing
+from .tables import print_table
+from .workloads import WORKLOADS
 
-# Results of the last run stay here, out of git.
-_RESULTS = Path(__file__).parent / "results.json"
+# The figures of the last full run, which are in git, and of the last quick one, which are not.
+_LAST: Final = Path(__file__).parent / "last.json"
+_QUICK: Final = Path(__file__).parent / "results.json"
 
 # Processes that want a core before anything has begun; more, and the figures say something about them, too.
-_IDLE_LOAD = 0.5
+_IDLE_LOAD: Final = 0.5
 
 
 def _arguments() -> argparse.Namespace:
@@ -28,16 +34,31 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="2 rounds of less work, in less than a minute")
     parser.add_argument("--rounds", type=positive_number, metavar="N", help="how many rounds (5, or 2 with --quick)")
-    parser.add_argument("--mixed", action="store_true", help="also our client with Node's server, and the reverse")
+    parser.add_argument("--pure", action="store_true", help="without the compiled build: ours is pure Python")
+    parser.add_argument(
+        "--mixed",
+        action=argparse.BooleanOptionalAction,
+        help="also our client with Node's server, and the reverse (the default without --quick)",
+    )
+    parser.add_argument("--peers", action="store_true", help="also other RPC libraries for Python")
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio", help="our event loop")
-    parser.add_argument("--output", type=Path, default=_RESULTS, metavar="FILE", help="where the figures go, as JSON")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"where the figures go, as JSON ({_LAST.name}; with --quick {_QUICK.name})",
+    )
     parser.add_argument(
         "--profile",
         choices=[workload.name for workload in WORKLOADS],
         metavar="WORKLOAD",
-        help="run nothing but this, on our side, and show where the time goes",
+        help="run nothing but this, on our side as pure Python, and show where the time goes",
     )
     arguments = parser.parse_args()
+    if arguments.output is None:
+        arguments.output = _QUICK if arguments.quick else _LAST
+    if arguments.mixed is None:
+        arguments.mixed = not arguments.quick
     if not arguments.output.absolute().parent.is_dir():
         parser.error(f"--output {arguments.output}: there is no such folder")
     return arguments
@@ -51,28 +72,34 @@ def positive_number(text: str) -> int:
     return number
 
 
-def _pairs(ours: Side, node: Side, quick: bool, mixed: bool) -> list[Pair]:
-    everything = plan(quick)
-    messages = {name: everything[name] for name in ("sequential", "concurrent100", "concurrent1000")}
-    pairs = [
-        Pair("ours", ours, ours, everything, idle=True),
-        Pair("Node", node, node, everything, idle=True),
-        Pair("echo", ECHO, ECHO, messages),
-    ]
-    if mixed:
-        pairs += [Pair("ours to Node", ours, node, everything), Pair("Node to ours", node, ours, everything)]
-    return pairs
+def _compiled(pure: bool) -> Path | None:
+    """Where the compiled build is; None where there is to be none, or can be none."""
+    if pure:
+        return None
+    if not has_compiler():
+        _tell("there is no C compiler, so there is no compiled build: ours is pure Python")
+        return None
+    return compiled_folder()
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    wanted = Wanted(
+        backend=arguments.backend,
+        compiled=_compiled(arguments.pure),
+        quick=arguments.quick,
+        mixed=arguments.mixed,
+        peers=arguments.peers,
+    )
+    pairs = choose(wanted)
     where = machine()
     if where["load"] > _IDLE_LOAD:
         _tell(f"this machine is busy (load {where['load']}): figures drift, look at the ratios over several runs")
-    pairs = _pairs(our_side(arguments.backend), node_side(), arguments.quick, arguments.mixed)
     rounds: int = arguments.rounds or (2 if arguments.quick else 5)
-    figures = run_rounds(pairs, rounds, _tell)
-    print_table(figures, pairs)
-    write_json(arguments.output, figures, pairs, rounds, where)
+    results = results_of(run_rounds(pairs, rounds, _tell), pairs, rounds, where)
+    print_table(figures_table(results))
+    if results.mixed:
+        print_table(mixed_table(results))
+    save(results, arguments.output)
     _tell(f"all figures: {arguments.output}")
 
 
@@ -86,7 +113,7 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 
 def main() -> int:
-    """Run the command line. Returns the exit status: 1 if a process failed, 2 if there is nothing to compare with."""
+    """Run the command line. Returns the exit status: 1 if a process failed, 2 if something is missing."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -94,7 +121,7 @@ def main() -> int:
             profile(arguments.profile, arguments.backend, arguments.quick)
         else:
             _compare(arguments)
-    except PeerMissing as error:
+    except Missing as error:
         _tell(str(error))
         return 2
     except ChildFailed as error:

@@ -5,24 +5,23 @@ A pair is two processes that are fresh in each round. Nothing else of this progr
 
 from __future__ import annotations
 
-import json
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
-from .children import Child, child
+from .ends import Client, Server, running_client, running_server
 from .sides import Side
-from .workloads import IDLE, IDLE_SESSIONS
+from .workloads import CPU, CPU_OF, IDLE, IDLE_SESSIONS, LATENCY, warm_up
 
-__all__ = ["Figures", "Pair", "median", "run_rounds"]
+__all__ = ["Figures", "Pair", "run_rounds"]
 
-# The figures of each round, by what was measured, by the name of the pair.
+# The figures of each round, by the name of the pair, by what was measured.
 Figures = dict[str, dict[str, list[float]]]
 
 # Sessions that are open before the idle ones are counted: what a server allocates once is no session's.
 _WARM_UP_SESSIONS = 50
+
+_MICROSECONDS = 1e6
 
 
 @attrs.frozen
@@ -64,59 +63,37 @@ def run_rounds(pairs: Sequence[Pair], rounds: int, progress: Callable[[str], obj
     return figures
 
 
-def median(figures: Figures, pair: str, name: str) -> float | None:
-    """The median over the rounds, or None where nothing was measured."""
-    measured = figures.get(pair, {}).get(name)
-    return statistics.median(measured) if measured else None
-
-
 def _run(pair: Pair) -> dict[str, float]:
-    measured = _rates(pair)
+    measured: dict[str, float] = {}
+    with running_server(pair.server, pair.name) as server, running_client(pair.client, pair.name, server) as client:
+        for name, count in pair.plan.items():
+            measured |= _measure(server, client, name, count)
     if pair.idle:
-        memory = _idle_kib(pair)
-        if memory is not None:
-            measured[IDLE.name] = memory
+        measured |= _idle(pair)
     return measured
 
 
-def _rates(pair: Pair) -> dict[str, float]:
-    """How often a second each workload of the plan ran."""
-    rates: dict[str, float] = {}
-    with _server(pair) as (_, url), _client(pair, url, "measure", json.dumps(pair.plan)) as client:
-        for _name in pair.plan:
-            done = client.read()
-            rates[done["workload"]] = done["count"] / done["seconds"]
-    return rates
+def _measure(server: Server, client: Client, name: str, count: int) -> dict[str, float]:
+    """Run one workload, after it has warmed up."""
+    client.run(name, warm_up(count))
+    before = server.cpu()
+    done = client.run(name, count)
+    cpu: float = done["cpu"] + server.cpu() - before
+    if name == LATENCY.name:
+        return {name: done["p99"] * _MICROSECONDS}
+    measured = {name: count / done["seconds"]}
+    if name == CPU_OF:
+        measured[CPU.name] = cpu / count * _MICROSECONDS
+    return measured
 
 
-def _idle_kib(pair: Pair) -> float | None:
-    """What an idle session takes of the server's memory, in KiB; None where the server cannot tell."""
-    with _server(pair) as (server, url), _idle_sessions(pair, url, _WARM_UP_SESSIONS):
-        before: int | None = server.ask()["rss"]
-        if before is None:
-            return None
-        with _idle_sessions(pair, url, IDLE_SESSIONS):
-            after: int = server.ask()["rss"]
-    return (after - before) / IDLE_SESSIONS / 1024
-
-
-@contextmanager
-def _server(pair: Pair) -> Iterator[tuple[Child, str]]:
-    """Run the server of a pair. Yields it, and its URL."""
-    with child(pair.server.server, f"the server of {pair.name}") as server:
-        yield server, f"ws://127.0.0.1:{server.read()['port']}/"
-
-
-@contextmanager
-def _client(pair: Pair, url: str, mode: str, what: str) -> Iterator[Child]:
-    """Run the client of a pair."""
-    with child((*pair.client.client, url, mode, what), f"the client of {pair.name}") as client:
-        yield client
-
-
-@contextmanager
-def _idle_sessions(pair: Pair, url: str, count: int) -> Iterator[None]:
-    """Have a client of its own hold sessions that do nothing."""
-    with _client(pair, url, "idle", str(count)) as client:
-        client.read()
-        yield
+def _idle(pair: Pair) -> dict[str, float]:
+    """What an idle session takes of the server's memory, in KiB; nothing where the server cannot tell."""
+    with running_server(pair.server, pair.name) as server, running_client(pair.client, pair.name, server) as client:
+        client.run("open sessions", _WARM_UP_SESSIONS)
+        before = server.rss()
+        client.run("open sessions", IDLE_SESSIONS)
+        after = server.rss()
+    if before is None or after is None:
+        return {}
+    return {IDLE.name: (after - before) / IDLE_SESSIONS / 1024}
