@@ -12,13 +12,17 @@ from .children import ChildFailed
 from .compiled import compiled_folder, has_compiler
 from .machine import machine
 from .pairs import Wanted, choose
+from .plot import draw
 from .profiling import profile
-from .report import figures_table, mixed_table
-from .results import results_of, save
+from .report import figures_table, mixed_table, ratios_table
+from .results import load, results_of, save
 from .rounds import run_rounds
 from .sides import Missing
-from .tables import print_table
+from .tables import print_markdown, print_table
 from .workloads import WORKLOADS
+
+_ROOT: Final = Path(__file__).parent.parent
+_PLOT: Final = _ROOT / "docs" / "benchmarks.svg"
 
 # The figures of the last full run, which are in git, and of the last quick one, which are not.
 _LAST: Final = Path(__file__).parent / "last.json"
@@ -47,6 +51,14 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help=f"where the figures go, as JSON ({_LAST.name}; with --quick {_QUICK.name})",
+    )
+    parser.add_argument(
+        "--plot",
+        nargs="?",
+        type=Path,
+        const=_LAST,
+        metavar="FILE",
+        help=f"run nothing: draw {_PLOT.relative_to(_ROOT)} from saved figures ({_LAST.name}), and print tables",
     )
     parser.add_argument(
         "--profile",
@@ -103,6 +115,14 @@ def _compare(arguments: argparse.Namespace) -> None:
     _tell(f"all figures: {arguments.output}")
 
 
+def _plot(path: Path) -> None:
+    results = load(path)
+    draw(results, _PLOT)
+    _tell(f"drawn: {_PLOT}")
+    for table in (ratios_table(results), figures_table(results), *([mixed_table(results)] if results.mixed else [])):
+        print_markdown(table)
+
+
 def _tell(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -119,6 +139,8 @@ def main() -> int:
     try:
         if arguments.profile is not None:
             profile(arguments.profile, arguments.backend, arguments.quick)
+        elif arguments.plot is not None:
+            _plot(arguments.plot)
         else:
             _compare(arguments)
     except Missing as error:

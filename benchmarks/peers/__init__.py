@@ -28,7 +28,13 @@ class Peer:
     workloads: tuple[str, ...]
 
 
-PEERS: Final[tuple[Peer, ...]] = ()
+_CALLS: Final = ("sequential", "concurrent100", "concurrent1000", "record50")
+
+PEERS: Final = (
+    Peer("py-capnweb", "capnweb", "py_capnweb", _CALLS),
+    Peer("grpc.aio", "grpc", "grpc", (*_CALLS, "echo1MiB")),
+    Peer("rpyc", "rpyc", "rpyc", (*_CALLS, "echo1MiB")),
+)
 
 
 def peer_side(peer: Peer) -> Side:
