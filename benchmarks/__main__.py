@@ -10,14 +10,16 @@ from typing import Final, NoReturn
 
 from .children import ChildFailed
 from .compiled import compiled_folder, has_compiler
+from .endurance import idle_sessions, scale, wear
+from .endurance_report import save_endurance, sessions_table, wear_table
 from .machine import machine
-from .pairs import Wanted, choose
+from .pairs import COMPILED, NODE, PURE, Wanted, choose
 from .plot import draw
 from .profiling import profile
 from .report import figures_table, mixed_table, ratios_table
 from .results import load, results_of, save
 from .rounds import run_rounds
-from .sides import Missing
+from .sides import Missing, node_side, our_side
 from .tables import print_markdown, print_table
 from .workloads import WORKLOADS
 
@@ -27,6 +29,8 @@ _PLOT: Final = _ROOT / "docs" / "benchmarks.svg"
 # The figures of the last full run, which are in git, and of the last quick one, which are not.
 _LAST: Final = Path(__file__).parent / "last.json"
 _QUICK: Final = Path(__file__).parent / "results.json"
+_LAST_ENDURANCE: Final = _LAST.with_stem("last-endurance")
+_QUICK_ENDURANCE: Final = _QUICK.with_stem("results-endurance")
 
 # Processes that want a core before anything has begun; more, and the figures say something about them, too.
 _IDLE_LOAD: Final = 0.5
@@ -45,6 +49,9 @@ def _arguments() -> argparse.Namespace:
         help="also our client with Node's server, and the reverse (the default without --quick)",
     )
     parser.add_argument("--peers", action="store_true", help="also other RPC libraries for Python")
+    parser.add_argument(
+        "--endurance", action="store_true", help="instead: sessions that live long or hold much, and 10,000 idle ones"
+    )
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio", help="our event loop")
     parser.add_argument(
         "--output",
@@ -68,7 +75,8 @@ def _arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     if arguments.output is None:
-        arguments.output = _QUICK if arguments.quick else _LAST
+        last, quick = (_LAST_ENDURANCE, _QUICK_ENDURANCE) if arguments.endurance else (_LAST, _QUICK)
+        arguments.output = quick if arguments.quick else last
     if arguments.mixed is None:
         arguments.mixed = not arguments.quick
     if not arguments.output.absolute().parent.is_dir():
@@ -115,6 +123,18 @@ def _compare(arguments: argparse.Namespace) -> None:
     _tell(f"all figures: {arguments.output}")
 
 
+def _endure(arguments: argparse.Namespace) -> None:
+    compiled = _compiled(arguments.pure)
+    sides = {PURE if compiled is None else COMPILED: our_side(arguments.backend, compiled), NODE: node_side()}
+    where, much = machine(), scale(arguments.quick)
+    worn = {name: wear(side, name, much, _tell) for name, side in sides.items()}
+    idle = {name: idle_sessions(side, name, much.sessions, _tell) for name, side in sides.items()}
+    print_table(wear_table(worn))
+    print_table(sessions_table(idle))
+    save_endurance(arguments.output, worn, idle, where)
+    _tell(f"all figures: {arguments.output}")
+
+
 def _plot(path: Path) -> None:
     results = load(path)
     draw(results, _PLOT)
@@ -141,6 +161,8 @@ def main() -> int:
             profile(arguments.profile, arguments.backend, arguments.quick)
         elif arguments.plot is not None:
             _plot(arguments.plot)
+        elif arguments.endurance:
+            _endure(arguments)
         else:
             _compare(arguments)
     except Missing as error:

@@ -18,7 +18,7 @@ _COLOURS: Final = ("#2c6fbb", "#d9822b", "#4f9d69", "#8e5ea2")
 _WIDTH: Final = 8.0
 _BAR: Final = 0.16
 _BETWEEN: Final = 0.14
-_MARGINS: Final = 1.1
+_MARGINS: Final = 1.4
 
 # The ticks of the ratio's axis: it is logarithmic, and these are read more easily than powers of ten.
 _TICKS: Final = (0.25, 0.5, 1, 2, 5, 10, 20, 50, 100)
@@ -47,6 +47,7 @@ def draw(results: Results, path: Path) -> None:
     figure, axes = pyplot.subplots(figsize=(_WIDTH, height), layout="constrained")
     _draw_bars(axes, results, rows, peers)
     _finish(axes, results)
+    figure.legend(loc="outside lower center", ncols=len(peers), fontsize=8, frameon=False)
     path.parent.mkdir(exist_ok=True)
     figure.savefig(path, metadata={"Date": None, "Creator": None}, facecolor="white")
     pyplot.close(figure)
@@ -116,4 +117,3 @@ def _finish(axes: Any, results: Results) -> None:
     axes.set_xlabel("how many times better capnweb-py is: right of 1 it is ahead")
     build = results.ours.removeprefix("ours, ")
     axes.set_title(f"capnweb-py ({build}) against each peer, {results.rounds} rounds", fontsize=10, loc="left")
-    axes.legend(loc="lower right", fontsize=8, frameon=True)

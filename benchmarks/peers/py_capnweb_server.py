@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import io
 from typing import Any
 
 import anyio
@@ -31,7 +31,7 @@ async def run() -> None:
     server = Server(ServerConfig(host="127.0.0.1", port=0))
     server.register_capability(0, Api())
     # It prints where it listens, where only our lines are wanted.
-    with contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(io.StringIO()):
         await server.start()
     say({"port": server.port})
     await report_cost()
