@@ -115,7 +115,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     if where["load"] > _IDLE_LOAD:
         _tell(f"this machine is busy (load {where['load']}): figures drift, look at the ratios over several runs")
     rounds: int = arguments.rounds or (2 if arguments.quick else 5)
-    results = results_of(run_rounds(pairs, rounds, _tell), pairs, rounds, where)
+    results = results_of(run_rounds(pairs, rounds, not arguments.quick, _tell), pairs, rounds, where)
     print_table(figures_table(results))
     if results.mixed:
         print_table(mixed_table(results))

@@ -62,7 +62,8 @@ def choose(wanted: Wanted) -> list[Pair]:
     if wanted.peers:
         for peer in PEERS:
             side = peer_side(peer)
-            pairs.append(Pair(peer.name, side, side, plan(wanted.quick, peer.workloads)))
+            # Some are slow, and none has to warm up for long.
+            pairs.append(Pair(peer.name, side, side, plan(True, peer.workloads)))
     if wanted.mixed:
         there, back = MIXED
         pairs += [Pair(there, best, node, everything), Pair(back, node, best, everything)]

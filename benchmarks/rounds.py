@@ -1,17 +1,19 @@
 """Running: one round after another, in each the same work by every pair of a client and a server, in turn.
 
-A pair is two processes that are fresh in each round. Nothing else of this program runs while they do.
+A pair is two processes. Those of all pairs live side by side, and one pair at a time has something to do: so the
+figures of one workload are taken within seconds of each other, and what the machine is up to then, it is for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import attrs
 
 from .ends import Client, Server, running_client, running_server
 from .sides import Side
-from .workloads import CPU, CPU_OF, IDLE, IDLE_SESSIONS, LATENCY, warm_up
+from .workloads import CPU, CPU_OF, IDLE, IDLE_SESSIONS, LATENCY
 
 __all__ = ["Figures", "Pair", "run_rounds"]
 
@@ -43,39 +45,59 @@ class Pair:
     idle: bool = False
 
 
-def run_rounds(pairs: Sequence[Pair], rounds: int, progress: Callable[[str], object]) -> Figures:
-    """Run all rounds. Every other one goes through the pairs backwards, so that none is always the first.
+def run_rounds(pairs: Sequence[Pair], rounds: int, fresh: bool, progress: Callable[[str], object]) -> Figures:
+    """Run all rounds. Every other workload goes through the pairs backwards, so that none is always the first.
 
     Args:
         pairs: who runs.
         rounds: how often.
+        fresh: whether the processes are new in each round, and so warm up in each.
         progress: is told what is about to run.
 
     Raises:
         ChildFailed: if one of the processes fails.
     """
     figures: Figures = {pair.name: {} for pair in pairs}
-    for number in range(rounds):
-        for pair in pairs if number % 2 == 0 else reversed(pairs):
-            progress(f"round {number + 1} of {rounds}: {pair.name}")
-            for name, figure in _run(pair).items():
-                figures[pair.name].setdefault(name, []).append(figure)
+    runs = [[number] for number in range(rounds)] if fresh else [list(range(rounds))]
+    for numbers in runs:
+        with ExitStack() as stack:
+            ends = {pair.name: _start(pair, stack) for pair in pairs}
+            for number in numbers:
+                progress(f"round {number + 1} of {rounds}")
+                _round(pairs, ends, number, numbers[0] == number, figures)
+        for pair in pairs:
+            if pair.idle:
+                _note(figures, pair, _idle(pair))
     return figures
 
 
-def _run(pair: Pair) -> dict[str, float]:
-    measured: dict[str, float] = {}
-    with running_server(pair.server, pair.name) as server, running_client(pair.client, pair.name, server) as client:
-        for name, count in pair.plan.items():
-            measured |= _measure(server, client, name, count)
-    if pair.idle:
-        measured |= _idle(pair)
-    return measured
+def _start(pair: Pair, stack: ExitStack) -> tuple[Server, Client]:
+    server = stack.enter_context(running_server(pair.server, pair.name))
+    return server, stack.enter_context(running_client(pair.client, pair.name, server))
+
+
+def _round(
+    pairs: Sequence[Pair], ends: Mapping[str, tuple[Server, Client]], number: int, cold: bool, figures: Figures
+) -> None:
+    """Each workload by all pairs in turn, after as much of it to warm up where they are cold: Node compiles what it has
+    run often, while it runs."""
+    workloads = dict.fromkeys(name for pair in pairs for name in pair.plan)
+    for place, name in enumerate(workloads):
+        turns = [pair for pair in pairs if name in pair.plan]
+        for pair in turns if (number + place) % 2 == 0 else reversed(turns):
+            server, client = ends[pair.name]
+            if cold:
+                client.run(name, pair.plan[name])
+            _note(figures, pair, _measure(server, client, name, pair.plan[name]))
+
+
+def _note(figures: Figures, pair: Pair, measured: Mapping[str, float]) -> None:
+    for name, figure in measured.items():
+        figures[pair.name].setdefault(name, []).append(figure)
 
 
 def _measure(server: Server, client: Client, name: str, count: int) -> dict[str, float]:
-    """Run one workload, after it has warmed up."""
-    client.run(name, warm_up(count))
+    """Run one workload."""
     before = server.cpu()
     done = client.run(name, count)
     cpu: float = done["cpu"] + server.cpu() - before
