@@ -19,7 +19,7 @@ from .profiling import profile
 from .report import figures_table, mixed_table, ratios_table
 from .results import load, results_of, save
 from .rounds import run_rounds
-from .sides import Missing, node_side, our_side
+from .sides import Missing, node_side, our_side, require
 from .tables import print_markdown, print_table
 from .workloads import WORKLOADS
 
@@ -41,7 +41,12 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks", description="capnweb_py against npm capnweb on Node: the same work, in turn."
     )
     parser.add_argument("--quick", action="store_true", help="2 rounds of less work, in less than a minute")
-    parser.add_argument("--rounds", type=positive_number, metavar="N", help="how many rounds (5, or 2 with --quick)")
+    parser.add_argument(
+        "--rounds",
+        type=positive_number,
+        metavar="N",
+        help="how many rounds (5, or 2 with --quick; 7 or 3 with --endurance)",
+    )
     parser.add_argument("--pure", action="store_true", help="without the compiled build: ours is pure Python")
     parser.add_argument(
         "--mixed",
@@ -126,7 +131,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _endure(arguments: argparse.Namespace) -> None:
     compiled = _compiled(arguments.pure)
     sides = {PURE if compiled is None else COMPILED: our_side(arguments.backend, compiled), NODE: node_side()}
-    where, much = machine(), scale(arguments.quick)
+    where, much = machine(), scale(arguments.quick, arguments.rounds)
     worn = {name: wear(side, name, much, _tell) for name, side in sides.items()}
     idle = {name: idle_sessions(side, name, much.sessions, _tell) for name, side in sides.items()}
     print_table(wear_table(worn))
@@ -157,6 +162,8 @@ def main() -> int:
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        if arguments.backend == "trio":
+            require("trio", "--backend trio")
         if arguments.profile is not None:
             profile(arguments.profile, arguments.backend, arguments.quick)
         elif arguments.plot is not None:

@@ -49,10 +49,12 @@ class Scale:
     rounds: int
 
 
-def scale(quick: bool) -> Scale:
-    """How much of it there is; with as many sessions as files may be open."""
+def scale(quick: bool, rounds: int | None) -> Scale:
+    """How much of it there is; with no more sessions than files may be open."""
     chosen = Scale(50_000, 1_000, 1_000, 3) if quick else Scale(1_000_000, 10_000, 10_000, 7)
-    return attrs.evolve(chosen, sessions=min(chosen.sessions, _allow_files(chosen.sessions)))
+    return attrs.evolve(
+        chosen, sessions=min(chosen.sessions, _allow_files(chosen.sessions)), rounds=rounds or chosen.rounds
+    )
 
 
 @attrs.frozen
@@ -116,12 +118,14 @@ class Sessions:
 
     Attributes:
         count: how many.
+        opening: seconds that it took to open them, at both ends.
         sweep: seconds until all had answered, called one after another by each of the clients.
         slowest: seconds that the slowest answer took.
         kib: of the server's memory for each; None where the server cannot tell.
     """
 
     count: int
+    opening: float
     sweep: float
     slowest: float
     kib: float | None
@@ -165,21 +169,28 @@ def idle_sessions(side: Side, name: str, count: int, progress: Callable[[str], o
     progress(f"{name}: {count:,} idle sessions")
     with running_server(side, name) as server, ExitStack() as stack:
         clients = [stack.enter_context(running_client(side, name, server)) for _ in range(_CLIENTS)]
-        _open(clients, _WARM_UP_SESSIONS)
+        opening = _open(clients, _WARM_UP_SESSIONS)
         before = server.rss()
-        _open(clients, count - _WARM_UP_SESSIONS)
+        opening += _open(clients, count - _WARM_UP_SESSIONS)
         after = server.rss()
         swept = _each(clients, "call sessions", 0)
-    kib = None if before is None or after is None else (after - before) / (count - _WARM_UP_SESSIONS) / 1024
-    return Sessions(count, max(done["seconds"] for done in swept), max(done["slowest"] for done in swept), kib)
+    return Sessions(
+        count=count,
+        opening=opening,
+        sweep=max(done["seconds"] for done in swept),
+        slowest=max(done["slowest"] for done in swept),
+        kib=None if before is None or after is None else (after - before) / (count - _WARM_UP_SESSIONS) / 1024,
+    )
 
 
-def _open(clients: list[Client], count: int) -> None:
-    """Have the clients open so many sessions in all."""
-    left = count // len(clients)
+def _open(clients: list[Client], count: int) -> float:
+    """Have the clients open so many sessions in all. Returns how many seconds it took."""
+    seconds, left = 0.0, count // len(clients)
     while left > 0:
-        _each(clients, "open sessions", min(left, _SESSIONS_PORTION))
+        opened = _each(clients, "open sessions", min(left, _SESSIONS_PORTION))
+        seconds += max(done["seconds"] for done in opened)
         left -= _SESSIONS_PORTION
+    return seconds
 
 
 def _each(clients: list[Client], workload: str, count: int) -> list[dict[str, float]]:

@@ -41,9 +41,9 @@ def wear_table(found: Mapping[str, list[Wear]]) -> Table:
 
 def sessions_table(found: Mapping[str, Sessions]) -> Table:
     """A row for each side."""
-    header = ("side", "idle sessions", "one call on each, s", "slowest answer, ms", "KiB a session")
+    header = ("side", "idle sessions", "opening them, s", "one call on each, s", "slowest answer, ms", "KiB a session")
     rows: list[tuple[str, ...]] = [
-        (side, f"{it.count:,}", f"{it.sweep:.2f}", figure(it.slowest * 1000), figure(it.kib))
+        (side, f"{it.count:,}", f"{it.opening:.1f}", f"{it.sweep:.2f}", figure(it.slowest * 1000), figure(it.kib))
         for side, it in found.items()
     ]
     return Table("idle sessions on one server, from four client processes", header, rows, left=1)

@@ -50,14 +50,14 @@ class Measure:
 LATENCY: Final = Measure(name="p99 of 100", unit="us", goal=1.0, less_is_better=True, count=20_000, quick=6_000)
 
 WORKLOADS: Final = (
-    Measure(name="sequential", unit="calls/s", goal=1.2, count=8_000, quick=2_000),
+    Measure(name="sequential", unit="calls/s", goal=1.2, count=6_000, quick=2_000),
     Measure(name="concurrent100", unit="calls/s", goal=1.2, count=20_000, quick=6_000),
-    Measure(name="concurrent1000", unit="calls/s", goal=1.2, count=40_000, quick=6_000),
-    Measure(name="pipeline3", unit="chains/s", goal=1.2, count=6_000, quick=2_000),
-    Measure(name="record50", unit="calls/s", goal=1.0, count=6_000, quick=2_000),
-    Measure(name="callback", unit="calls/s", goal=1.0, count=6_000, quick=2_000),
-    Measure(name="echo1MiB", unit="MiB/s", goal=4, count=60, quick=6),
-    Measure(name="streamMiB", unit="MiB/s", goal=5, count=200, quick=16),
+    Measure(name="concurrent1000", unit="calls/s", goal=1.2, count=20_000, quick=6_000),
+    Measure(name="pipeline3", unit="chains/s", goal=1.2, count=5_000, quick=2_000),
+    Measure(name="record50", unit="calls/s", goal=1.0, count=5_000, quick=2_000),
+    Measure(name="callback", unit="calls/s", goal=1.0, count=5_000, quick=2_000),
+    Measure(name="echo1MiB", unit="MiB/s", goal=4, count=40, quick=6),
+    Measure(name="streamMiB", unit="MiB/s", goal=5, count=100, quick=16),
     LATENCY,
 )
 
