@@ -1,4 +1,4 @@
-"""The command line: `python -m benchmarks`. It decides who runs what, and shows what came out."""
+"""The command line: `python -m benchmarks`. It decides what is run, and shows what came out."""
 
 from __future__ import annotations
 
@@ -6,20 +6,34 @@ import argparse
 import signal
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from .children import ChildFailed
+from .compiled import compiled_folder, has_compiler
+from .endurance import idle_sessions, scale, wear
+from .endurance_report import save_endurance, sessions_table, wear_table
+from .machine import machine
+from .pairs import COMPILED, NODE, PURE, Wanted, choose
+from .plot import draw
 from .profiling import profile
-from .report import machine, print_table, write_json
-from .rounds import Pair, run_rounds
-from .sides import ECHO, PeerMissing, Side, node_side, our_side
-from .workloads import WORKLOADS, plan
+from .report import figures_table, mixed_table, ratios_table
+from .results import load, results_of, save
+from .rounds import run_rounds
+from .sides import Missing, node_side, our_side, require
+from .tables import print_markdown, print_table
+from .workloads import WORKLOADS
 
-# Results of the last run stay here, out of git.
-_RESULTS = Path(__file__).parent / "results.json"
+_ROOT: Final = Path(__file__).parent.parent
+_PLOT: Final = _ROOT / "docs" / "benchmarks.svg"
+
+# The figures of the last full run, which are in git, and of the last quick one, which are not.
+_LAST: Final = Path(__file__).parent / "last.json"
+_QUICK: Final = Path(__file__).parent / "results.json"
+_LAST_ENDURANCE: Final = _LAST.with_stem("last-endurance")
+_QUICK_ENDURANCE: Final = _QUICK.with_stem("results-endurance")
 
 # Processes that want a core before anything has begun; more, and the figures say something about them, too.
-_IDLE_LOAD = 0.5
+_IDLE_LOAD: Final = 0.5
 
 
 def _arguments() -> argparse.Namespace:
@@ -27,17 +41,49 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks", description="capnweb_py against npm capnweb on Node: the same work, in turn."
     )
     parser.add_argument("--quick", action="store_true", help="2 rounds of less work, in less than a minute")
-    parser.add_argument("--rounds", type=positive_number, metavar="N", help="how many rounds (5, or 2 with --quick)")
-    parser.add_argument("--mixed", action="store_true", help="also our client with Node's server, and the reverse")
+    parser.add_argument(
+        "--rounds",
+        type=positive_number,
+        metavar="N",
+        help="how many rounds (5, or 2 with --quick; 7 or 3 with --endurance)",
+    )
+    parser.add_argument("--pure", action="store_true", help="without the compiled build: ours is pure Python")
+    parser.add_argument(
+        "--mixed",
+        action=argparse.BooleanOptionalAction,
+        help="also our client with Node's server, and the reverse (the default without --quick)",
+    )
+    parser.add_argument("--peers", action="store_true", help="also other RPC libraries for Python")
+    parser.add_argument(
+        "--endurance", action="store_true", help="instead: sessions that live long or hold much, and 10,000 idle ones"
+    )
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio", help="our event loop")
-    parser.add_argument("--output", type=Path, default=_RESULTS, metavar="FILE", help="where the figures go, as JSON")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"where the figures go, as JSON ({_LAST.name}; with --quick {_QUICK.name})",
+    )
+    parser.add_argument(
+        "--plot",
+        nargs="?",
+        type=Path,
+        const=_LAST,
+        metavar="FILE",
+        help=f"run nothing: draw {_PLOT.relative_to(_ROOT)} from saved figures ({_LAST.name}), and print tables",
+    )
     parser.add_argument(
         "--profile",
         choices=[workload.name for workload in WORKLOADS],
         metavar="WORKLOAD",
-        help="run nothing but this, on our side, and show where the time goes",
+        help="run nothing but this, on our side as pure Python, and show where the time goes",
     )
     arguments = parser.parse_args()
+    if arguments.output is None:
+        last, quick = (_LAST_ENDURANCE, _QUICK_ENDURANCE) if arguments.endurance else (_LAST, _QUICK)
+        arguments.output = quick if arguments.quick else last
+    if arguments.mixed is None:
+        arguments.mixed = not arguments.quick
     if not arguments.output.absolute().parent.is_dir():
         parser.error(f"--output {arguments.output}: there is no such folder")
     return arguments
@@ -51,29 +97,55 @@ def positive_number(text: str) -> int:
     return number
 
 
-def _pairs(ours: Side, node: Side, quick: bool, mixed: bool) -> list[Pair]:
-    everything = plan(quick)
-    messages = {name: everything[name] for name in ("sequential", "concurrent100", "concurrent1000")}
-    pairs = [
-        Pair("ours", ours, ours, everything, idle=True),
-        Pair("Node", node, node, everything, idle=True),
-        Pair("echo", ECHO, ECHO, messages),
-    ]
-    if mixed:
-        pairs += [Pair("ours to Node", ours, node, everything), Pair("Node to ours", node, ours, everything)]
-    return pairs
+def _compiled(pure: bool) -> Path | None:
+    """Where the compiled build is; None where there is to be none, or can be none."""
+    if pure:
+        return None
+    if not has_compiler():
+        _tell("there is no C compiler, so there is no compiled build: ours is pure Python")
+        return None
+    return compiled_folder()
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    wanted = Wanted(
+        backend=arguments.backend,
+        compiled=_compiled(arguments.pure),
+        quick=arguments.quick,
+        mixed=arguments.mixed,
+        peers=arguments.peers,
+    )
+    pairs = choose(wanted)
     where = machine()
     if where["load"] > _IDLE_LOAD:
         _tell(f"this machine is busy (load {where['load']}): figures drift, look at the ratios over several runs")
-    pairs = _pairs(our_side(arguments.backend), node_side(), arguments.quick, arguments.mixed)
     rounds: int = arguments.rounds or (2 if arguments.quick else 5)
-    figures = run_rounds(pairs, rounds, _tell)
-    print_table(figures, pairs)
-    write_json(arguments.output, figures, pairs, rounds, where)
+    results = results_of(run_rounds(pairs, rounds, not arguments.quick, _tell), pairs, rounds, where)
+    print_table(figures_table(results))
+    if results.mixed:
+        print_table(mixed_table(results))
+    save(results, arguments.output)
     _tell(f"all figures: {arguments.output}")
+
+
+def _endure(arguments: argparse.Namespace) -> None:
+    compiled = _compiled(arguments.pure)
+    sides = {PURE if compiled is None else COMPILED: our_side(arguments.backend, compiled), NODE: node_side()}
+    where, much = machine(), scale(arguments.quick, arguments.rounds)
+    worn = {name: wear(side, name, much, _tell) for name, side in sides.items()}
+    idle = {name: idle_sessions(side, name, much.sessions, _tell) for name, side in sides.items()}
+    print_table(wear_table(worn))
+    print_table(sessions_table(idle))
+    save_endurance(arguments.output, worn, idle, where)
+    _tell(f"all figures: {arguments.output}")
+
+
+def _plot(path: Path) -> None:
+    results = load(path)
+    draw(results, _PLOT)
+    _tell(f"drawn: {_PLOT}")
+    for table in (ratios_table(results), figures_table(results), *([mixed_table(results)] if results.mixed else [])):
+        print_markdown(table)
 
 
 def _tell(text: str) -> None:
@@ -86,15 +158,21 @@ def _terminated(_signal: int, _frame: object) -> NoReturn:
 
 
 def main() -> int:
-    """Run the command line. Returns the exit status: 1 if a process failed, 2 if there is nothing to compare with."""
+    """Run the command line. Returns the exit status: 1 if a process failed, 2 if something is missing."""
     arguments = _arguments()
     signal.signal(signal.SIGTERM, _terminated)
     try:
+        if arguments.backend == "trio":
+            require("trio", "--backend trio")
         if arguments.profile is not None:
             profile(arguments.profile, arguments.backend, arguments.quick)
+        elif arguments.plot is not None:
+            _plot(arguments.plot)
+        elif arguments.endurance:
+            _endure(arguments)
         else:
             _compare(arguments)
-    except PeerMissing as error:
+    except Missing as error:
         _tell(str(error))
         return 2
     except ChildFailed as error:

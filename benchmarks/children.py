@@ -7,9 +7,10 @@ is killed. They are in process groups of their own: Ctrl-C reaches this program 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
@@ -54,14 +55,18 @@ class Child:
         answer: dict[str, Any] = json.loads(line)
         return answer
 
-    def ask(self) -> dict[str, Any]:
-        """Give it an empty line, and return what it prints then."""
+    def tell(self, line: str) -> None:
+        """Give it a line. Raises ChildFailed if it has ended."""
         stdin = self._stdin()
         try:
-            stdin.write("\n")
+            stdin.write(line + "\n")
             stdin.flush()
         except BrokenPipeError as error:
             raise ChildFailed(f"{self._name} ended with status {self._process.wait()}") from error
+
+    def ask(self, line: str) -> dict[str, Any]:
+        """Give it a line, and return what it prints then."""
+        self.tell(line)
         return self.read()
 
     def end(self) -> None:
@@ -80,9 +85,14 @@ class Child:
 
 
 @contextmanager
-def child(command: Sequence[str], name: str) -> Iterator[Child]:
+def child(command: Sequence[str], name: str, environment: Mapping[str, str]) -> Iterator[Child]:
     """Run a program for as long as the context lasts. At its end the program is told to end; after an error it is
     killed.
+
+    Args:
+        command: the program, and what it is given.
+        name: what errors call it.
+        environment: variables that it gets besides those of this process.
 
     Raises:
         ChildFailed: if it does not end in good order.
@@ -90,6 +100,7 @@ def child(command: Sequence[str], name: str) -> Iterator[Child]:
     process = subprocess.Popen(
         command,
         cwd=_ROOT,
+        env={**os.environ, **environment},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -27,7 +27,7 @@ def profile(workload: str, backend: str, quick: bool) -> None:
     """
     with tempfile.TemporaryDirectory() as folder:
         side = our_side(backend, profiles=Path(folder))
-        run_rounds([Pair("ours", side, side, {workload: plan(quick)[workload]})], 1, lambda _doing: None)
+        run_rounds([Pair("ours", side, side, plan(quick, [workload]))], 1, True, lambda _doing: None)
         for end in ("client", "server"):
             print(f"--- {workload}, {end}")
             statistics = pstats.Stats(str(Path(folder) / end), stream=sys.stdout)

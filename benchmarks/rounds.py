@@ -1,28 +1,29 @@
 """Running: one round after another, in each the same work by every pair of a client and a server, in turn.
 
-A pair is two processes that are fresh in each round. Nothing else of this program runs while they do.
+A pair is two processes. Those of all pairs live side by side, and one pair at a time has something to do: so the
+figures of one workload are taken within seconds of each other, and what the machine is up to then, it is for all.
 """
 
 from __future__ import annotations
 
-import json
-import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
 import attrs
 
-from .children import Child, child
+from .ends import Client, Server, running_client, running_server
 from .sides import Side
-from .workloads import IDLE, IDLE_SESSIONS
+from .workloads import CPU, CPU_OF, IDLE, IDLE_SESSIONS, LATENCY
 
-__all__ = ["Figures", "Pair", "median", "run_rounds"]
+__all__ = ["Figures", "Pair", "run_rounds"]
 
-# The figures of each round, by what was measured, by the name of the pair.
+# The figures of each round, by the name of the pair, by what was measured.
 Figures = dict[str, dict[str, list[float]]]
 
 # Sessions that are open before the idle ones are counted: what a server allocates once is no session's.
 _WARM_UP_SESSIONS = 50
+
+_MICROSECONDS = 1e6
 
 
 @attrs.frozen
@@ -44,79 +45,77 @@ class Pair:
     idle: bool = False
 
 
-def run_rounds(pairs: Sequence[Pair], rounds: int, progress: Callable[[str], object]) -> Figures:
-    """Run all rounds. Every other one goes through the pairs backwards, so that none is always the first.
+def run_rounds(pairs: Sequence[Pair], rounds: int, fresh: bool, progress: Callable[[str], object]) -> Figures:
+    """Run all rounds. Every other workload goes through the pairs backwards, so that none is always the first.
 
     Args:
         pairs: who runs.
         rounds: how often.
+        fresh: whether the processes are new in each round, and so warm up in each.
         progress: is told what is about to run.
 
     Raises:
         ChildFailed: if one of the processes fails.
     """
     figures: Figures = {pair.name: {} for pair in pairs}
-    for number in range(rounds):
-        for pair in pairs if number % 2 == 0 else reversed(pairs):
-            progress(f"round {number + 1} of {rounds}: {pair.name}")
-            for name, figure in _run(pair).items():
-                figures[pair.name].setdefault(name, []).append(figure)
+    runs = [[number] for number in range(rounds)] if fresh else [list(range(rounds))]
+    for numbers in runs:
+        with ExitStack() as stack:
+            ends = {pair.name: _start(pair, stack) for pair in pairs}
+            for number in numbers:
+                progress(f"round {number + 1} of {rounds}")
+                _round(pairs, ends, number, numbers[0] == number, figures)
+        for pair in pairs:
+            if pair.idle:
+                _note(figures, pair, _idle(pair))
     return figures
 
 
-def median(figures: Figures, pair: str, name: str) -> float | None:
-    """The median over the rounds, or None where nothing was measured."""
-    measured = figures.get(pair, {}).get(name)
-    return statistics.median(measured) if measured else None
+def _start(pair: Pair, stack: ExitStack) -> tuple[Server, Client]:
+    server = stack.enter_context(running_server(pair.server, pair.name))
+    return server, stack.enter_context(running_client(pair.client, pair.name, server))
 
 
-def _run(pair: Pair) -> dict[str, float]:
-    measured = _rates(pair)
-    if pair.idle:
-        memory = _idle_kib(pair)
-        if memory is not None:
-            measured[IDLE.name] = memory
+def _round(
+    pairs: Sequence[Pair], ends: Mapping[str, tuple[Server, Client]], number: int, cold: bool, figures: Figures
+) -> None:
+    """Each workload by all pairs in turn, after as much of it to warm up where they are cold: Node compiles what it has
+    run often, while it runs."""
+    workloads = dict.fromkeys(name for pair in pairs for name in pair.plan)
+    for place, name in enumerate(workloads):
+        turns = [pair for pair in pairs if name in pair.plan]
+        for pair in turns if (number + place) % 2 == 0 else reversed(turns):
+            server, client = ends[pair.name]
+            if cold:
+                client.run(name, pair.plan[name])
+            _note(figures, pair, _measure(server, client, name, pair.plan[name]))
+
+
+def _note(figures: Figures, pair: Pair, measured: Mapping[str, float]) -> None:
+    for name, figure in measured.items():
+        figures[pair.name].setdefault(name, []).append(figure)
+
+
+def _measure(server: Server, client: Client, name: str, count: int) -> dict[str, float]:
+    """Run one workload."""
+    before = server.cpu()
+    done = client.run(name, count)
+    cpu: float = done["cpu"] + server.cpu() - before
+    if name == LATENCY.name:
+        return {name: done["p99"] * _MICROSECONDS}
+    measured = {name: count / done["seconds"]}
+    if name == CPU_OF:
+        measured[CPU.name] = cpu / count * _MICROSECONDS
     return measured
 
 
-def _rates(pair: Pair) -> dict[str, float]:
-    """How often a second each workload of the plan ran."""
-    rates: dict[str, float] = {}
-    with _server(pair) as (_, url), _client(pair, url, "measure", json.dumps(pair.plan)) as client:
-        for _name in pair.plan:
-            done = client.read()
-            rates[done["workload"]] = done["count"] / done["seconds"]
-    return rates
-
-
-def _idle_kib(pair: Pair) -> float | None:
-    """What an idle session takes of the server's memory, in KiB; None where the server cannot tell."""
-    with _server(pair) as (server, url), _idle_sessions(pair, url, _WARM_UP_SESSIONS):
-        before: int | None = server.ask()["rss"]
-        if before is None:
-            return None
-        with _idle_sessions(pair, url, IDLE_SESSIONS):
-            after: int = server.ask()["rss"]
-    return (after - before) / IDLE_SESSIONS / 1024
-
-
-@contextmanager
-def _server(pair: Pair) -> Iterator[tuple[Child, str]]:
-    """Run the server of a pair. Yields it, and its URL."""
-    with child(pair.server.server, f"the server of {pair.name}") as server:
-        yield server, f"ws://127.0.0.1:{server.read()['port']}/"
-
-
-@contextmanager
-def _client(pair: Pair, url: str, mode: str, what: str) -> Iterator[Child]:
-    """Run the client of a pair."""
-    with child((*pair.client.client, url, mode, what), f"the client of {pair.name}") as client:
-        yield client
-
-
-@contextmanager
-def _idle_sessions(pair: Pair, url: str, count: int) -> Iterator[None]:
-    """Have a client of its own hold sessions that do nothing."""
-    with _client(pair, url, "idle", str(count)) as client:
-        client.read()
-        yield
+def _idle(pair: Pair) -> dict[str, float]:
+    """What an idle session takes of the server's memory, in KiB; nothing where the server cannot tell."""
+    with running_server(pair.server, pair.name) as server, running_client(pair.client, pair.name, server) as client:
+        client.run("open sessions", _WARM_UP_SESSIONS)
+        before = server.rss()
+        client.run("open sessions", IDLE_SESSIONS)
+        after = server.rss()
+    if before is None or after is None:
+        return {}
+    return {IDLE.name: (after - before) / IDLE_SESSIONS / 1024}

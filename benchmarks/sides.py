@@ -1,69 +1,95 @@
-"""The two sides that are compared, as commands that start a server and a client, and the installing of Node's."""
+"""The sides that are compared, as commands that start a server and a client, and the installing of Node's."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-__all__ = ["ECHO", "PeerMissing", "Side", "node_side", "our_side"]
+__all__ = ["ECHO", "Missing", "Side", "node_side", "our_side", "python_side", "require"]
 
+_ROOT: Final = Path(__file__).parent.parent
 _NODE: Final = Path(__file__).parent / "node"
 # What `npm ci` was run on; npm itself keeps no such mark.
 _STAMP: Final = _NODE / "node_modules" / ".installed-from"
 
 
-class PeerMissing(Exception):
-    """There is nothing to compare with: Node or its packages are not there."""
+class Missing(Exception):
+    """Something that was asked for is not there, and cannot be made: a program, a package, a file."""
 
 
 @attrs.frozen
 class Side:
-    """An implementation, as two programs.
+    """An implementation, as two programs. What they print and read is in lines.py.
 
     Attributes:
-        name: what the table calls it.
-        server: the command of its server, which prints {"port": ...}.
-        client: the command of its client, which takes a URL, a mode and what the mode needs.
+        server: the command of its server.
+        client: the command of its client, which takes the server's URL.
+        environment: variables that both get besides those of this process.
     """
 
-    name: str
     server: tuple[str, ...]
     client: tuple[str, ...]
+    environment: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def our_side(backend: str, profiles: Path | None = None) -> Side:
-    """capnweb_py on an event loop, "asyncio" or "trio". With a folder for them, both ends write profiles there."""
+def python_side(programs: str, *arguments: str, first: Path | None = None, profiles: Path | None = None) -> Side:
+    """Two programs in Python.
 
-    def python(end: str) -> tuple[str, ...]:
+    Args:
+        programs: the name in this package that "_server" or ".server", and the same with client, is put after.
+        arguments: what both get.
+        first: a folder where they look for packages before they look into this repository.
+        profiles: a folder into which both write profiles.
+    """
+
+    def command(end: str) -> tuple[str, ...]:
         profiling = () if profiles is None else ("-m", "cProfile", "-o", str(profiles / end))
-        return (sys.executable, *profiling, "-m", f"benchmarks.ours.{end}", backend)
+        # -P: the folder in which they run would come before all others.
+        return (sys.executable, "-P", *profiling, "-m", f"benchmarks.{programs}{end}", *arguments)
 
-    return Side("ours", python("server"), python("client"))
+    paths = [first, _ROOT, os.environ.get("PYTHONPATH")]
+    return Side(
+        command("server"), command("client"), {"PYTHONPATH": os.pathsep.join(str(path) for path in paths if path)}
+    )
+
+
+def our_side(loop: str, compiled: Path | None = None, profiles: Path | None = None) -> Side:
+    """capnweb_py on an event loop, "asyncio", "uvloop" or "trio": as pure Python from this checkout, or compiled, from
+    the folder that it was built into."""
+    build = "pure" if compiled is None else "compiled"
+    return python_side("ours.", loop, build, first=compiled, profiles=profiles)
 
 
 # Bare websockets.
-ECHO: Final = Side(
-    "echo", (sys.executable, "-m", "benchmarks.echo.server"), (sys.executable, "-m", "benchmarks.echo.client")
-)
+ECHO: Final = python_side("echo.")
 
 
 def node_side() -> Side:
     """npm capnweb on Node, its packages installed where they are not.
 
     Raises:
-        PeerMissing: if there is no Node, or its packages cannot be installed.
+        Missing: if there is no Node, or its packages cannot be installed.
     """
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        raise PeerMissing("Node.js 20 or newer with npm is needed to compare with, and there is none on the PATH")
+        raise Missing("Node.js 20 or newer with npm is needed to compare with, and there is none on the PATH")
     _install(npm)
-    return Side("Node", (node, "--expose-gc", str(_NODE / "server.mjs")), (node, str(_NODE / "client.mjs")))
+    return Side((node, "--expose-gc", str(_NODE / "server.mjs")), (node, str(_NODE / "client.mjs")))
+
+
+def require(package: str, purpose: str) -> None:
+    """Raises Missing if a package, by the name that it is imported by, is not installed."""
+    if importlib.util.find_spec(package) is None:
+        raise Missing(f"{purpose} needs the package {package}: pip install '.[bench]'")
 
 
 def _install(npm: str) -> None:
@@ -74,5 +100,5 @@ def _install(npm: str) -> None:
     command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
     done = subprocess.run(command, cwd=_NODE, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
-        raise PeerMissing(f"npm ci failed in {_NODE}:\n{done.stderr}")
+        raise Missing(f"npm ci failed in {_NODE}:\n{done.stderr}")
     _STAMP.write_text(wanted)

@@ -1,5 +1,4 @@
-// The server of the benchmarks on npm capnweb over `ws`. It prints {"port": ...} once it accepts connections, answers
-// every line on its standard input with {"rss": bytes} after collecting garbage, and ends when that input is closed.
+// The server of the benchmarks on npm capnweb over `ws`. What it prints and reads is in ../lines.py.
 // Run with --expose-gc. The members of Api are those of ../ours/server.py.
 import { createInterface } from "node:readline";
 import WebSocket, { WebSocketServer } from "ws";
@@ -9,6 +8,8 @@ globalThis.WebSocket = WebSocket;
 const { newWebSocketRpcSession, RpcTarget } = await import("capnweb");
 
 class Api extends RpcTarget {
+  #kept = [];
+
   add(a, b) {
     return a + b;
   }
@@ -27,6 +28,11 @@ class Api extends RpcTarget {
     return sum;
   }
 
+  keep(callback) {
+    // What came as an argument is released when the call ends.
+    return this.#kept.push(callback.dup());
+  }
+
   async sink(stream) {
     let bytes = 0;
     for await (const chunk of stream) bytes += chunk.byteLength;
@@ -36,13 +42,21 @@ class Api extends RpcTarget {
 
 const say = (message) => process.stdout.write(JSON.stringify(message) + "\n");
 
+function cpuSeconds() {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1e6;
+}
+
 const server = new WebSocketServer({ host: "127.0.0.1", port: 0 });
 server.on("connection", (socket) => newWebSocketRpcSession(socket, new Api()));
 server.on("listening", () => say({ port: server.address().port }));
 
-const commands = createInterface({ input: process.stdin });
-commands.on("line", () => {
-  globalThis.gc();
-  say({ rss: process.memoryUsage().rss });
-});
-commands.on("close", () => process.exit(0));
+for await (const question of createInterface({ input: process.stdin })) {
+  if (question === "cpu") {
+    say({ cpu: cpuSeconds() });
+  } else {
+    globalThis.gc();
+    say({ rss: process.memoryUsage().rss });
+  }
+}
+process.exit(0);

@@ -1,15 +1,11 @@
-"""The client of the benchmarks on capnweb_py, as a program: `python -m benchmarks.ours.client BACKEND URL MODE WHAT`.
+"""The client of the benchmarks on capnweb_py, as a program: `python -m benchmarks.ours.client LOOP BUILD URL`.
 
-    measure '{"sequential": 5000, ...}'   runs workloads, one line {"workload", "count", "seconds"} for each
-    idle 400                 opens sessions, prints {"idle": 400}, and holds them until standard input is closed
-
-The workloads are those of ../node/client.mjs, in the same order of calls.
+What it reads and prints is in ../lines.py. The workloads are those of ../node/client.mjs, in the same order of calls.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,22 +14,42 @@ from functools import partial
 from typing import Any, Final
 
 import anyio
+import attrs
 
 from capnweb_py import RpcStub, connect
 
-from .server import say
+from ..lines import Found, obey, percentile99
+from ..records import MEBIBYTE, RECORD
+from .starting import start
 
-MEBIBYTE: Final = bytes(1024 * 1024)
 CHUNK: Final = 64 * 1024
-RECORD: Final[dict[str, Any]] = {
-    "id": 1,
-    "name": "x" * 100,
-    "tags": ["a", "b", "c"],
-    "items": [{"i": i, "v": i * 1.5, "s": f"item{i}"} for i in range(20)],
-}
+
+# How many calls are in flight where a workload holds on to what it gets, and where its latency is measured.
+WIDTH: Final = 100
 
 Call = Callable[[int], Awaitable[Any]]
 Gather = Callable[[list[Awaitable[Any]]], Awaitable[object]]
+
+
+@attrs.define
+class Client:
+    """What the workloads work on.
+
+    Attributes:
+        url: of the server.
+        api: its main object, over a session that is there from the start.
+        gather: awaits many at once.
+        stack: closes the further sessions.
+        sessions: their main objects.
+        held: stubs that keep the server's targets alive.
+    """
+
+    url: str
+    api: RpcStub
+    gather: Gather
+    stack: AsyncExitStack
+    sessions: list[RpcStub] = attrs.field(factory=list)
+    held: list[RpcStub] = attrs.field(factory=list)
 
 
 async def gather_on_asyncio(calls: list[Awaitable[Any]]) -> None:
@@ -52,46 +68,47 @@ async def gather_on_trio(calls: list[Awaitable[Any]]) -> None:
             tasks.start_soon(result, call)
 
 
-GATHER: Final[dict[str, Gather]] = {"asyncio": gather_on_asyncio, "trio": gather_on_trio}
-
-
 async def in_flight(gather: Gather, width: int, count: int, call: Call) -> None:
     """Make `count` calls, `width` at once, then the next `width`."""
     for _ in range(0, count, width):
         await gather([call(i) for i in range(width)])
 
 
-async def sequential(api: RpcStub, gather: Gather, count: int) -> None:
+async def sequential(client: Client, count: int) -> None:
     """One call at a time."""
+    api = client.api
     for i in range(count):
         await api.add(i, 1)
 
 
-async def concurrent(width: int, api: RpcStub, gather: Gather, count: int) -> None:
+async def concurrent(width: int, client: Client, count: int) -> None:
     """Many small calls at once."""
-    await in_flight(gather, width, count, lambda i: api.add(i, 1))
+    api = client.api
+    await in_flight(client.gather, width, count, lambda i: api.add(i, 1))
 
 
-async def pipeline3(api: RpcStub, gather: Gather, count: int) -> None:
+async def pipeline3(client: Client, count: int) -> None:
     """Three calls, each on the result of the one before, in one round trip."""
+    api = client.api
     for _ in range(count):
         await api.next(0).next(0).add(1, 2)
 
 
-async def record50(api: RpcStub, gather: Gather, count: int) -> None:
+async def record50(client: Client, count: int) -> None:
     """A record of about 1 KB there and back, 50 at once."""
-    await in_flight(gather, 50, count, lambda _: api.echo(RECORD))
+    api = client.api
+    await in_flight(client.gather, 50, count, lambda _: api.echo(RECORD))
 
 
-async def callback(api: RpcStub, gather: Gather, count: int) -> None:
+async def callback(client: Client, count: int) -> None:
     """The server calls a function of the client, one call at a time."""
-    await api.callMe(lambda value: value, count)
+    await client.api.callMe(lambda value: value, count)
 
 
-async def echo_mebibyte(api: RpcStub, gather: Gather, count: int) -> None:
+async def echo_mebibyte(client: Client, count: int) -> None:
     """1 MiB of bytes there and back, one at a time."""
     for _ in range(count):
-        await api.echo(MEBIBYTE)
+        await client.api.echo(MEBIBYTE)
 
 
 async def chunks(count: int) -> AsyncIterator[bytes]:
@@ -100,12 +117,64 @@ async def chunks(count: int) -> AsyncIterator[bytes]:
         yield bytes(CHUNK)
 
 
-async def stream_mebibytes(api: RpcStub, gather: Gather, count: int) -> None:
+async def stream_mebibytes(client: Client, count: int) -> None:
     """A stream to the server, in chunks of 64 KiB."""
-    await api.sink(chunks(count * len(MEBIBYTE) // CHUNK))
+    await client.api.sink(chunks(count * len(MEBIBYTE) // CHUNK))
 
 
-WORKLOADS: Final[dict[str, Callable[[RpcStub, Gather, int], Awaitable[None]]]] = {
+async def latency(client: Client, count: int) -> Found:
+    """Small calls, always as many in flight: each begins when another ends. Finds the 99th percentile, in seconds."""
+    api, taken = client.api, list[float]()
+
+    async def one_after_another() -> None:
+        for i in range(count // WIDTH):
+            begun = time.perf_counter()
+            await api.add(i, 1)
+            taken.append(time.perf_counter() - begun)
+
+    await client.gather([one_after_another() for _ in range(WIDTH)])
+    return {"p99": percentile99(taken)}
+
+
+async def open_sessions(client: Client, count: int) -> None:
+    """Further sessions, each of which makes one call, and is idle then."""
+    for i in range(count):
+        api = await client.stack.enter_async_context(connect(client.url))
+        await api.add(i, 1)
+        client.sessions.append(api)
+
+
+async def call_sessions(client: Client, _count: int) -> Found:
+    """One call on each of these sessions, one at a time. Finds how long the slowest took, in seconds."""
+    taken = []
+    for i, api in enumerate(client.sessions):
+        begun = time.perf_counter()
+        await api.add(i, 1)
+        taken.append(time.perf_counter() - begun)
+    return {"slowest": max(taken)}
+
+
+async def hold_targets(client: Client, count: int) -> None:
+    """The client holds as many targets of the server's."""
+
+    async def hold(i: int) -> None:
+        client.held.append(await client.api.next(i))
+
+    await in_flight(client.gather, WIDTH, count, hold)
+
+
+async def lend_callbacks(client: Client, count: int) -> None:
+    """The server holds as many functions of the client's."""
+    await in_flight(client.gather, WIDTH, count, lambda i: client.api.keep(lambda value: value + i))
+
+
+GATHER: Final[dict[str, Gather]] = {
+    "asyncio": gather_on_asyncio,
+    "uvloop": gather_on_asyncio,
+    "trio": gather_on_trio,
+}
+
+WORKLOADS: Final[dict[str, Callable[[Client, int], Awaitable[Found | None]]]] = {
     "sequential": sequential,
     "concurrent100": partial(concurrent, 100),
     "concurrent1000": partial(concurrent, 1000),
@@ -114,38 +183,25 @@ WORKLOADS: Final[dict[str, Callable[[RpcStub, Gather, int], Awaitable[None]]]] =
     "callback": callback,
     "echo1MiB": echo_mebibyte,
     "streamMiB": stream_mebibytes,
+    "p99 of 100": latency,
+    "open sessions": open_sessions,
+    "call sessions": call_sessions,
+    "hold targets": hold_targets,
+    "lend callbacks": lend_callbacks,
 }
 
 
-async def measure(url: str, gather: Gather, plan: dict[str, int]) -> None:
-    """Run the workloads of a plan, each its number of times, and an eighth of that before to warm up."""
-    async with connect(url) as api:
-        for name, count in plan.items():
-            run = WORKLOADS[name]
-            await run(api, gather, max(1, min(count // 8, 500)))
-            start = time.perf_counter()
-            await run(api, gather, count)
-            say({"workload": name, "count": count, "seconds": time.perf_counter() - start})
+async def run(loop: str, url: str) -> None:
+    """Run what standard input says, until it is closed."""
+    async with connect(url) as api, AsyncExitStack() as stack:
+        client = Client(url, api, GATHER[loop], stack)
 
+        async def run_workload(name: str, count: int) -> Found:
+            return await WORKLOADS[name](client, count) or {}
 
-async def idle(url: str, count: int) -> None:
-    """Hold sessions, each of which has made one call."""
-    async with AsyncExitStack() as sessions:
-        for i in range(count):
-            api = await sessions.enter_async_context(connect(url))
-            await api.add(i, 1)
-        say({"idle": count})
-        await anyio.to_thread.run_sync(sys.stdin.read)
-
-
-async def run(*arguments: str) -> None:
-    """Do what the command line says."""
-    backend, url, mode, what = arguments
-    if mode == "idle":
-        await idle(url, int(what))
-    else:
-        await measure(url, GATHER[backend], json.loads(what))
+        await obey(run_workload)
 
 
 if __name__ == "__main__":
-    anyio.run(run, *sys.argv[1:], backend=sys.argv[1])
+    loop, build, url = sys.argv[1:]
+    start(run, loop, build, loop, url)

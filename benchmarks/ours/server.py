@@ -1,28 +1,25 @@
-"""The server of the benchmarks on capnweb_py, as a program: `python -m benchmarks.ours.server BACKEND`.
+"""The server of the benchmarks on capnweb_py, as a program: `python -m benchmarks.ours.server LOOP BUILD`.
 
-It prints {"port": ...} once it accepts connections, answers every line on its standard input with {"rss": bytes}
-after collecting garbage, and ends when that input is closed. The members of Api are those of ../node/server.mjs.
+What it prints and reads is in ../lines.py. The members of Api are those of ../node/server.mjs.
 """
 
 from __future__ import annotations
 
-import gc
-import json
-import os
 import sys
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Any, Final
-
-import anyio
+from typing import Any
 
 from capnweb_py import ReadableStream, RpcTarget, serve
 
-_STATM: Final = Path("/proc/self/statm")
+from ..lines import report_cost, say
+from .starting import start
 
 
 class Api(RpcTarget):
-    """What the clients call."""
+    """What the clients call. There is one for each session."""
+
+    def __init__(self) -> None:
+        self._kept: list[object] = []
 
     def add(self, a: int, b: int) -> int:
         return a + b
@@ -39,30 +36,20 @@ class Api(RpcTarget):
             total += await callback(i)
         return total
 
+    def keep(self, callback: Callable[[int], Awaitable[int]]) -> int:
+        self._kept.append(callback)
+        return len(self._kept)
+
     async def sink(self, stream: ReadableStream[bytes]) -> int:
         return sum([len(chunk) async for chunk in stream])
-
-
-def resident_bytes() -> int | None:
-    """The memory of this process that is resident, in bytes; None where the system has no /proc to tell."""
-    if not _STATM.exists():
-        return None
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def say(message: dict[str, Any]) -> None:
-    """Print one line of JSON."""
-    print(json.dumps(message), flush=True)
 
 
 async def run() -> None:
     """Serve until standard input is closed."""
     async with serve(Api, "127.0.0.1", 0) as server:
         say({"port": server.port})
-        while await anyio.to_thread.run_sync(sys.stdin.readline):
-            gc.collect()
-            say({"rss": resident_bytes()})
+        await report_cost()
 
 
 if __name__ == "__main__":
-    anyio.run(run, backend=sys.argv[1])
+    start(run, *sys.argv[1:])
