@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from .children import ChildFailed
-from .compiled import compiled_folder, has_compiler
+from .compiled import compiled_folder
 from .endurance import idle_sessions, scale, wear
 from .endurance_report import save_endurance, sessions_table, wear_table
 from .machine import machine
@@ -97,20 +97,10 @@ def positive_number(text: str) -> int:
     return number
 
 
-def _compiled(pure: bool) -> Path | None:
-    """Where the compiled build is; None where there is to be none, or can be none."""
-    if pure:
-        return None
-    if not has_compiler():
-        _tell("there is no C compiler, so there is no compiled build: ours is pure Python")
-        return None
-    return compiled_folder()
-
-
 def _compare(arguments: argparse.Namespace) -> None:
     wanted = Wanted(
         backend=arguments.backend,
-        compiled=_compiled(arguments.pure),
+        pure=arguments.pure,
         quick=arguments.quick,
         mixed=arguments.mixed,
         peers=arguments.peers,
@@ -129,8 +119,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _endure(arguments: argparse.Namespace) -> None:
-    compiled = _compiled(arguments.pure)
-    sides = {PURE if compiled is None else COMPILED: our_side(arguments.backend, compiled), NODE: node_side()}
+    node, compiled = node_side(), compiled_folder(arguments.pure)
+    sides = {PURE if compiled is None else COMPILED: our_side(arguments.backend, compiled), NODE: node}
     where, much = machine(), scale(arguments.quick, arguments.rounds)
     worn = {name: wear(side, name, much, _tell) for name, side in sides.items()}
     idle = {name: idle_sessions(side, name, much.sessions, _tell) for name, side in sides.items()}

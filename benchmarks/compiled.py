@@ -13,7 +13,7 @@ from typing import Final
 
 from .sides import Missing
 
-__all__ = ["compiled_folder", "has_compiler"]
+__all__ = ["compiled_folder"]
 
 _ROOT: Final = Path(__file__).parent.parent
 # pip installs into it; out of git.
@@ -24,24 +24,30 @@ _STAMP: Final = _FOLDER / ".built-from"
 _TIMEOUT: Final = 1200.0
 
 
-def has_compiler() -> bool:
-    """Whether the C compiler is there that extensions for this Python are built with."""
-    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
-    return shutil.which(command.split()[0]) is not None
-
-
-def compiled_folder() -> Path:
-    """The folder that holds the compiled packages, built if they are not there or not from these sources.
+def compiled_folder(pure: bool = False) -> Path | None:
+    """The folder that holds the compiled packages, built if they are not there or not from these sources; None if only
+    pure Python is wanted, or if there is no C compiler, which is said on standard error.
 
     Raises:
         Missing: if building fails.
     """
+    if pure:
+        return None
+    if not _has_compiler():
+        print("there is no C compiler, so there is no compiled build: ours is pure Python", file=sys.stderr)
+        return None
     wanted = _fingerprint()
     if not (_STAMP.is_file() and _STAMP.read_text() == wanted):
         print("building the compiled capnweb_py, which takes about a minute ...", file=sys.stderr)
         _build()
         _STAMP.write_text(wanted)
     return _FOLDER
+
+
+def _has_compiler() -> bool:
+    """Whether the C compiler is there that extensions for this Python are built with."""
+    command = os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc"
+    return shutil.which(command.split()[0]) is not None
 
 
 def _build() -> None:

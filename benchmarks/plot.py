@@ -116,4 +116,5 @@ def _finish(axes: Any, results: Results) -> None:
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("how many times better capnweb-py is: right of 1 it is ahead")
     build = results.ours.removeprefix("ours, ")
-    axes.set_title(f"capnweb-py ({build}) against each peer, {results.rounds} rounds", fontsize=10, loc="left")
+    rounds = "one round" if results.rounds == 1 else f"medians of {results.rounds} rounds"
+    axes.set_title(f"capnweb-py ({build}) against each peer, {rounds}", fontsize=10, loc="left")
