@@ -80,15 +80,15 @@ class SessionOptions:
             for a peer in JavaScript: `stub.get_user(max_items=3)` calls `getUser` with {"maxItems": 3}. It holds for
             all stubs and promises that come over the session, and for none of the keys of values. `stub["get_user"]`
             is exact. (What peers call is named by the targets' own classes: see `RpcTarget`.)
-        busy_poll: how long an asyncio loop stays awake after it has sent a WebSocket message, in seconds, at most 0.1.
-            The answer to a small call comes sooner than a process that sleeps is woken. It is done only where it pays,
-            and costs next to nothing elsewhere (see transports/busy_polling.py). 0 to sleep at once.
+        busy_poll: whether an asyncio loop stays awake for a moment after it has sent a WebSocket message, since the
+            answer to a small call comes sooner than a process that sleeps is woken. It does so only as long as that
+            saves more than it costs (see transports/busy_polling.py).
     """
 
     on_send_error: Callable[[BaseException], BaseException | None] | None = None
     limits: Limits = attrs.field(factory=Limits, validator=instance_of(Limits))
     names: Naming = attrs.field(default="exact", validator=lambda _self, _field, names: check_naming(names))
-    busy_poll: float = attrs.field(default=200e-6, validator=[instance_of((int, float)), ge(0), le(0.1)])
+    busy_poll: bool = attrs.field(default=True, validator=instance_of(bool))
 
 
 # What a session is told that is told nothing: one object for all of them.

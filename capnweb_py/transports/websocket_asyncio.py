@@ -86,7 +86,6 @@ class WebSocketDriver(Driver):
         self._pings = None if pinging is None else Pings(connection, pinging)
         options = options or DEFAULT_OPTIONS
         self._max_unsent = options.limits.max_unsent
-        self._busy_poll = options.busy_poll
         self._polling = busy_polling(loop) if options.busy_poll else None
         # Done when the session has ended.
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -189,7 +188,7 @@ class WebSocketDriver(Driver):
             if self._connection.paused:
                 self.writing_paused()
             if self._polling is not None:
-                self._polling.sent(self._busy_poll)
+                self._polling.sent()
         if self.session.holding:
             self._pause_reading()
 
