@@ -22,7 +22,7 @@ from uuid import UUID
 from .bigints import decimal_digits, fits_digits
 from .codec import Codec, EncodingLevel
 from .codec.cbor import CborCodec
-from .codec.json import LONG, Double, JsonCodec, LongBytes, base64_text
+from .codec.json import LONG, Double, JsonCodec, LongBytes, base64_text, packed
 from .errors import ErrorParts, Unsendable, describe_error
 from .handle import Handle
 from .hooks import Hook
@@ -141,10 +141,14 @@ class Serializer:
             self._holder.targets_known()
         return expression
 
-    def write_arguments(self, arguments: list[Any]) -> list[Any]:
-        """The expressions of a call's arguments, in a bare list. Raises as `write` does."""
+    def write_arguments(self, arguments: list[Any]) -> Any:
+        """The expressions of a call's arguments, in a bare list, or what stands for it. Raises as `write` does."""
         expression: list[list[Any]] = self.write(arguments, "arguments")
-        return expression[0]
+        return self.packed(expression[0])[0]
+
+    def packed(self, expression: Any) -> tuple[Any, int]:
+        """What stands for an expression in the tree of a message, and its size in bytes if it is written already."""
+        return expression, 0
 
     def _write(self, value: Any, depth: int) -> Any:
         kind = type(value)
@@ -364,6 +368,9 @@ class TextSerializer(Serializer):
 
     __slots__ = ()
     _as_text = True
+
+    def packed(self, expression: Any) -> tuple[Any, int]:
+        return packed(expression)
 
 
 class _WithoutBytes(Serializer):

@@ -6,6 +6,7 @@ import cbor2
 import pytest
 
 from capnweb_py.codec import CBOR, JSON, Codec, CodecError
+from capnweb_py.codec.json import LONG, LongBytes, packed
 
 TREES = [
     None, True, 0, -(2**53) + 1, 2**53 - 1, 1.5, -0.0, "", "äöü \U0001f600 \x00", "\ud800", [], {}, ["a", [1, {"b": None}]],  # noqa: E501
@@ -97,3 +98,30 @@ def test_cbor_takes_no_tag(tag: int) -> None:
 def test_cbor_takes_one_value_a_message() -> None:
     with pytest.raises(CodecError, match="the message has 1 bytes after its CBOR value"):
         CBOR.decode(b"\x80\x80", True)
+
+
+@pytest.mark.parametrize("codec", [JSON, CBOR])
+def test_a_part_that_is_written_already_stands_in_the_tree_as_it_is(codec: Codec) -> None:
+    part, size = packed([1, {"a": "ä"}])
+    assert size == len('[1,{"a":"ä"}]'.encode())
+    assert codec.decode(*codec.encode(["push", part, "x"])) == ["push", [1, {"a": "ä"}], "x"]
+
+
+@pytest.mark.parametrize(
+    "tree", [["bytes", b"x"], ["\ud800"], ["bytes", LongBytes(b"x")]], ids=["bytes", "surrogate", "many bytes"]
+)
+def test_what_orjson_alone_cannot_write_is_no_part(tree: list[object]) -> None:
+    assert packed(tree) == (tree, 0)
+
+
+@pytest.mark.parametrize("codec", [JSON, CBOR])
+def test_a_part_beside_a_lone_surrogate(codec: Codec) -> None:
+    part, _ = packed([1, 2])
+    assert codec.decode(*codec.encode(["\ud800", part])) == ["\ud800", [1, 2]]
+
+
+def test_many_bytes_are_written_as_few_are() -> None:
+    few, many = b"x" * 10, b"y" * LONG
+    for codec in (JSON, CBOR):
+        plain = codec.encode([few, {"a": many}, many])
+        assert codec.encode([few, {"a": LongBytes(many)}, LongBytes(many)]) == plain
