@@ -353,12 +353,21 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
         if driver is not None:
             driver.flush()
 
+    def data_received(self, data: bytes) -> None:
+        """The same on a loop that hands its own bytes to whatever is an `asyncio.Protocol`, too, as uvloop does."""
+        driver = self._driver
+        if driver is not None:
+            driver.receiving()
+        self._receive(data)
+        if driver is not None:
+            driver.flush()
+
     def _receive(self, data: bytes) -> None:
         if self.protocol.state is OPEN and (self._reader is not None or self._at_first_frame):
             self._frames().feed(data)
         else:
             self._at_first_frame = data.endswith(b"\r\n\r\n")
-            self.data_received(data)
+            super().data_received(data)
 
     def _frames(self) -> FrameReader:
         if self._reader is None:
@@ -376,7 +385,7 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
             self._early.append((data, binary))
 
     def _pass_on(self, data: bytes) -> bool:
-        self.data_received(data)
+        super().data_received(data)
         self._rest_parser()
         return not self._fragments and self.protocol.state is OPEN
 
