@@ -29,7 +29,8 @@ __all__ = ["DISPOSED", "ErrorHook", "Hook", "Path", "Pending", "PromiseHook"]
 Path = tuple[str | int, ...]
 
 
-# Neither of these two derives from ABC: `isinstance` would ask the metaclass of their classes, in every call.
+# Hooks do not derive from ABC, nor from the protocol: `isinstance` would ask the metaclass of their classes, in every
+# call.
 
 
 class Pending(Protocol):

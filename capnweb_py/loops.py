@@ -93,9 +93,16 @@ class _AsyncioLoop(Loop):
             pass  # the loop is closed: what was to be told has ended with it
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        task = asyncio.get_running_loop().create_task(run())
-        _tasks.add(task)
-        task.add_done_callback(_tasks.discard)
+        _start(asyncio.get_running_loop(), run, _tasks)
+
+
+def _start(
+    running: asyncio.AbstractEventLoop, run: Callable[[], Coroutine[Any, Any, None]], tasks: set[asyncio.Task[None]]
+) -> None:
+    """Run a coroutine function in a task, which is among the tasks until it has ended."""
+    task = running.create_task(run())
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
 
 
 # Tasks that belong to their loop: asyncio itself keeps only weak references.
@@ -163,9 +170,7 @@ class _AsyncioTaskSet(AbstractAsyncContextManager[Spawn]):
     def _spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if self._tasks is None:
             self._tasks = set()
-        task = self._running.create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        _start(self._running, run, self._tasks)
 
     async def __aenter__(self) -> Spawn:
         return self._spawn

@@ -1,7 +1,7 @@
 """What Python asks of any value by itself, in operators and conversions: refused by what stands for a value elsewhere.
 
-The one table of it. Who refuses what, and what the error advises, is said in stub.py for promises and in recorder.py
-for placeholders.
+The one table of it. Who refuses what, and what the error advises, is said in stub.py for promises, and at the end of
+this file for placeholders.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ __all__ = ["ABORTED", "BATCH", "COMPILED", "Host", "Message", "RpcSession", "Ses
 
 _log = logging.getLogger("capnweb_py")
 
-# Whether this is the compiled build (see README, section "Speed").
+# Whether this is the compiled build (see README, section "Install it").
 COMPILED: Final = not __file__.endswith(".py")
 
 # The data of a message, and whether it is binary (else it is UTF-8 text).

@@ -1,8 +1,8 @@
 """Streams: the two ends of a queue that one side writes and the other reads (protocol, section "Streams").
 
 The queue is in write_queue.py. Its back is a `PipeStream`, which the application reads, or the application's own sink,
-which `feed` writes to. On the writing side a `RemoteSink` turns writes into messages, with
-flow control, and `pump` writes what a source yields. Nothing here knows the session's tables.
+which `feed` writes to. On the writing side a `RemoteSink` turns writes into messages, with flow control, and `pump`
+writes what a source yields. Nothing here knows the session's tables.
 """
 
 from __future__ import annotations
@@ -323,10 +323,10 @@ class RemoteSink:
                 self._room.fire()
 
         waiting = answer.pull()
-        if not isinstance(waiting, Payload):
-            waiting.subscribe(acknowledged)
-        else:
+        if isinstance(waiting, Payload):
             acknowledged()
+        else:
+            waiting.subscribe(acknowledged)
         while self._flow.blocked and self._error is None:
             await self._room.wait()
         if self._error is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -343,22 +344,22 @@ class _SessionConnection(Connection, asyncio.BufferedProtocol):
         return reader.room() if reader is not None and reader.within_long else _received.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        driver, reader = self._driver, self._reader
-        if driver is not None:
-            driver.receiving()
+        reader = self._reader
         if reader is not None and reader.within_long:
-            reader.filled(nbytes)
+            self._deliver(reader.filled, nbytes)
         else:
-            self._receive(_received.view[:nbytes].tobytes())
-        if driver is not None:
-            driver.flush()
+            self._deliver(self._receive, _received.view[:nbytes].tobytes())
 
     def data_received(self, data: bytes) -> None:
         """The same on a loop that hands its own bytes to whatever is an `asyncio.Protocol`, too, as uvloop does."""
+        self._deliver(self._receive, data)
+
+    def _deliver(self, take: Callable[[Any], object], received: Any) -> None:
+        """Have what was received taken, and what follows from it written."""
         driver = self._driver
         if driver is not None:
             driver.receiving()
-        self._receive(data)
+        take(received)
         if driver is not None:
             driver.flush()
 
