@@ -53,6 +53,8 @@ WORKLOADS: Final = (
     Measure(name="sequential", unit="calls/s", goal=1.2, count=6_000, quick=2_000),
     Measure(name="concurrent100", unit="calls/s", goal=1.2, count=20_000, quick=6_000),
     Measure(name="concurrent1000", unit="calls/s", goal=1.2, count=20_000, quick=6_000),
+    Measure(name="tasks100", unit="calls/s", goal=None, count=20_000, quick=6_000),
+    Measure(name="tasks1000", unit="calls/s", goal=None, count=20_000, quick=6_000),
     Measure(name="pipeline3", unit="chains/s", goal=1.2, count=5_000, quick=2_000),
     Measure(name="record50", unit="calls/s", goal=1.0, count=5_000, quick=2_000),
     Measure(name="callback", unit="calls/s", goal=1.0, count=5_000, quick=2_000),

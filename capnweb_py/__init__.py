@@ -6,6 +6,7 @@ from .client import connect, http_batch, open_session
 from .codec import Codec, CodecError
 from .delivery import cancellable
 from .errors import LimitExceeded, ProtocolError, RemoteError, RpcError, SessionClosed
+from .gathering import gather
 from .options import Limits, SessionOptions
 from .process_session import open_process_session, stdio_session
 from .server import asgi_app, http_batch_response, serve
@@ -50,6 +51,7 @@ __all__ = [
     "cancellable",
     "connect",
     "deserialize",
+    "gather",
     "http_batch",
     "http_batch_response",
     "memory_pair",

@@ -26,7 +26,7 @@ class Import:
     """One entry of the import table."""
 
     __slots__ = (
-        "_callbacks", "brittle", "expression", "forwarded", "hooks", "id", "line", "pipelined", "pulled",
+        "_callback", "_further", "brittle", "expression", "forwarded", "hooks", "id", "line", "pipelined", "pulled",
         "remote_count", "resolution", "session", "streaming",
     )  # fmt: skip
 
@@ -52,27 +52,32 @@ class Import:
         self.line: PromiseHook | None = None
         # What the peer resolved it to.
         self.resolution: Hook | None = None
-        # Called when it resolves, in order.
-        self._callbacks: dict[Callable[[], object], None] | None = None
+        # Called when it resolves, in order: the first, which is mostly the only one, and the others.
+        self._callback: Callable[[], object] | None = None
+        self._further: dict[Callable[[], object], None] | None = None
         # The registrations of `on_broken` in the session that belong to this entry.
         self.brittle: list[int] | None = None
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         if self.resolution is not None:
             callback()
+        elif self._callback is None and not self._further:
+            self._callback = callback
         else:
-            if self._callbacks is None:
-                self._callbacks = {}
-            self._callbacks[callback] = None
+            if self._further is None:
+                self._further = {}
+            self._further[callback] = None
 
     def unsubscribe(self, callback: Callable[[], object]) -> None:
-        if self._callbacks and callback in self._callbacks:
-            del self._callbacks[callback]
+        if self._callback == callback:
+            self._callback = None
+        elif self._further and callback in self._further:
+            del self._further[callback]
 
     @property
     def awaited(self) -> bool:
         """Whether anything waits for it to resolve."""
-        return bool(self._callbacks)
+        return self._callback is not None or bool(self._further)
 
     def register(self, number: int) -> None:
         """Have a registration of `on_broken` belong to this entry."""
@@ -93,8 +98,11 @@ class Import:
     def resolve(self, resolution: Hook) -> None:
         """Settle to what the peer resolved it to, or to the error that ended the session."""
         self.resolution = resolution
-        callbacks, self._callbacks = self._callbacks, None
-        for callback in callbacks or ():
+        first, self._callback = self._callback, None
+        further, self._further = self._further, None
+        if first is not None:
+            first()
+        for callback in further or ():
             callback()
 
 

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import RpcError, drop_tracebacks
-from .hooks import ErrorHook, Hook
+from .hooks import ErrorHook, Hook, Pending
 from .loops import last_step, running_loop
 from .metering import Meter
 from .target import RpcTarget, has_lifecycle, parts_of, release, retain
@@ -25,7 +25,7 @@ from .values import Undefined
 if TYPE_CHECKING:
     from .delivery import Deliveries
 
-__all__ = ["ATOMS", "Located", "Payload", "Settling", "settle"]
+__all__ = ["ATOMS", "Located", "Payload", "Placement", "Settling", "settle"]
 
 # What holds nothing, and need not be copied.
 ATOMS: Final = (str, int, float, bytes, type(None), Undefined)
@@ -238,7 +238,7 @@ def settle(payload: Payload, meter: Meter | None = None, outer: Settling | None 
         if outer is not None:
             payload.settling.await_for(outer)
         for located in promises:
-            _place(located, payload.settling, meter)
+            Placement(located, payload.settling, meter)()
     elif outer is not None and payload.settling is not None and not payload.settling.done:
         if outer.is_awaited_by(payload.settling):
             raise RpcError("the value contains itself: a promise in it resolves to what it is in")
@@ -246,38 +246,73 @@ def settle(payload: Payload, meter: Meter | None = None, outer: Settling | None 
     return payload.settling
 
 
-def _place(located: Located, outer: Settling, meter: Meter | None) -> None:
-    """Put what one promise resolves to where the promise is."""
-    hook = located[2]
-    settled = hook.settled()
-    if isinstance(settled, ErrorHook):
-        # Not pulled: an error that is raised refers to the frames that it passed, and they to all that is in the value.
-        outer.placed(settled.error)
-        return
-    try:
-        resolution = hook.pull()
-        if not isinstance(resolution, Payload):
-            resolution.subscribe(lambda: _place(located, outer, meter))
-            return
-        if meter is not None:
-            meter.charge(resolution.value)
-        resolution.own()
-        inner = settle(resolution, meter, outer)
-    except Exception as error:
-        drop_tracebacks(error)  # whose frames hold the container, and what else is in it
-        outer.placed(error)
-        return
+class Placement:
+    """Puts what one promise resolves to where the promise is.
 
-    def place() -> None:
-        # Through `located`, which holds the hook, and so the value, until it is in its place.
-        container, key, _ = located
+    To be called to begin. It has itself called when what it waits for has settled.
+
+    Args:
+        located: the promise, and its place.
+        outer: what is told when it is done.
+        meter: what counts what is put there, if anything does.
+    """
+
+    __slots__ = ("_located", "_meter", "_outer", "_resolution", "_waits_for")
+
+    def __init__(self, located: Located, outer: Settling, meter: Meter | None) -> None:
+        # It holds the hook, and so the value, until that is in its place. None once that is done, or given up.
+        self._located: Located | None = located
+        self._outer = outer
+        self._meter = meter
+        # What the promise resolved to, while promises in it are replaced.
+        self._resolution: Payload | None = None
+        self._waits_for: Pending | None = None
+
+    def __call__(self) -> None:
+        if self._located is None:
+            return
+        container, key, hook = self._located
+        resolution = self._resolution
+        try:
+            if resolution is None:
+                settled = hook.settled()
+                if isinstance(settled, ErrorHook):
+                    # Not pulled: an error that is raised refers to the frames that it passed, and they to all that is
+                    # in the value.
+                    self._done(settled.error)
+                    return
+                found = hook.pull()
+                if not isinstance(found, Payload):
+                    self._wait_for(found)
+                    return
+                if self._meter is not None:
+                    self._meter.charge(found.value)
+                found.own()
+                self._resolution = resolution = found
+            inner = settle(resolution, self._meter, self._outer)
+        except Exception as error:
+            drop_tracebacks(error)  # whose frames hold the container, and what else is in it
+            self._done(error)
+            return
+        if inner is not None and not inner.done:
+            self._wait_for(inner)
+            return
         if container.__class__ is Payload:
             container.value = resolution.value
         else:
             container[key] = resolution.value
-        outer.placed(inner.error if inner is not None else None)
+        self._done(inner.error if inner is not None else None)
 
-    if inner is None:
-        place()
-    else:
-        inner.subscribe(place)
+    def give_up(self) -> None:
+        """Wait for nothing any more, and let go of the promise."""
+        self._located = None
+        if self._waits_for is not None:
+            self._waits_for.unsubscribe(self)
+
+    def _wait_for(self, pending: Pending) -> None:
+        self._waits_for = pending
+        pending.subscribe(self)
+
+    def _done(self, error: BaseException | None) -> None:
+        self._located = self._resolution = self._waits_for = None
+        self._outer.placed(error)

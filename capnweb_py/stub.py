@@ -35,7 +35,7 @@ else:
     # The default above is for type checkers: Python 3.11 has none.
     T_co = TypeVar("T_co", covariant=True)
 
-__all__ = ["RpcPromise", "RpcStub", "local_target", "make_promise", "make_stub", "stub_classes"]
+__all__ = ["RpcPromise", "RpcStub", "hook_to_pull", "local_target", "make_promise", "make_stub", "stub_classes"]
 
 
 class RpcStub(Handle):
@@ -201,10 +201,7 @@ class RpcPromise(RpcStub, Generic[T_co]):
         return id(self)
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        hook = self._pulled
-        if hook is None:
-            hook = self._hook.get(self._path) if self._path else self._hook
-            _set_pulled(self, hook)
+        hook = hook_to_pull(self)
         try:
             while True:
                 payload = hook.pull()
@@ -242,6 +239,15 @@ class RpcPromise(RpcStub, Generic[T_co]):
     def __copy__(self) -> RpcPromise[T_co]:
         """A second promise of the same."""
         return make_promise(self._hook if self._path else self._hook.dup(), self._path or (), type(self))
+
+
+def hook_to_pull(promise: RpcPromise) -> Hook:
+    """The hook whose value is the promise's."""
+    hook: Hook | None = promise._pulled
+    if hook is None:
+        hook = promise._hook.get(promise._path) if promise._path else promise._hook
+        _set_pulled(promise, hook)
+    return hook
 
 
 # Where a value is surely meant, an `await` was surely forgotten.

@@ -54,6 +54,9 @@ const WORKLOADS = {
   },
   concurrent100: (count) => inFlight(100, count, (i) => api.add(i, 1)),
   concurrent1000: (count) => inFlight(1000, count, (i) => api.add(i, 1)),
+  // There are no tasks here: the same once more.
+  tasks100: (count) => inFlight(100, count, (i) => api.add(i, 1)),
+  tasks1000: (count) => inFlight(1000, count, (i) => api.add(i, 1)),
   async pipeline3(count) {
     for (let i = 0; i < count; i++) await api.next(0).next(0).add(1, 2);
   },

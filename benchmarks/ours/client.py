@@ -16,7 +16,7 @@ from typing import Any, Final
 import anyio
 import attrs
 
-from capnweb_py import RpcStub, connect
+from capnweb_py import RpcPromise, RpcStub, connect, gather
 
 from ..lines import Found, obey, percentile99
 from ..records import MEBIBYTE, RECORD
@@ -27,8 +27,8 @@ CHUNK: Final = 64 * 1024
 # How many calls are in flight where a workload holds on to what it gets, and where its latency is measured.
 WIDTH: Final = 100
 
-Call = Callable[[int], Awaitable[Any]]
-Gather = Callable[[list[Awaitable[Any]]], Awaitable[object]]
+Call = Callable[[int], RpcPromise]
+RunAll = Callable[[list[Callable[[], RpcPromise]]], Awaitable[object]]
 
 
 @attrs.define
@@ -38,7 +38,7 @@ class Client:
     Attributes:
         url: of the server.
         api: its main object, over a session that is there from the start.
-        gather: awaits many at once.
+        run_all: makes calls, and awaits each in a task of its own, as a program would that knows nothing of `gather`.
         stack: closes the further sessions.
         sessions: their main objects.
         held: stubs that keep the server's targets alive.
@@ -46,32 +46,16 @@ class Client:
 
     url: str
     api: RpcStub
-    gather: Gather
+    run_all: RunAll
     stack: AsyncExitStack
     sessions: list[RpcStub] = attrs.field(factory=list)
     held: list[RpcStub] = attrs.field(factory=list)
 
 
-async def gather_on_asyncio(calls: list[Awaitable[Any]]) -> None:
-    """Await all of them at once, as a program on asyncio would."""
-    await asyncio.gather(*calls)
-
-
-async def gather_on_trio(calls: list[Awaitable[Any]]) -> None:
-    """Await all of them at once, as a program on trio would."""
-
-    async def result(call: Awaitable[Any]) -> None:
-        await call
-
-    async with anyio.create_task_group() as tasks:
-        for call in calls:
-            tasks.start_soon(result, call)
-
-
-async def in_flight(gather: Gather, width: int, count: int, call: Call) -> None:
+async def in_flight(width: int, count: int, call: Call) -> None:
     """Make `count` calls, `width` at once, then the next `width`."""
     for _ in range(0, count, width):
-        await gather([call(i) for i in range(width)])
+        await gather(*[call(i) for i in range(width)])
 
 
 async def sequential(client: Client, count: int) -> None:
@@ -84,7 +68,14 @@ async def sequential(client: Client, count: int) -> None:
 async def concurrent(width: int, client: Client, count: int) -> None:
     """Many small calls at once."""
     api = client.api
-    await in_flight(client.gather, width, count, lambda i: api.add(i, 1))
+    await in_flight(width, count, lambda i: api.add(i, 1))
+
+
+async def in_tasks(width: int, client: Client, count: int) -> None:
+    """The same, each awaited by a task of its own."""
+    api = client.api
+    for _ in range(0, count, width):
+        await client.run_all([partial(api.add, i, 1) for i in range(width)])
 
 
 async def pipeline3(client: Client, count: int) -> None:
@@ -97,7 +88,7 @@ async def pipeline3(client: Client, count: int) -> None:
 async def record50(client: Client, count: int) -> None:
     """A record of about 1 KB there and back, 50 at once."""
     api = client.api
-    await in_flight(client.gather, 50, count, lambda _: api.echo(RECORD))
+    await in_flight(50, count, lambda _: api.echo(RECORD))
 
 
 async def callback(client: Client, count: int) -> None:
@@ -132,7 +123,9 @@ async def latency(client: Client, count: int) -> Found:
             await api.add(i, 1)
             taken.append(time.perf_counter() - begun)
 
-    await client.gather([one_after_another() for _ in range(WIDTH)])
+    async with anyio.create_task_group() as tasks:
+        for _ in range(WIDTH):
+            tasks.start_soon(one_after_another)
     return {"p99": percentile99(taken)}
 
 
@@ -156,28 +149,37 @@ async def call_sessions(client: Client, _count: int) -> Found:
 
 async def hold_targets(client: Client, count: int) -> None:
     """The client holds as many targets of the server's."""
-
-    async def hold(i: int) -> None:
-        client.held.append(await client.api.next(i))
-
-    await in_flight(client.gather, WIDTH, count, hold)
+    for _ in range(0, count, WIDTH):
+        client.held += await gather(*[client.api.next(i) for i in range(WIDTH)])
 
 
 async def lend_callbacks(client: Client, count: int) -> None:
     """The server holds as many functions of the client's."""
-    await in_flight(client.gather, WIDTH, count, lambda i: client.api.keep(lambda value: value + i))
+    await in_flight(WIDTH, count, lambda i: client.api.keep(lambda value: value + i))
 
 
-GATHER: Final[dict[str, Gather]] = {
-    "asyncio": gather_on_asyncio,
-    "uvloop": gather_on_asyncio,
-    "trio": gather_on_trio,
-}
+async def run_all_on_asyncio(calls: list[Callable[[], RpcPromise]]) -> None:
+    """With `asyncio.gather`."""
+    await asyncio.gather(*[call() for call in calls])
+
+
+async def run_all_on_trio(calls: list[Callable[[], RpcPromise]]) -> None:
+    """With a nursery."""
+
+    async def result(call: Callable[[], RpcPromise]) -> None:
+        await call()
+
+    async with anyio.create_task_group() as tasks:
+        for call in calls:
+            tasks.start_soon(result, call)
+
 
 WORKLOADS: Final[dict[str, Callable[[Client, int], Awaitable[Found | None]]]] = {
     "sequential": sequential,
     "concurrent100": partial(concurrent, 100),
     "concurrent1000": partial(concurrent, 1000),
+    "tasks100": partial(in_tasks, 100),
+    "tasks1000": partial(in_tasks, 1000),
     "pipeline3": pipeline3,
     "record50": record50,
     "callback": callback,
@@ -194,7 +196,7 @@ WORKLOADS: Final[dict[str, Callable[[Client, int], Awaitable[Found | None]]]] = 
 async def run(loop: str, url: str) -> None:
     """Run what standard input says, until it is closed."""
     async with connect(url) as api, AsyncExitStack() as stack:
-        client = Client(url, api, GATHER[loop], stack)
+        client = Client(url, api, run_all_on_trio if loop == "trio" else run_all_on_asyncio, stack)
 
         async def run_workload(name: str, count: int) -> Found:
             return await WORKLOADS[name](client, count) or {}
