@@ -203,7 +203,7 @@ async def http_batch(
     The request is sent when the first promise is awaited, with all that has been called by then, and with what the
     tasks that are about to run call and await. Its response brings the values of all promises that are awaited, or
     still held: of those that other calls are built on, as `user` here, only if they were awaited in that turn
-    (`asyncio.gather`, a task group). Later calls fail, and so does a promise whose value was not asked for. At the end
+    (`gather`, a task group). Later calls fail, and so does a promise whose value was not asked for. At the end
     of the block, what was called and never awaited is sent too, unless an exception ends it.
 
     What the server returns by reference can be used within the batch, not after it. It can call functions and targets

@@ -8,13 +8,13 @@ honest value that Python has no room for, which is that one value's failure.
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, Final, Protocol
 
 from .bigints import fits_digits, parse_decimal
 from .codec import EncodingLevel
+from .codec.json import base64_data
 from .delivery import Deliveries
 from .errors import LimitExceeded, ProtocolError, UnreadableValue, remote_error
 from .hooks import ErrorHook, Hook, Path
@@ -241,7 +241,7 @@ class Deserializer:
         data = _field(form, 1, str, bytes)
         if type(data) is str:
             try:
-                data = binascii.a2b_base64(data + "=" * (-len(data) % 4), strict_mode=True)
+                data = base64_data(data)
             except ValueError as error:
                 raise ProtocolError(f"bytes are written in base64: {error}") from None
         if len(form) == 2:

@@ -142,9 +142,9 @@ class Serializer:
         return expression
 
     def write_arguments(self, arguments: list[Any]) -> Any:
-        """The expressions of a call's arguments, in a bare list, or what stands for it. Raises as `write` does."""
+        """The expressions of a call's arguments, in a bare list. Raises as `write` does."""
         expression: list[list[Any]] = self.write(arguments, "arguments")
-        return self.packed(expression[0])[0]
+        return expression[0]
 
     def packed(self, expression: Any) -> tuple[Any, int]:
         """What stands for an expression in the tree of a message, and its size in bytes if it is written already."""

@@ -52,7 +52,7 @@ from .stub import RpcStub, make_stub, stub_classes
 from .web import Blob, ReadableStream
 from .write_queue import Unread, WriteQueue, WriterHook
 
-__all__ = ["ABORTED", "BATCH", "COMPILED", "Host", "Message", "RpcSession", "SessionStats"]
+__all__ = ["ABORTED", "BATCH", "COMPILED", "MUCH", "Host", "Message", "RpcSession", "SessionStats"]
 
 _log = logging.getLogger("capnweb_py")
 
@@ -65,6 +65,11 @@ Message = tuple[bytes, bool]
 # How many messages come together before the first of them are sent, where there are many: the peer works on these while
 # this side makes the next. (Measured with 1,000 calls in flight: 26,000 calls a second without, 40,000 with it.)
 BATCH: Final = 32
+
+# The same in bytes of answers; and in bytes of calls that nothing has been done with yet, which a peer with nothing to
+# do begins with. (Measured with 50 records of 1 KB in flight: 17,600 a second without, 19,300 with both.)
+MUCH: Final = 8 * 1024
+_MUCH_CALLED: Final = 16 * 1024
 
 # How many bytes of answers are written before they are sent. A peer may have one large value answered any number of
 # times, which takes no memory until it is written.
@@ -83,6 +88,9 @@ class Host(Protocol):
     def hurry(self) -> None:
         """Somebody waits for the answers to all calls that wait to be sent: nothing is gained by collecting more of
         them."""
+
+    def send_now(self) -> None:
+        """Much waits to be sent, more is coming, and the peer has nothing to do: it can begin with what there is."""
 
     def wake_from_anywhere(self) -> None:
         """The same as `wake`, called from any thread, and from inside the garbage collector."""
@@ -157,11 +165,11 @@ class RpcSession:
     """
 
     __slots__ = (
-        "__weakref__", "_aborted", "_ahead", "_answers_taken", "_blobs", "_codec", "_collected", "_decided", "_drained",
-        "_embargo", "_end", "_exports", "_host", "_imports", "_letting_go", "_limits", "_local_main", "_main", "_meter",
-        "_name", "_next_export", "_next_import", "_next_pushed", "_next_watcher", "_options", "_outbox", "_reader",
-        "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told", "_unanswered", "_undecided", "_unread",
-        "_watchers", "answered_bytes", "congested", "deliveries", "holding", "woke",
+        "__weakref__", "_aborted", "_answers_taken", "_begun", "_blobs", "_called", "_codec", "_collected", "_decided",
+        "_drained", "_embargo", "_end", "_exports", "_host", "_imports", "_letting_go", "_limits", "_local_main",
+        "_main", "_meter", "_name", "_next_export", "_next_import", "_next_pushed", "_next_watcher", "_options",
+        "_outbox", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told", "_unanswered",
+        "_undecided", "_unread", "_watchers", "ahead", "answered_bytes", "congested", "deliveries", "holding", "woke",
     )  # fmt: skip
 
     def __init__(
@@ -222,7 +230,10 @@ class RpcSession:
         # Set by the host while the connection takes nothing more: then promises that were passed wait to be resolved.
         self.congested = False
         # Bytes of answers in the outbox that are written already.
-        self._ahead = 0
+        self.ahead = 0
+        # Bytes of calls since the peer last said anything, and whether it was sent some of them to begin with.
+        self._called = 0
+        self._begun = False
         # Bytes of answers written until the connection last took everything.
         self._answers_taken = 0
         # Whether answers wait until it has taken more: then nothing is to be read that asks for others.
@@ -321,6 +332,7 @@ class RpcSession:
         """Take one message of the peer's. Never raises: what breaks the protocol aborts the session."""
         if self._end is not None:
             return
+        self._called, self._begun = 0, False
         self._meter.renew()
         self._unread.message_size = len(data)
         try:
@@ -362,7 +374,7 @@ class RpcSession:
         if not self.congested:
             self._answers_taken = self.answered_bytes
         outbox, self._outbox = self._outbox, []
-        self._ahead = 0
+        self.ahead = 0
         self.holding = False
         self._decided = 0
         if not hurried:
@@ -675,9 +687,9 @@ class RpcSession:
             else:
                 writer = self._serializer(self, self._limits, holder)
                 expression = writer.write(value, "the result")
-                if self._ahead < _MOST_AHEAD:
+                if self.ahead < _MOST_AHEAD:
                     expression, size = writer.packed(expression)
-                    self._ahead += size
+                    self.ahead += size
         except Exception as error:
             # It is the method that is at fault, whose own log is where its author looks.
             _log.info("the result of a call of the peer's could not be sent: %s", text_of(error))
@@ -926,7 +938,16 @@ class RpcSession:
             values = arguments.value
             # Most calls carry a few texts and numbers. (Saves 0.9 of 6 us.)
             plain = all(map(stands_for_itself, values))
-            expression.append(values if plain else self._serializer(self, self._limits).write_arguments(values))
+            if plain:
+                expression.append(values)
+            else:
+                if self._called >= _MUCH_CALLED and not self._begun:
+                    self._begun = True
+                    self._host.send_now()
+                writer = self._serializer(self, self._limits)
+                written, size = writer.packed(writer.write_arguments(values))
+                expression.append(written)
+                self._called += size
         self._refer_to(target)
         entry = self._call(expression)
         # Nobody here has forgotten what a peer had called, and the peer chose the name that a warning would tell.
@@ -960,7 +981,8 @@ class RpcSession:
         if target is None:
             return hook.call(path, arguments), None
         self._check_imports()
-        written = self._serializer(self, self._limits).write_arguments(arguments.value)
+        writer = self._serializer(self, self._limits)
+        written, _ = writer.packed(writer.write_arguments(arguments.value))
         message = self._codec.encode(["stream", ["pipeline", target.id, list(path), written]])
         entry = self._new_result()
         entry.pulled = entry.streaming = True

@@ -775,3 +775,39 @@ def test_messages_are_what_the_codec_makes_of_trees() -> None:
     (data, binary), _ = peer.session.messages_to_send()
     assert not binary
     assert json.loads(data) == ["push", ["pipeline", 0, ["f"], ["\ud800"]]]
+
+
+def test_a_peer_with_nothing_to_do_is_sent_much_at_once() -> None:
+    """Once, until it says something: calls that are sent before they are awaited take more messages."""
+    peer = Hastening()
+    calls = []
+    for _ in range(40):
+        calls.append(peer.main.f(["x" * 1000]))
+    assert len(peer.sent) == 1
+    assert len(peer.sent[0]) in range(16, 18)
+    assert all(message[0] == "push" for message in peer.sent[0])
+    peer.hear()
+    peer.say("resolve", 1, 1)
+    for _ in range(40):
+        calls.append(peer.main.f(["x" * 1000]))
+    assert len(peer.sent) == 2
+    peer.hear()
+    for call in calls:
+        call.dispose()
+
+
+def test_one_large_call_is_not_sent_before_it_is_awaited() -> None:
+    peer = Hastening()
+    peer.main.f(["x" * 100_000]).dispose()
+    assert peer.sent == []
+
+
+class Hastening(Peer):
+    """A peer that takes what the session would send at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[list[Any]] = []
+
+    def send_now(self) -> None:
+        self.sent.append(self.hear())

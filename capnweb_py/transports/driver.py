@@ -87,6 +87,9 @@ class Driver(ABC):
     def hurry(self) -> None:  # noqa: B027 - a driver may do without
         """As of `Host`."""
 
+    def send_now(self) -> None:  # noqa: B027 - a driver may do without
+        """As of `Host`."""
+
     def wake_from_anywhere(self) -> None:
         self._loop.soon_from_anywhere(self.wake)
 

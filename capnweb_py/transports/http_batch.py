@@ -24,7 +24,7 @@ __all__ = ["BatchDriver", "answer_batch", "past_size"]
 _UNANSWERED = "the server ended the batch without an answer to this"
 _LATE = (
     "the batch was sent without this: it is one request, with what is called before the first await. Await what belongs"
-    " together in one step (asyncio.gather, a task group), and open another http_batch(), or a session with connect(),"
+    " together in one step (gather, a task group), and open another http_batch(), or a session with connect(),"
     " for the rest"
 )
 _NO_WAY_BACK = (
@@ -61,6 +61,9 @@ class BatchDriver(Driver):
 
     def hurry(self) -> None:
         self._due.set()
+
+    def send_now(self) -> None:
+        """There is one request."""
 
     def wake(self) -> None:
         self._awake.set()

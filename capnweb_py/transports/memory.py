@@ -60,6 +60,9 @@ class _Side:
     def hurry(self) -> None:
         """The other session gets everything in the loop's next turn."""
 
+    def send_now(self) -> None:
+        """So it does then."""
+
     def wake_from_anywhere(self) -> None:
         loop = self._pair.known_loop
         if loop is not None:

@@ -24,7 +24,7 @@ from websockets.protocol import CLIENT, OPEN, SERVER, Event, Protocol
 
 from ..loops import Loop
 from ..options import DEFAULT_OPTIONS, SessionOptions
-from ..session import BATCH, Message
+from ..session import BATCH, MUCH, Message
 from .busy_polling import busy_polling
 from .driver import Driver
 from .frames import FrameReader, write_frames
@@ -133,6 +133,9 @@ class WebSocketDriver(Driver):
             self._hurried = True
             self._write(hurried=True)
 
+    def send_now(self) -> None:
+        self._write()
+
     def _flush_soon(self) -> None:
         """Write, now that the turn of the loop is over in which the first message came.
 
@@ -163,7 +166,7 @@ class WebSocketDriver(Driver):
             return
         self.session.receive(data, binary)
         self._taken += 1
-        if self._taken >= BATCH:
+        if self._taken >= BATCH or self.session.ahead >= MUCH:
             self._taken = 0
             self._write()
 
