@@ -115,7 +115,8 @@ def _read(document: Table) -> Config:
     for name, table in tables.items():
         if not _BINDING_NAME.fullmatch(name):
             raise table.error("a binding is named in printable ASCII without spaces")
-    return Config(document.source, server, {name: parse_binding(table) for name, table in tables.items()})
+    bindings = {name: parse_binding(table, server.state_dir) for name, table in tables.items()}
+    return Config(document.source, server, bindings)
 
 
 def _read_server(table: Table) -> ServerConfig:

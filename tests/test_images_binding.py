@@ -331,7 +331,7 @@ async def through_the_proxy(path: str, *chunks: bytes) -> Reply:
         ("mf-header-content-type", f"multipart/form-data; boundary={BOUNDARY}"),
         ("transfer-encoding", "chunked"),
     ]
-    async with proxy(IMAGES=parse_binding(Table({"type": "images"}, Path("a.toml"), "bindings.IMAGES"))) as app:
+    async with proxy(IMAGES=parse_binding(Table({"type": "images"}, Path("a.toml"), "bindings.IMAGES"), Path())) as app:
         return await fetch(app, http_scope("IMAGES", method="POST", headers=headers), *chunks)
 
 
@@ -353,7 +353,7 @@ async def test_the_running_proxy_answers_forms() -> None:
 def test_the_table_of_the_binding_is_checked() -> None:
     def mistake(**values: object) -> str:
         with pytest.raises(ConfigError) as caught:
-            parse_binding(Table({"type": "images"} | values, Path("a.toml"), "bindings.I"))
+            parse_binding(Table({"type": "images"} | values, Path("a.toml"), "bindings.I"), Path())
         return str(caught.value)
 
     assert mistake(store="x") == "a.toml: bindings.I.store: unknown key: known here: max_input_bytes, type"

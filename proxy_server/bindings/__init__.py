@@ -1,6 +1,6 @@
 """What a binding is to the proxy, and which types of binding there are.
 
-A module of this package serves one type: its `parse(table)` checks the binding's own table of the
+A module of this package serves one type: its `parse(table, state_dir)` checks the binding's own table of the
 configuration and returns the Opener. The modules are imported when a configuration asks for them: each needs
 packages of its own.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
@@ -73,8 +74,12 @@ _MODULES: Final = {
 _NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "d1", "queue"})
 
 
-def parse_binding(table: Table) -> Declaration:
+def parse_binding(table: Table, state_dir: Path) -> Declaration:
     """Check the table of one binding.
+
+    Args:
+        table: it.
+        state_dir: where embedded stores live. It need not exist.
 
     Raises:
         ConfigError: if its type is unknown, its table not valid, or a package that its type needs is not
@@ -92,5 +97,5 @@ def parse_binding(table: Table) -> Declaration:
             f'"{kind}" needs the Python package "{error.name}": install capnweb-py[{kind}]',
             "type",
         ) from error
-    parse: Callable[[Table], Opener] = module.parse
-    return Declaration(kind, parse(table), table.written)
+    parse: Callable[[Table, Path], Opener] = module.parse
+    return Declaration(kind, parse(table, state_dir), table.written)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -40,7 +41,7 @@ _OPTION_FIELDS: Final = ("transforms", "output_format", "output_quality", "backg
 _IMAGE_FIELDS: Final = frozenset({"image", "draw_image"})
 
 
-def parse(table: Table) -> Opener:
+def parse(table: Table, _state_dir: Path) -> Opener:
     """Check the table of an images binding. `max_input_bytes` lowers the cap on one image file.
 
     Raises:

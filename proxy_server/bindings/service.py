@@ -12,6 +12,7 @@ import importlib
 import inspect
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Final, cast
 
 from anyio.abc import TaskGroup
@@ -31,7 +32,7 @@ _URL: Final = re.compile(r"([a-z]+)://", re.IGNORECASE)
 _ASGI_PARAMETERS: Final = 3
 
 
-def parse(table: Table) -> Opener:
+def parse(table: Table, _state_dir: Path) -> Opener:
     """Check the table of a service, and import what its `target` names.
 
     Raises:

@@ -1,4 +1,4 @@
-// A Worker with npm capnweb inside, which workerd.mjs runs: a request to /NAME opens a session with the binding FORMS of a
+// A Worker with npm capnweb inside, which runtime.mjs runs: a request to /NAME opens a session with the binding FORMS of a
 // proxy, by the WebSocket of its RPC channel, and runs what SCENARIOS has under NAME. It answers with {result, stats}, of
 // what the Worker's side still holds at the end, or with {thrown}. Nothing here judges: the Python tests do.
 import { RpcSession, RpcTarget, WebSocketTransport } from "./capnweb.js";

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import httpx2
@@ -25,7 +23,8 @@ import pytest
 from pictures import BLUE, RED, flat, is_like, picture_format, pixel, size
 from proxying import ROOT, command, serving
 
-from .node import HERE
+from . import runtime
+from .runtime import DEADLINE, Worker
 
 MODULE: Final = "tests.services"
 CONFIG: Final = """
@@ -45,21 +44,10 @@ target = "{upstream}"
 type = "images"
 """
 
-# How long, in seconds, one scenario may take, and a process that is told to stop.
-DEADLINE: Final = 20
-
 
 @attrs.frozen
-class Worker:
-    """A running Worker."""
-
-    url: str
-
-    def run(self, scenario: str, **arguments: Any) -> Any:
-        """Run a scenario of worker.mjs; returns its result. One that throws fails the test."""
-        answer = httpx2.post(self.url + scenario, json=arguments, timeout=DEADLINE).json()
-        assert "result" in answer, answer["thrown"]
-        return answer["result"]
+class ServiceWorker(Worker):
+    """A running worker.mjs."""
 
     def nothing_is_left(self) -> bool:
         """Whether the service has none of its counters any more, as soon as the news of it has come through."""
@@ -68,28 +56,13 @@ class Worker:
 
 
 @contextmanager
-def workerd(node: str, connection_string: str, *services: str, script: str = "worker.mjs") -> Iterator[Worker]:
-    """Run a script in a workerd. Its process group ends with the block."""
-    process = subprocess.Popen(
-        [node, "workerd.mjs", script, connection_string, *services],
-        cwd=HERE,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        yield Worker(json.loads(process.stdout.readline())["url"])
-        process.stdin.close()
-        assert process.wait(DEADLINE) == 0
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.stdin.close()
-        process.stdout.close()
-        process.wait()
+def workerd(node: str, connection_string: str, *services: str, script: str = "worker.mjs") -> Iterator[ServiceWorker]:
+    """Run a script in a workerd, with the named services and IMAGES as remote bindings of one proxy."""
+    # Miniflare asks the proxy for a binding by the name that it has here.
+    bindings = {name: {"name": name, "remoteProxyConnectionString": connection_string} for name in services}
+    images = {"binding": "IMAGES", "remoteProxyConnectionString": connection_string}
+    with runtime.workerd(node, script, serviceBindings=bindings, images=images) as worker:
+        yield ServiceWorker(worker.url)
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +106,14 @@ def frugal_connection_string(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def worker(node: str, connection_string: str) -> Iterator[Worker]:
+def worker(node: str, connection_string: str) -> Iterator[ServiceWorker]:
     """A Worker with all bindings, and one that the proxy does not have."""
     with workerd(node, connection_string, "SVC", "APP", "UPSTREAM", "NONE") as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
-def stranger(node: str, connection_string: str) -> Iterator[Worker]:
+def stranger(node: str, connection_string: str) -> Iterator[ServiceWorker]:
     """A Worker whose connection string has a wrong secret."""
     with workerd(node, str(httpx2.URL(connection_string, path="/wrong/")), "SVC") as worker:
         yield worker
@@ -153,7 +126,7 @@ def base64_of(data: bytes) -> str:
 # Calls
 
 
-def test_results_of_all_kinds(worker: Worker) -> None:
+def test_results_of_all_kinds(worker: ServiceWorker) -> None:
     assert worker.run("results") == {
         "none": "null",
         "undefined": "undefined undefined",
@@ -172,7 +145,7 @@ def test_results_of_all_kinds(worker: Worker) -> None:
     }
 
 
-def test_values_there_and_back(worker: Worker) -> None:
+def test_values_there_and_back(worker: ServiceWorker) -> None:
     assert worker.run("thereAndBack") == {
         "a": ["number 1", "null", "string ü", "boolean true"],
         "d": "Date 1970-01-02T00:00:00.000Z",
@@ -181,15 +154,15 @@ def test_values_there_and_back(worker: Worker) -> None:
     }
 
 
-def test_arguments_and_options(worker: Worker) -> None:
+def test_arguments_and_options(worker: ServiceWorker) -> None:
     assert worker.run("arguments") == ["Hello, World!", "Hei, World!"]
 
 
-def test_a_property(worker: Worker) -> None:
+def test_a_property(worker: ServiceWorker) -> None:
     assert worker.run("property") == "string all is reachable that is meant to be"
 
 
-def test_errors_have_their_class_and_message(worker: Worker) -> None:
+def test_errors_have_their_class_and_message(worker: ServiceWorker) -> None:
     """Classes that JavaScript lacks are Error; of further attributes, workerd's own RPC passes none on."""
     assert worker.run("errors") == {
         "value": {"class": "Error", "name": "Error", "message": "a ValueError on purpose"},
@@ -201,37 +174,37 @@ def test_errors_have_their_class_and_message(worker: Worker) -> None:
     }
 
 
-def test_callbacks_are_called_from_the_server(worker: Worker) -> None:
+def test_callbacks_are_called_from_the_server(worker: ServiceWorker) -> None:
     assert worker.run("callbacks") == {"numbers": [1, 2, 3], "doubled": [2, 4, 6], "awaited": [2]}
 
 
-def test_an_error_of_a_callback_reaches_the_server(worker: Worker) -> None:
+def test_an_error_of_a_callback_reaches_the_server(worker: ServiceWorker) -> None:
     assert worker.run("failingCallback") == ["RangeError", "not so far"]
 
 
-def test_returned_objects_and_functions_are_called(worker: Worker) -> None:
+def test_returned_objects_and_functions_are_called(worker: ServiceWorker) -> None:
     assert worker.run("stubs") == {"values": [11, 16, 16], "sum": 101}
     assert worker.run("nestedStubs") == [1, 11, "pair"]
     assert worker.nothing_is_left()
 
 
-def test_a_returned_object_lives_until_the_worker_disposes_it(worker: Worker) -> None:
+def test_a_returned_object_lives_until_the_worker_disposes_it(worker: ServiceWorker) -> None:
     assert worker.run("heldStub") == 1
     assert worker.nothing_is_left()
 
 
-def test_an_object_can_be_given_back(worker: Worker) -> None:
+def test_an_object_can_be_given_back(worker: ServiceWorker) -> None:
     assert worker.run("stubGivenBack") == 3
     assert worker.nothing_is_left()
 
 
-def test_calls_on_promises(worker: Worker) -> None:
+def test_calls_on_promises(worker: ServiceWorker) -> None:
     failure = {"class": "Error", "name": "Error", "message": "a ValueError on purpose"}
     assert worker.run("pipelining") == [2, 3, 7, failure]
     assert worker.nothing_is_left()
 
 
-def test_many_calls_at_a_time(worker: Worker) -> None:
+def test_many_calls_at_a_time(worker: ServiceWorker) -> None:
     assert worker.run("together") == list(range(30))
 
 
@@ -242,7 +215,7 @@ def test_more_uses_than_a_process_may_open_files_by_default(node: str, frugal_co
             assert worker.run("together") == list(range(30))
 
 
-def test_web_types_in_calls(worker: Worker) -> None:
+def test_web_types_in_calls(worker: ServiceWorker) -> None:
     assert worker.run("webTypes") == {
         "headers": [[["a", "2"], ["b", "1, 3"]]],
         "request": ["POST", "https://a.example/x", [["content-type", "a/b"], ["x-a", "b"]], "question"],
@@ -254,7 +227,7 @@ def test_web_types_in_calls(worker: Worker) -> None:
     }
 
 
-def test_types_that_miniflares_capnweb_is_too_old_for(worker: Worker) -> None:
+def test_types_that_miniflares_capnweb_is_too_old_for(worker: ServiceWorker) -> None:
     """URL, Blob and typed arrays came after its version: workerd or it refuses them before they reach the wire."""
     for kind, outcome in worker.run("newerTypes").items():
         assert "message" in outcome, kind
@@ -264,7 +237,7 @@ def test_types_that_miniflares_capnweb_is_too_old_for(worker: Worker) -> None:
 # Requests
 
 
-def test_a_request_arrives_as_it_was_made(worker: Worker) -> None:
+def test_a_request_arrives_as_it_was_made(worker: ServiceWorker) -> None:
     init = {"method": "PATCH", "body": "ü", "headers": {"X-One": "1", "Content-Type": "text/x-a"}}
     response = worker.run("fetched", binding="SVC", url="https://a.example/x%20y?q=1&q=2", init=init)
     seen = json.loads(response["body"])
@@ -272,7 +245,7 @@ def test_a_request_arrives_as_it_was_made(worker: Worker) -> None:
     assert sorted(seen["headers"]) == [["content-length", "2"], ["content-type", "text/x-a"], ["x-one", "1"]]
 
 
-def test_headers_of_several_values(worker: Worker) -> None:
+def test_headers_of_several_values(worker: ServiceWorker) -> None:
     seen = json.loads(worker.run("fetchedHeaders")["body"])
     # One of these is a header of the channel itself. Its first value is the Worker's own, and changes nothing.
     assert sorted(seen["headers"]) == [
@@ -286,17 +259,17 @@ def test_headers_of_several_values(worker: Worker) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "OPTIONS"])
-def test_methods(worker: Worker, method: str) -> None:
+def test_methods(worker: ServiceWorker, method: str) -> None:
     response = worker.run("fetched", binding="SVC", url="https://a.example/", init={"method": method})
     assert json.loads(response["body"])["method"] == method
 
 
-def test_the_status_is_the_services(worker: Worker) -> None:
+def test_the_status_is_the_services(worker: ServiceWorker) -> None:
     response = worker.run("fetched", binding="SVC", url="https://a.example/teapot")
     assert (response["status"], response["body"]) == (418, "short and stout")
 
 
-def test_redirects_are_the_workers_to_follow(worker: Worker) -> None:
+def test_redirects_are_the_workers_to_follow(worker: ServiceWorker) -> None:
     url = "https://a.example/redirect"
     manual = worker.run("fetched", binding="SVC", url=url, init={"redirect": "manual"})
     assert (manual["status"], manual["headers"]["location"]) == (302, "https://elsewhere.example/")
@@ -305,43 +278,43 @@ def test_redirects_are_the_workers_to_follow(worker: Worker) -> None:
     assert json.loads(followed["body"])["url"] == "https://elsewhere.example/"
 
 
-def test_an_error_of_the_handler_is_a_500_with_its_message(worker: Worker) -> None:
+def test_an_error_of_the_handler_is_a_500_with_its_message(worker: ServiceWorker) -> None:
     response = worker.run("fetched", binding="SVC", url="https://a.example/fail")
     assert (response["status"], response["body"]) == (500, "no answer today")
 
 
-def test_a_body_that_fails_is_no_whole_body(worker: Worker) -> None:
+def test_a_body_that_fails_is_no_whole_body(worker: ServiceWorker) -> None:
     cut_off = worker.run("cutOff")
     assert cut_off["status"] == 200
     assert cut_off["thrown"]["message"] == "Network connection lost."
 
 
 @pytest.mark.parametrize("binding", ["SVC", "APP", "UPSTREAM"])
-def test_the_response_streams(worker: Worker, binding: str) -> None:
+def test_the_response_streams(worker: ServiceWorker, binding: str) -> None:
     """Its last chunk is made after the Worker has read the first one."""
     assert worker.run("drip", binding=binding) == ["first", "last", None]
 
 
 @pytest.mark.parametrize("binding", ["SVC", "APP", "UPSTREAM"])
-def test_the_request_streams(worker: Worker, binding: str) -> None:
+def test_the_request_streams(worker: ServiceWorker, binding: str) -> None:
     """Its last chunk is written after the first one has arrived."""
     assert worker.run("upload", binding=binding) == ["first", "firstlast"]
 
 
 @pytest.mark.parametrize("binding", ["SVC", "APP", "UPSTREAM"])
-def test_both_bodies_stream_at_a_time(worker: Worker, binding: str) -> None:
+def test_both_bodies_stream_at_a_time(worker: ServiceWorker, binding: str) -> None:
     """Each chunk of the request is written after the one before has come back in the response."""
     assert worker.run("duplex", binding=binding) == ["one", "two", "three", None]
 
 
 @pytest.mark.parametrize("binding", ["SVC", "APP", "UPSTREAM"])
-def test_large_bodies(worker: Worker, binding: str) -> None:
+def test_large_bodies(worker: ServiceWorker, binding: str) -> None:
     size_sent = 5_000_000
     assert worker.run("large", binding=binding, size=size_sent) == {"size": size_sent, "same": True}
 
 
 @pytest.mark.parametrize("binding", ["APP", "UPSTREAM"])
-def test_targets_that_speak_http_only(worker: Worker, binding: str) -> None:
+def test_targets_that_speak_http_only(worker: ServiceWorker, binding: str) -> None:
     init = {"method": "PUT", "body": "text"}
     response = worker.run("fetched", binding=binding, url="https://a.example/a/b?c", init=init)
     assert (response["status"], response["headers"]["x-app"], response["body"]) == (201, "yes", "PUT /a/b?c")
@@ -349,7 +322,7 @@ def test_targets_that_speak_http_only(worker: Worker, binding: str) -> None:
     assert "speak HTTP only: use fetch() of" in call["message"]
 
 
-def test_a_websocket_through_fetch_is_refused(worker: Worker) -> None:
+def test_a_websocket_through_fetch_is_refused(worker: ServiceWorker) -> None:
     refusal = worker.run("webSocket")
     assert (refusal["status"], refusal["socket"]) == (501, False)
     assert "call methods instead" in refusal["body"]
@@ -358,14 +331,14 @@ def test_a_websocket_through_fetch_is_refused(worker: Worker) -> None:
 # Bindings that are out of reach
 
 
-def test_a_binding_that_the_proxy_does_not_have(worker: Worker) -> None:
+def test_a_binding_that_the_proxy_does_not_have(worker: ServiceWorker) -> None:
     seen = worker.run("unreachable", binding="NONE")
     # JavaScript is told no more of a handshake that was refused.
     assert seen["call"]["message"] == "WebSocket connection failed."
     assert (seen["fetch"]["status"], seen["fetch"]["body"]) == (400, 'Binding "NONE" not found')
 
 
-def test_a_wrong_secret(stranger: Worker) -> None:
+def test_a_wrong_secret(stranger: ServiceWorker) -> None:
     refusal = "the secret of the connection string is missing or wrong"
     seen = stranger.run("unreachable", binding="SVC")
     assert seen["call"]["message"] == "WebSocket connection failed."
@@ -376,14 +349,14 @@ def test_a_wrong_secret(stranger: Worker) -> None:
 # Images
 
 
-def test_image_info(worker: Worker) -> None:
+def test_image_info(worker: ServiceWorker) -> None:
     image = flat(RED, 40, 20)
     info = {"format": "image/png", "fileSize": len(image), "width": 40, "height": 20}
     assert worker.run("info", image=base64_of(image)) == {"stream": info, "base64": info}
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "avif"])
-def test_a_thumbnail_in_every_format(worker: Worker, kind: str) -> None:
+def test_a_thumbnail_in_every_format(worker: ServiceWorker, kind: str) -> None:
     image = base64_of(flat(RED, 40, 20))
     output = {"format": f"image/{kind}"}
     result = worker.run("thumbnail", image=image, steps=[{"width": 20}], output=output)
@@ -393,7 +366,7 @@ def test_a_thumbnail_in_every_format(worker: Worker, kind: str) -> None:
     assert is_like(pixel(made, 10, 5), RED)
 
 
-def test_steps_and_a_drawn_image(worker: Worker) -> None:
+def test_steps_and_a_drawn_image(worker: ServiceWorker) -> None:
     result = worker.run(
         "thumbnail",
         image=base64_of(flat(RED, 40, 20)),
@@ -407,12 +380,12 @@ def test_steps_and_a_drawn_image(worker: Worker) -> None:
     assert (pixel(made, 0, 0), pixel(made, 5, 15), pixel(made, 6, 16), pixel(made, 9, 19)) == (RED, RED, BLUE, BLUE)
 
 
-def test_base64_in_and_out(worker: Worker) -> None:
+def test_base64_in_and_out(worker: ServiceWorker) -> None:
     made = base64.b64decode(worker.run("base64Both", image=base64_of(flat(BLUE, 3, 2)))["image"])
     assert (picture_format(made), size(made), pixel(made, 2, 1)) == ("png", (3, 2), BLUE)
 
 
-def test_an_image_as_a_response(worker: Worker) -> None:
+def test_an_image_as_a_response(worker: ServiceWorker) -> None:
     response = worker.run("imageResponse", image=base64_of(flat(BLUE, 3, 2)))
     made = base64.b64decode(response["image"])
     assert (response["type"], picture_format(made), pixel(made, 0, 0)) == ("image/gif", "gif", BLUE)
@@ -428,7 +401,7 @@ def test_an_image_as_a_response(worker: Worker) -> None:
         ("consumed", "TRANSFORM", 9525),
     ],
 )
-def test_image_errors_have_cloudflares_codes(worker: Worker, use: str, operation: str, code: int) -> None:
+def test_image_errors_have_cloudflares_codes(worker: ServiceWorker, use: str, operation: str, code: int) -> None:
     error = worker.run("imageErrors", image=base64_of(flat(RED, 4, 4)))[use]
     assert error["code"] == code
     assert error["message"].startswith(f"IMAGES_{operation}_ERROR {code}: ")

@@ -14,7 +14,8 @@ import httpx2
 import pytest
 from proxying import serving
 
-from .test_workerd import DEADLINE, MODULE, workerd
+from .runtime import DEADLINE
+from .test_workerd import MODULE, workerd
 
 CONFIG: Final = f"""
 [bindings.FORMS]

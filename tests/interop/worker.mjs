@@ -1,4 +1,4 @@
-// The Worker that workerd.mjs runs: a request to /NAME runs what SCENARIOS has under NAME, and answers with its result as
+// The Worker that runtime.mjs runs: a request to /NAME runs what SCENARIOS has under NAME, and answers with its result as
 // JSON, or with the error that it threw as {thrown}. Nothing here judges: the Python tests do.
 
 const SETTLING_TRIPS = 100;

@@ -1,13 +1,13 @@
-// A real workerd for the Python tests: node workerd.mjs SCRIPT CONNECTION_STRING SERVICE...
-// It runs a script of this folder with the named services and IMAGES as remote bindings of one proxy, prints {"url"} when
-// that listens on 127.0.0.1, and ends when its standard input does. The script may import npm capnweb as "./capnweb.js".
+// A real workerd for the Python tests: node runtime.mjs OPTIONS
+// OPTIONS is JSON: what `new Miniflare` takes, and "script", a module of this folder or below to run, which may import npm
+// capnweb as "./capnweb.js". It prints {"url"} when that listens on 127.0.0.1, and ends when its standard input does.
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Log, LogLevel, Miniflare } from "miniflare";
 
-const script = process.argv[2];
-const remoteProxyConnectionString = new URL(process.argv[3]);
-const services = process.argv.slice(4);
+// Miniflare takes the URL of a proxy as an object.
+const revived = (key, value) => (key === "remoteProxyConnectionString" ? new URL(value) : value);
+const { script, ...options } = JSON.parse(process.argv[2], revived);
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 
@@ -25,10 +25,9 @@ const miniflare = new Miniflare({
       contents: readFileSync(here("node_modules/capnweb/dist/index-workers.js"), "utf8"),
     },
   ],
+  modulesRoot: here("."),
   compatibilityDate: "2026-04-01",
-  // Miniflare asks the proxy for a binding by the name that it has here.
-  serviceBindings: Object.fromEntries(services.map((name) => [name, { name, remoteProxyConnectionString }])),
-  images: { binding: "IMAGES", remoteProxyConnectionString },
+  ...options,
 });
 process.stdin.resume().on("end", async () => {
   await miniflare.dispose();
