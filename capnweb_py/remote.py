@@ -15,7 +15,7 @@ import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .bindings import FACADES
-from .bindings.channels import Channels, ProxyAddress, describe
+from .bindings.channels import Channel, Channels, ProxyAddress, describe
 from .http11 import Http11Client
 from .lazy import LazySession
 from .loops import task_set
@@ -58,6 +58,7 @@ async def connect_env(
     *,
     bindings: Mapping[str, str] | None = None,
     options: SessionOptions | None = None,
+    channel: Channel = "http",
 ) -> AsyncIterator[Env]:
     """Connect to a proxy server, and yield an object with its bindings.
 
@@ -71,6 +72,7 @@ async def connect_env(
         bindings: the types of the bindings by their names, for a proxy that does not tell, as Cloudflare's own does
             not: {"IMAGES": "images", "GREETER": "service"}.
         options: of the RPC sessions.
+        channel: "http" or "rpc", what bindings go by that can go by either. Services are called over RPC in any case.
 
     Raises:
         ConnectionError: if no proxy answers. PermissionError: if it refuses the connection string.
@@ -83,7 +85,7 @@ async def connect_env(
         try:
             yield Env(
                 {
-                    name: _facade(types[name])(Channels(name, address, http, session.main))
+                    name: _facade(types[name])(Channels(name, address, http, session.main, channel))
                     for name, session in sessions.items()
                 }
             )

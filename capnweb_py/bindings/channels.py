@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..http11 import Http11Client
 from ..stub import RpcStub
 from ..web import Headers, Request, Response
 
-__all__ = ["DESCRIBE", "Channels", "ProxyAddress", "describe"]
+__all__ = ["DESCRIBE", "Channel", "Channels", "ProxyAddress", "describe"]
+
+Channel = Literal["http", "rpc"]
 
 # The header that asks a proxy which bindings it has, and of which types. An extension of this project's.
 DESCRIBE: Final = "capnweb-describe"
@@ -55,10 +57,19 @@ class Channels:
         address: of the proxy.
         http: sends the requests.
         open_rpc: gives the main stub of the binding's session, which is opened for the first caller.
+        preferred: the channel of a facade that can use either. Cloudflare's own proxy serves HTTP alone for most types.
     """
 
-    def __init__(self, name: str, address: ProxyAddress, http: Http11Client, open_rpc: Callable[[], RpcStub]) -> None:
+    def __init__(
+        self,
+        name: str,
+        address: ProxyAddress,
+        http: Http11Client,
+        open_rpc: Callable[[], RpcStub],
+        preferred: Channel = "http",
+    ) -> None:
         self.name = name
+        self.preferred: Channel = preferred
         self._address = address
         self._http = http
         self._open_rpc = open_rpc
