@@ -75,6 +75,6 @@ def workerd(node: str, script: str, **options: Any) -> Iterator[Worker]:
 
 @contextmanager
 def cloudflare_proxy(node: str, **options: Any) -> Iterator[str]:
-    """Run the proxy Worker that npm `wrangler` ships, with the bindings of the options; yields its connection string."""
+    """Run the proxy Worker that npm `wrangler` ships, with these bindings. Yields its connection string."""
     with workerd(node, _PROXY_WORKER, **options) as worker:
         yield worker.url
