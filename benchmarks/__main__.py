@@ -16,6 +16,7 @@ from .machine import machine
 from .pairs import COMPILED, NODE, PURE, Wanted, choose
 from .plot import draw
 from .profiling import profile
+from .remote import compare_remote
 from .report import figures_table, mixed_table, ratios_table
 from .results import load, results_of, save
 from .rounds import run_rounds
@@ -29,6 +30,8 @@ _PLOT: Final = _ROOT / "docs" / "benchmarks.svg"
 # The figures of the last full run, which are in git, and of the last quick one, which are not.
 _LAST: Final = Path(__file__).parent / "last.json"
 _QUICK: Final = Path(__file__).parent / "results.json"
+_LAST_REMOTE: Final = _LAST.with_stem("last-remote")
+_QUICK_REMOTE: Final = _QUICK.with_stem("results-remote")
 _LAST_ENDURANCE: Final = _LAST.with_stem("last-endurance")
 _QUICK_ENDURANCE: Final = _QUICK.with_stem("results-endurance")
 
@@ -57,6 +60,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--endurance", action="store_true", help="instead: sessions that live long or hold much, and 10,000 idle ones"
     )
+    parser.add_argument(
+        "--remote",
+        action="store_true",
+        help="instead: remote bindings of a real workerd, through two proxies",
+    )
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio", help="our event loop")
     parser.add_argument(
         "--output",
@@ -80,7 +88,11 @@ def _arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     if arguments.output is None:
-        last, quick = (_LAST_ENDURANCE, _QUICK_ENDURANCE) if arguments.endurance else (_LAST, _QUICK)
+        last, quick = _LAST, _QUICK
+        if arguments.endurance:
+            last, quick = _LAST_ENDURANCE, _QUICK_ENDURANCE
+        elif arguments.remote:
+            last, quick = _LAST_REMOTE, _QUICK_REMOTE
         arguments.output = quick if arguments.quick else last
     if arguments.mixed is None:
         arguments.mixed = not arguments.quick
@@ -160,6 +172,9 @@ def main() -> int:
             _plot(arguments.plot)
         elif arguments.endurance:
             _endure(arguments)
+        elif arguments.remote:
+            rounds = arguments.rounds or (2 if arguments.quick else 5)
+            compare_remote(rounds, arguments.quick, machine(), arguments.output, _tell)
         else:
             _compare(arguments)
     except Missing as error:

@@ -14,12 +14,10 @@ from typing import Final
 
 import attrs
 
-__all__ = ["ECHO", "Missing", "Side", "node_side", "our_side", "python_side", "require"]
+__all__ = ["ECHO", "Missing", "Side", "installed_node", "node_side", "our_side", "python_side", "require"]
 
 _ROOT: Final = Path(__file__).parent.parent
 _NODE: Final = Path(__file__).parent / "node"
-# What `npm ci` was run on; npm itself keeps no such mark.
-_STAMP: Final = _NODE / "node_modules" / ".installed-from"
 
 
 class Missing(Exception):
@@ -79,10 +77,7 @@ def node_side() -> Side:
     Raises:
         Missing: if there is no Node, or its packages cannot be installed.
     """
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        raise Missing("Node.js 20 or newer with npm is needed to compare with, and there is none on the PATH")
-    _install(npm)
+    node = installed_node(_NODE)
     return Side((node, "--expose-gc", str(_NODE / "server.mjs")), (node, str(_NODE / "client.mjs")))
 
 
@@ -92,13 +87,24 @@ def require(package: str, purpose: str) -> None:
         raise Missing(f"{purpose} needs the package {package}: pip install '.[bench]'")
 
 
-def _install(npm: str) -> None:
-    wanted = hashlib.sha256((_NODE / "package-lock.json").read_bytes()).hexdigest()
-    if _STAMP.is_file() and _STAMP.read_text() == wanted:
-        return
-    print("installing npm capnweb ...", file=sys.stderr)
+def installed_node(folder: Path) -> str:
+    """The node program, with the packages of a folder installed as its package-lock.json says.
+
+    Raises:
+        Missing: if there is no Node, or the packages cannot be installed.
+    """
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        raise Missing("Node.js 20 or newer with npm is needed to compare with, and there is none on the PATH")
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    # What `npm ci` was run on; npm itself keeps no such mark.
+    stamp = folder / "node_modules" / ".installed-from"
+    if stamp.is_file() and stamp.read_text() == wanted:
+        return node
+    print("installing packages of npm ...", file=sys.stderr)
     command = [npm, "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
-    done = subprocess.run(command, cwd=_NODE, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode != 0:
-        raise Missing(f"npm ci failed in {_NODE}:\n{done.stderr}")
-    _STAMP.write_text(wanted)
+        raise Missing(f"npm ci failed in {folder}:\n{done.stderr}")
+    stamp.write_text(wanted)
+    return node
