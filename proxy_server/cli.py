@@ -27,6 +27,7 @@ from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate, RedactingFormatter, connection_string, is_loopback, new_secret
 from proxy_server.config import Config, ConfigError, load, read
 from proxy_server.control import SOURCE, obey
+from proxy_server.reason_phrases import ReasonedH11
 
 __all__ = ["main", "serve"]
 
@@ -240,7 +241,7 @@ def _taken_stdout() -> TextIO:
 def _uvicorn_config(app: ProxyApp, options: SessionOptions) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="h11",
+        http=ReasonedH11,
         h11_max_incomplete_event_size=_MAX_HEAD,
         ws="websockets-sansio",
         ws_max_size=options.limits.max_message_size,

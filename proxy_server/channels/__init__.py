@@ -15,6 +15,7 @@ from capnweb_py.web import Headers
 __all__ = [
     "BODILESS_STATUSES",
     "LOG",
+    "REASON_PHRASES",
     "AsgiApp",
     "Receive",
     "Scope",
@@ -44,6 +45,9 @@ _HOP_BY_HOP: Final = frozenset(
         "upgrade",
     }
 )
+
+# The extension of a scope whose server writes the "reason" of a response's start into the status line.
+REASON_PHRASES: Final = "capnweb.reason_phrases"
 
 LOG: Final = logging.getLogger("proxy_server")
 

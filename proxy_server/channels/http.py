@@ -15,7 +15,7 @@ import anyio
 
 from capnweb_py.web import Headers, ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError
-from proxy_server.channels import LOG, Receive, Scope, Send, end_to_end, header, send_text
+from proxy_server.channels import LOG, REASON_PHRASES, Receive, Scope, Send, end_to_end, header, send_text
 from proxy_server.channels.chunks import ChunkPipe
 
 __all__ = ["serve_http"]
@@ -44,19 +44,19 @@ async def serve_http(binding: Binding, scope: Scope, receive: Receive, send: Sen
         except ValueError as error:
             await send_text(send, 400, f"the request cannot be passed on: {error}")
             return
-        failure = await _exchange(binding, request, upload, send)
+        failure = await _exchange(binding, scope, request, upload, send)
     if failure is not None:
         raise failure
 
 
-async def _exchange(binding: Binding, request: Request, upload: _Upload, send: Send) -> Exception | None:
+async def _exchange(binding: Binding, scope: Scope, request: Request, upload: _Upload, send: Send) -> Exception | None:
     """Give the request to the binding and its response to the client. Returns what cut the response off."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_when_gone, upload, tasks.cancel_scope)
         response = await _answer(binding, request)
         try:
-            await _send_response(response, _sender(send))
+            await _send_response(response, _start(response, scope), _sender(send))
         except _ClientLeftError:
             LOG.info("the client left before the end of its exchange")
         except Exception as error:
@@ -131,10 +131,18 @@ async def _answer(binding: Binding, request: Request) -> Response:
         return Response(str(error), status=500)
 
 
-async def _send_response(response: Response, send: Send) -> None:
+def _start(response: Response, scope: Scope) -> dict[str, Any]:
+    """The event that starts a response."""
     pairs = _final_headers(response).pairs()
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    start = {"type": "http.response.start", "status": response.status, "headers": headers}
+    if response.status_text and REASON_PHRASES in scope.get("extensions", {}):
+        start["reason"] = response.status_text.encode("latin-1")
+    return start
+
+
+async def _send_response(response: Response, start: dict[str, Any], send: Send) -> None:
+    await send(start)
     if response.body is not None and response.buffered is None:
         async for chunk in response.body:
             # An int or a str would not be refused by every server, but sent as something else.
