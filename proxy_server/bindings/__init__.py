@@ -67,12 +67,12 @@ class Declaration:
 
 
 _MODULES: Final = {
-    "service": "proxy_server.bindings.service",
+    "d1": "proxy_server.bindings.d1",
     "images": "proxy_server.bindings.images",
     "kv_namespace": "proxy_server.bindings.kv",
+    "r2_bucket": "proxy_server.bindings.r2",
+    "service": "proxy_server.bindings.service",
 }
-# Types that Wrangler knows, and that a person may rightly expect here.
-_NOT_SERVED_YET: Final = frozenset({"r2_bucket", "d1", "queue"})
 
 
 def parse_binding(table: Table, state_dir: Path) -> Declaration:
@@ -87,8 +87,6 @@ def parse_binding(table: Table, state_dir: Path) -> Declaration:
             installed.
     """
     kind = table.text("type")
-    if kind in _NOT_SERVED_YET:
-        raise table.error(f'"{kind}" is a type that this server does not serve yet', "type")
     if kind not in _MODULES:
         raise table.error(f'"{kind}" is no type of binding: {suggestion(kind, _MODULES)}', "type")
     try:

@@ -1,0 +1,309 @@
+"""What a store of an R2 bucket is: the operations that a binding needs, what they take and give, and what they refuse.
+
+Texts and codes of the errors are those of R2's Workers API (https://developers.cloudflare.com/r2/api/error-codes/). No
+store knows how a request came in, and no binding which store it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Mapping, Sequence
+from typing import Final, Literal, Protocol, TypeAlias
+
+import attrs
+
+from capnweb_py.web import ReadableStream
+
+__all__ = [
+    "CHECKSUM_NAMES",
+    "AccessDenied",
+    "BadDigest",
+    "BadUpload",
+    "ByteRange",
+    "Conditions",
+    "EntityTooLarge",
+    "EntityTooSmall",
+    "Etag",
+    "IncompleteBody",
+    "InternalError",
+    "InvalidArgument",
+    "InvalidMaxKeys",
+    "InvalidObjectName",
+    "InvalidPart",
+    "InvalidRange",
+    "Metadata",
+    "MetadataTooLarge",
+    "NoSuchKey",
+    "NoSuchUpload",
+    "NotSupported",
+    "ObjectInfo",
+    "OpenObject",
+    "PreconditionFailed",
+    "PutOptions",
+    "R2Error",
+    "R2Store",
+    "RangeRequest",
+    "Start",
+]
+
+# The checksums that an object can have: R2's names, and those that its errors use.
+CHECKSUM_NAMES: Final = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
+
+
+@attrs.frozen
+class Metadata:
+    """What its writer says of an object.
+
+    Attributes:
+        http: contentType, contentLanguage, contentDisposition, contentEncoding, cacheControl, and cacheExpiry in
+            milliseconds since 1970; those that were given.
+        custom: the writer's own names and values.
+        storage_class: "Standard" or "InfrequentAccess".
+    """
+
+    http: Mapping[str, str | int] = attrs.field(factory=dict)
+    custom: Mapping[str, str] = attrs.field(factory=dict)
+    storage_class: str = "Standard"
+
+
+@attrs.frozen
+class ObjectInfo:
+    """An object without its content.
+
+    Attributes:
+        key: its name.
+        version: changes with each write.
+        size: in bytes.
+        etag: without quotes: the MD5 of the content in hex; of a multipart object that of its parts, and their number.
+        uploaded: in milliseconds since 1970.
+        metadata: its writer's.
+        checksums: in hex, by the keys of CHECKSUM_NAMES; those that are known.
+    """
+
+    key: str
+    version: str
+    size: int
+    etag: str
+    uploaded: int
+    metadata: Metadata
+    checksums: Mapping[str, str]
+
+
+@attrs.frozen
+class Etag:
+    """One of the ETags of a condition. A wildcard has no value."""
+
+    kind: Literal["strong", "weak", "wildcard"]
+    value: str = ""
+
+
+@attrs.frozen
+class Conditions:
+    """On which object an operation is done; times in milliseconds since 1970 (RFC 9110, section 13)."""
+
+    etag_matches: tuple[Etag, ...] | None = None
+    etag_does_not_match: tuple[Etag, ...] | None = None
+    uploaded_before: int | None = None
+    uploaded_after: int | None = None
+    seconds_granularity: bool = False
+
+
+@attrs.frozen
+class ByteRange:
+    """A part of an object: from an offset, or its last bytes."""
+
+    offset: int | None = None
+    length: int | None = None
+    suffix: int | None = None
+
+
+# A range, or the text of a Range header.
+RangeRequest: TypeAlias = ByteRange | str
+
+
+@attrs.frozen
+class PutOptions:
+    """What a put says besides the content.
+
+    Attributes:
+        metadata: the object's.
+        only_if: what has to hold of the object that is there.
+        checksums: what the content's have to be, by the keys of CHECKSUM_NAMES.
+        size: of the content in bytes, where it is known.
+    """
+
+    metadata: Metadata = attrs.field(factory=Metadata)
+    only_if: Conditions | None = None
+    checksums: Mapping[str, bytes] = attrs.field(factory=dict)
+    size: int | None = None
+
+
+@attrs.frozen
+class OpenObject:
+    """An object that is being read. Its body has to be read to its end, or closed.
+
+    Attributes:
+        info: of the object.
+        offset: where the body begins.
+        length: of the body.
+        body: the content.
+    """
+
+    info: ObjectInfo
+    offset: int
+    length: int
+    body: ReadableStream[bytes]
+
+
+@attrs.frozen
+class Start:
+    """Where a scan begins: at a key, or behind it. Keys are in the order of their code points."""
+
+    key: str = ""
+    inclusive: bool = True
+
+
+class R2Store(Protocol):
+    """The objects of one bucket. Every method may raise R2Error."""
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        """An object, or None if there is none."""
+
+    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+        """Open an object.
+
+        Raises:
+            NoSuchKey, PreconditionFailed (with the object), InvalidRange.
+        """
+
+    async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
+        """Write an object. Readers see the old one whole until they see the new one whole.
+
+        Raises:
+            PreconditionFailed, BadDigest, EntityTooLarge, IncompleteBody. What `body` raises; nothing is written then.
+        """
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete objects. It is no error if there are none."""
+
+    async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
+        """The first `limit` objects from `start` on whose keys have the prefix, in order. Fewer: there are no more."""
+
+    async def create_upload(self, key: str, metadata: Metadata) -> str:
+        """Begin a multipart upload, and return its id."""
+
+    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
+        """Write a part, in the place of one of the same number, and return its ETag. Raises NoSuchUpload."""
+
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
+        """Make an object of parts, each named by number and ETag.
+
+        Raises:
+            NoSuchUpload, InvalidPart, EntityTooSmall, BadUpload, InternalError.
+        """
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        """End an upload without an object. One that has ended already stays as it is."""
+
+    async def aclose(self) -> None:
+        """Release what the store holds."""
+
+
+class R2Error(Exception):
+    """An operation is refused. The runtime throws the message with the action before it and the code behind it.
+
+    Attributes:
+        status: of the HTTP response.
+        code: R2's number.
+    """
+
+    status: int = 400
+    code: int = 10001
+    text: str = ""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(self.text if message is None else message)
+
+
+class InternalError(R2Error):
+    status, code, text = 500, 10001, "We encountered an internal error. Please try again."
+
+
+class AccessDenied(R2Error):
+    status, code = 403, 10003
+
+
+class NotSupported(R2Error):
+    """Something that R2 has and this server has not. The code is that of an argument that is not valid."""
+
+    status, code = 501, 10029
+
+
+class NoSuchKey(R2Error):
+    status, code, text = 404, 10007, "The specified key does not exist."
+
+
+class EntityTooSmall(R2Error):
+    status, code = 400, 10011
+    text = "Your proposed upload is smaller than the minimum allowed object size."
+
+
+class MetadataTooLarge(R2Error):
+    status, code, text = 400, 10012, "Your metadata headers exceed the maximum allowed metadata size."
+
+
+class IncompleteBody(R2Error):
+    status, code = 400, 10013
+    text = "You did not provide the number of bytes specified by the Content-Length HTTP header."
+
+
+class InvalidObjectName(R2Error):
+    status, code, text = 400, 10020, "The specified object name is not valid."
+
+
+class InvalidMaxKeys(R2Error):
+    status, code, text = 400, 10022, "MaxKeys params must be positive integer <= 1000."
+
+
+class NoSuchUpload(R2Error):
+    status, code, text = 404, 10024, "The specified multipart upload does not exist."
+
+
+class InvalidPart(R2Error):
+    status, code, text = 400, 10025, "One or more of the specified parts could not be found."
+
+
+class InvalidArgument(R2Error):
+    status, code, text = 400, 10029, "Metadata missing or invalid"
+
+
+class PreconditionFailed(R2Error):
+    """Carries the object on which the conditions do not hold, where there is one."""
+
+    status, code, text = 412, 10031, "At least one of the pre-conditions you specified did not hold."
+
+    def __init__(self, info: ObjectInfo | None = None) -> None:
+        super().__init__()
+        self.info = info
+
+
+class BadDigest(R2Error):
+    status, code = 400, 10037
+
+    def __init__(self, name: str, provided: bytes, calculated: bytes) -> None:
+        super().__init__(
+            f"The {name} checksum you specified did not match what we received.\n"
+            f"You provided a {name} checksum with value: {provided.hex()}\n"
+            f"Actual {name} was: {calculated.hex()}"
+        )
+
+
+class InvalidRange(R2Error):
+    status, code, text = 416, 10039, "The requested range is not satisfiable"
+
+
+class BadUpload(R2Error):
+    status, code, text = 400, 10048, "There was a problem with the multipart upload."
+
+
+class EntityTooLarge(R2Error):
+    status, code, text = 400, 100100, "Your proposed upload exceeds the maximum allowed object size."

@@ -1,0 +1,333 @@
+"""A bucket over blobs and records: what the operations do, whatever keeps either.
+
+A put writes a blob, checks what has to hold, and swaps the record; whoever swapped a record away deletes its blobs, as
+soon as nobody in this process reads them. Nothing is held in memory but one piece of what passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from capnweb_py.web import ReadableStream
+from proxy_server.stores.r2 import (
+    Conditions,
+    IncompleteBody,
+    InternalError,
+    InvalidPart,
+    Metadata,
+    NoSuchKey,
+    NoSuchUpload,
+    ObjectInfo,
+    OpenObject,
+    PreconditionFailed,
+    PutOptions,
+    RangeRequest,
+    Start,
+)
+from proxy_server.stores.r2_parts import ABORTED, COMPLETED, OPEN, Blob, BlobReader, Blobs, Part, Record, Records, Upload
+from proxy_server.stores.r2_rules import (
+    check_checksums,
+    check_parts,
+    check_size,
+    holds,
+    multipart_etag,
+    resolve_range,
+)
+
+__all__ = ["Bucket"]
+
+ResultT = TypeVar("ResultT")
+
+# How much is collected before a thread hashes and writes it: a thread costs more than a few small writes do.
+_PIECE_BYTES: Final = 256 * 1024
+
+
+class Bucket:
+    """An R2Store.
+
+    Args:
+        blobs: where content is kept.
+        records: what the keys mean.
+    """
+
+    def __init__(self, blobs: Blobs, records: Records) -> None:
+        self._blobs = blobs
+        self._records = records
+        # How many readers each blob has, and the blobs that are to be deleted when they have none.
+        self._readers: Counter[str] = Counter()
+        self._doomed: set[str] = set()
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        record = await self._records.get(key)
+        return None if record is None else record.info
+
+    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+        record = await self._records.get(key)
+        if record is None:
+            raise NoSuchKey
+        if not holds(only_if, record.info):
+            raise PreconditionFailed(record.info)
+        offset, length = resolve_range(wanted, record.info.size)
+        source = _Reading(self._blobs, _slices(record.blobs, offset, length), self._release)
+        self._readers.update(source.blob_ids)
+        return OpenObject(record.info, offset, length, ReadableStream(source, length=length))
+
+    async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
+        if options.size is not None:
+            check_size(options.size)
+        written = await self._write(body, options.size, {"md5", *options.checksums})
+        try:
+            check_checksums(options.checksums, written.digests)
+            md5 = written.digests["md5"].hex()
+            checksums = {"md5": md5, **{name: written.digests[name].hex() for name in options.checksums}}
+            info = _info(key, written.blob.size, md5, options.metadata, checksums)
+            await self._replace(Record(info, (written.blob,)), options.only_if)
+        except BaseException:
+            await self._discard([written.blob.id])
+            raise
+        return info
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        removed = await self._records.remove(keys)
+        await self._discard([blob.id for record in removed for blob in record.blobs])
+
+    async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
+        return [record.info for record in await self._records.scan(prefix, start, limit)]
+
+    async def create_upload(self, key: str, metadata: Metadata) -> str:
+        upload = Upload(secrets.token_urlsafe(48), key, metadata, _now())
+        await self._records.add_upload(upload)
+        return upload.id
+
+    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
+        upload = await self._records.upload(upload_id)
+        if upload is None or upload.key != key or upload.state != OPEN:
+            raise NoSuchUpload
+        written = await self._write(body, None, {"md5"})
+        part = Part(number, written.blob, written.digests["md5"])
+        try:
+            replaced = await self._records.add_part(upload, part)
+        except BaseException:
+            await self._discard([written.blob.id])
+            raise
+        if replaced is not None:
+            await self._discard([replaced.blob.id])
+        return part.etag
+
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
+        upload = await self._known_upload(key, upload_id)
+        if upload.state != OPEN:
+            raise NoSuchUpload
+        if len({number for number, _ in parts}) < len(parts):
+            raise InternalError
+        uploaded = {part.number: part for part in await self._records.parts(upload)}
+        chosen = [uploaded[number] for number, etag in parts if number in uploaded and uploaded[number].etag == etag]
+        if len(chosen) < len(parts):
+            raise InvalidPart
+        order = sorted(range(len(chosen)), key=lambda place: chosen[place].number)
+        etag = multipart_etag([chosen[place].md5 for place in order])
+        check_parts([part.blob.size for part in chosen], order)
+        blobs = tuple(chosen[place].blob for place in order)
+        info = _info(key, sum(blob.size for blob in blobs), etag, upload.metadata, {})
+        # A crash between the two leaves an upload that looks open; aborting it spares what the object has.
+        await self._replace(Record(info, blobs), None)
+        await self._records.end_upload(upload, COMPLETED)
+        used = {blob.id for blob in blobs}
+        await self._discard([part.blob.id for part in uploaded.values() if part.blob.id not in used])
+        return info
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        upload = await self._known_upload(key, upload_id)
+        if upload.state != OPEN:
+            return
+        parts = await self._records.parts(upload)
+        record = await self._records.get(key)
+        used = set() if record is None else {blob.id for blob in record.blobs}
+        await self._records.end_upload(upload, ABORTED)
+        await self._discard([part.blob.id for part in parts if part.blob.id not in used])
+
+    async def aclose(self) -> None:
+        await self._records.aclose()
+        await anyio.to_thread.run_sync(self._blobs.close)
+
+    async def _known_upload(self, key: str, upload_id: str) -> Upload:
+        upload = await self._records.upload(upload_id)
+        if upload is None or upload.key != key:
+            raise InternalError
+        return upload
+
+    async def _replace(self, new: Record, only_if: Conditions | None) -> None:
+        while True:
+            old = await self._records.get(new.info.key)
+            if not holds(only_if, None if old is None else old.info):
+                raise PreconditionFailed(None if old is None else old.info)
+            if await self._records.swap(new.info.key, old, new):
+                break
+        if old is not None:
+            kept = {blob.id for blob in new.blobs}
+            await self._discard([blob.id for blob in old.blobs if blob.id not in kept])
+
+    async def _write(self, body: AsyncIterable[bytes], size: int | None, algorithms: Iterable[str]) -> _Written:
+        """Write a body as a new blob."""
+        blob_id = secrets.token_hex(16)
+        await self._records.announce(blob_id)
+        hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+        writer = await anyio.to_thread.run_sync(self._blobs.create, blob_id)
+        total = 0
+
+        def write(data: bytes) -> None:
+            for each in hashes.values():
+                each.update(data)
+            writer.write(data)
+
+        try:
+            async with aclosing(_pieces(body)) as pieces:
+                async for data in pieces:
+                    total += len(data)
+                    check_size(total)
+                    await anyio.to_thread.run_sync(write, data)
+            if size is not None and total != size:
+                raise IncompleteBody
+            await anyio.to_thread.run_sync(writer.commit)
+        except BaseException:
+            await _finish(writer.discard)
+            await self._discard([blob_id])
+            raise
+        return _Written(Blob(blob_id, total), {name: each.digest() for name, each in hashes.items()})
+
+    async def _discard(self, blob_ids: Sequence[str]) -> None:
+        """Delete blobs that nothing refers to, now or when nobody reads them any more."""
+        self._doomed.update(blob_id for blob_id in blob_ids if self._readers[blob_id])
+        await self._delete([blob_id for blob_id in blob_ids if not self._readers[blob_id]])
+
+    async def _release(self, blob_ids: Sequence[str]) -> None:
+        self._readers.subtract(blob_ids)
+        unread = [blob_id for blob_id in blob_ids if not self._readers[blob_id]]
+        for blob_id in unread:
+            del self._readers[blob_id]
+        over = self._doomed.intersection(unread)
+        self._doomed -= over
+        await self._delete(list(over))
+
+    async def _delete(self, blob_ids: Sequence[str]) -> None:
+        if blob_ids:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(self._blobs.delete, blob_ids)
+                await self._records.forget(blob_ids)
+
+
+@attrs.frozen
+class _Written:
+    """A new blob, and the digests of what is in it."""
+
+    blob: Blob
+    digests: Mapping[str, bytes]
+
+
+@attrs.frozen
+class _Slice:
+    """A part of a blob, not empty."""
+
+    blob_id: str
+    offset: int
+    length: int
+
+
+class _Reading:
+    """The content of an object on its way to one reader. Its blobs stay until it is read to its end, or closed."""
+
+    def __init__(
+        self, blobs: Blobs, slices: list[_Slice], release: Callable[[Sequence[str]], Any]
+    ) -> None:
+        self.blob_ids = [each.blob_id for each in slices]
+        self._blobs = blobs
+        self._slices = slices
+        self._release = release
+        self._reader: BlobReader | None = None
+        self._closed = False
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._closed:
+            raise StopAsyncIteration
+        try:
+            data = await anyio.to_thread.run_sync(self._next)
+        except BaseException:
+            await self.aclose()
+            raise
+        if not data:
+            await self.aclose()
+            raise StopAsyncIteration
+        return data
+
+    def _next(self) -> bytes:
+        while True:
+            if self._reader is None:
+                if not self._slices:
+                    return b""
+                following = self._slices.pop(0)
+                self._reader = self._blobs.open(following.blob_id, following.offset, following.length)
+            data = self._reader.read()
+            if data:
+                return data
+            self._reader.close()
+            self._reader = None
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        if self._reader is not None:
+            await _finish(self._reader.close)
+        await self._release(self.blob_ids)
+
+
+def _slices(blobs: Sequence[Blob], offset: int, length: int) -> list[_Slice]:
+    """Where a range of an object is in its blobs."""
+    slices = []
+    begin = 0
+    for blob in blobs:
+        first = max(offset - begin, 0)
+        last = min(offset + length - begin, blob.size)
+        if first < last:
+            slices.append(_Slice(blob.id, first, last - first))
+        begin += blob.size
+    return slices
+
+
+async def _pieces(body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
+    """The same bytes in larger pieces."""
+    collected = bytearray()
+    async for chunk in body:
+        collected += chunk
+        if len(collected) >= _PIECE_BYTES:
+            yield bytes(collected)
+            collected.clear()
+    if collected:
+        yield bytes(collected)
+
+
+async def _finish(work: Callable[[], ResultT]) -> ResultT:
+    """Do a last piece of work in a thread, even while being cancelled."""
+    with anyio.CancelScope(shield=True):
+        return await anyio.to_thread.run_sync(work)
+
+
+def _info(key: str, size: int, etag: str, metadata: Metadata, checksums: Mapping[str, str]) -> ObjectInfo:
+    return ObjectInfo(key, secrets.token_hex(16), size, etag, _now(), metadata, checksums)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

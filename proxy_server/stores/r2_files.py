@@ -1,0 +1,302 @@
+"""A bucket in a folder: content in files, and what the keys mean in SQLite.
+
+    index.sqlite3       records, uploads and parts; in an overlay, the keys that are deleted there
+    blobs/ab/abcd...    content, each file under a random name: a key is never a path
+    incoming/abcd...    content that is being written
+
+A file is written under "incoming", synced and renamed before the index refers to it. What a crash leaves behind is in
+the table "unreferenced", and is deleted a day later, when the bucket is opened.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Final
+
+import anyio.to_thread
+
+from proxy_server.stores.r2 import NoSuchUpload, Start
+from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_parts import ABORTED, OPEN, Blob, Part, Record, Upload, metadata_fields, metadata_from
+from proxy_server.stores.r2_rules import after_prefix
+from proxy_server.stores.sqlite import SqliteFile
+
+__all__ = ["INDEX", "open_files"]
+
+INDEX: Final = "index.sqlite3"
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS objects (key TEXT PRIMARY KEY, version TEXT NOT NULL, record TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uploads (
+    id TEXT PRIMARY KEY, key TEXT NOT NULL, metadata TEXT NOT NULL, created INTEGER NOT NULL, state INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS parts (
+    upload TEXT NOT NULL, number INTEGER NOT NULL, blob TEXT NOT NULL, size INTEGER NOT NULL, md5 BLOB NOT NULL,
+    PRIMARY KEY (upload, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS unreferenced (blob TEXT PRIMARY KEY, since INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS deleted (key TEXT PRIMARY KEY) WITHOUT ROWID;
+"""
+
+# What a crash leaves is deleted when it is this old, in milliseconds: another process may be writing it.
+_LEFT_OVER: Final = 24 * 3600 * 1000
+# An upload that nobody completes is aborted when it is this old (Cloudflare's default: seven days).
+_UPLOAD_AGE: Final = 7 * 24 * 3600 * 1000
+
+# How much is read at a time.
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+async def open_files(folder: Path) -> tuple[Bucket, SqliteFile]:
+    """Open the bucket in a folder, which is made where it is not there. Closing the bucket closes the index, too.
+
+    Raises:
+        OSError: if the folder cannot be made.
+        sqlite3.Error: if the index cannot be opened.
+    """
+    blobs = await anyio.to_thread.run_sync(FileBlobs, folder)
+    index = await SqliteFile.open(folder / INDEX, _SCHEMA)
+    records = SqliteRecords(index)
+    left_over = await records.left_over()
+    await anyio.to_thread.run_sync(blobs.delete, left_over)
+    await records.forget(left_over)
+    return Bucket(blobs, records), index
+
+
+class FileBlobs:
+    """Blobs, a file each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._blobs = folder / "blobs"
+        self._incoming = folder / "incoming"
+        self._blobs.mkdir(parents=True, exist_ok=True)
+        self._incoming.mkdir(exist_ok=True)
+
+    def create(self, blob_id: str) -> FileWriter:
+        return FileWriter(self._incoming / blob_id, self._path(blob_id))
+
+    def open(self, blob_id: str, offset: int, length: int) -> FileReader:
+        return FileReader(self._path(blob_id), offset, length)
+
+    def delete(self, blob_ids: Sequence[str]) -> None:
+        for blob_id in blob_ids:
+            self._path(blob_id).unlink(missing_ok=True)
+            (self._incoming / blob_id).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _path(self, blob_id: str) -> Path:
+        return self._blobs / blob_id[:2] / blob_id
+
+
+class FileWriter:
+    """A file that is being written."""
+
+    def __init__(self, incoming: Path, final: Path) -> None:
+        self._incoming = incoming
+        self._final = final
+        self._file: IO[bytes] = incoming.open("xb")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def commit(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._final.parent.mkdir(exist_ok=True)
+        self._incoming.rename(self._final)
+        _sync_folder(self._final.parent)
+
+    def discard(self) -> None:
+        self._file.close()
+        self._incoming.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have a new name in a folder survive a loss of power, where folders can be synced."""
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+class FileReader:
+    """A part of a file that is being read."""
+
+    def __init__(self, path: Path, offset: int, length: int) -> None:
+        self._file = path.open("rb")
+        self._file.seek(offset)
+        self._left = length
+
+    def read(self) -> bytes:
+        data = self._file.read(min(_CHUNK_BYTES, self._left))
+        self._left -= len(data)
+        return data
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class SqliteRecords:
+    """Records in SQLite, whose own order of texts is that of code points."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    async def left_over(self) -> list[str]:
+        """Give up uploads that are too old. Returns the blobs that nothing has referred to for long."""
+
+        def work(connection: sqlite3.Connection) -> list[str]:
+            now = _now()
+            old = "SELECT id FROM uploads WHERE created < ?"
+            connection.execute(
+                f"INSERT OR IGNORE INTO unreferenced SELECT blob, 0 FROM parts WHERE upload IN ({old})",
+                (now - _UPLOAD_AGE,),
+            )
+            connection.execute(f"DELETE FROM parts WHERE upload IN ({old})", (now - _UPLOAD_AGE,))
+            connection.execute(
+                "UPDATE uploads SET state = ? WHERE state = ? AND created < ?", (ABORTED, OPEN, now - _UPLOAD_AGE)
+            )
+            rows = connection.execute("SELECT blob FROM unreferenced WHERE since < ?", (now - _LEFT_OVER,))
+            return [blob for (blob,) in rows]
+
+        return await self._file.run(work)
+
+    async def announce(self, blob_id: str) -> None:
+        await self._file.run(lambda connection: _unreference(connection, [blob_id]))
+
+    async def forget(self, blob_ids: Sequence[str]) -> None:
+        await self._file.run(lambda connection: _reference(connection, blob_ids))
+
+    async def get(self, key: str) -> Record | None:
+        def work(connection: sqlite3.Connection) -> Record | None:
+            row = connection.execute("SELECT record FROM objects WHERE key = ?", (key,)).fetchone()
+            return None if row is None else Record.from_json(key, row[0])
+
+        return await self._file.read(work)
+
+    async def swap(self, key: str, old: Record | None, new: Record) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            row = connection.execute("SELECT version FROM objects WHERE key = ?", (key,)).fetchone()
+            if (None if row is None else row[0]) != (None if old is None else old.info.version):
+                return False
+            if old is not None:
+                _unreference(connection, [blob.id for blob in old.blobs])
+            _reference(connection, [blob.id for blob in new.blobs])
+            connection.execute(
+                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (key, new.info.version, new.to_json())
+            )
+            return True
+
+        return await self._file.run(work)
+
+    async def remove(self, keys: Sequence[str]) -> list[Record]:
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            removed = []
+            for key in keys:
+                row = connection.execute("DELETE FROM objects WHERE key = ? RETURNING record", (key,)).fetchone()
+                if row is not None:
+                    removed.append(Record.from_json(key, row[0]))
+            _unreference(connection, [blob.id for record in removed for blob in record.blobs])
+            return removed
+
+        return await self._file.run(work)
+
+    async def scan(self, prefix: str, start: Start, limit: int) -> list[Record]:
+        condition = "key >= ?" if start.inclusive else "key > ?"
+        lowest, end = start.key, after_prefix(prefix)
+        if prefix > start.key:
+            condition, lowest = "key >= ?", prefix
+
+        def work(connection: sqlite3.Connection) -> list[Record]:
+            rows = connection.execute(
+                f"SELECT key, record FROM objects WHERE {condition} AND (? IS NULL OR key < ?) ORDER BY key LIMIT ?",
+                (lowest, end, end, limit),
+            )
+            return [Record.from_json(key, text) for key, text in rows if key.startswith(prefix)]
+
+        return await self._file.read(work)
+
+    async def add_upload(self, upload: Upload) -> None:
+        row = (upload.id, upload.key, json.dumps(metadata_fields(upload.metadata)), upload.created, upload.state)
+        await self._file.run(lambda connection: connection.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?)", row))
+
+    async def upload(self, upload_id: str) -> Upload | None:
+        def work(connection: sqlite3.Connection) -> Upload | None:
+            row = connection.execute(
+                "SELECT key, metadata, created, state FROM uploads WHERE id = ?", (upload_id,)
+            ).fetchone()
+            if row is None:
+                return None
+            key, metadata, created, state = row
+            return Upload(upload_id, key, metadata_from(json.loads(metadata)), created, state)
+
+        return await self._file.read(work)
+
+    async def end_upload(self, upload: Upload, state: int) -> None:
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE uploads SET state = ? WHERE id = ?", (state, upload.id))
+            parts = connection.execute("DELETE FROM parts WHERE upload = ? RETURNING blob", (upload.id,)).fetchall()
+            row = connection.execute("SELECT record FROM objects WHERE key = ?", (upload.key,)).fetchone()
+            used = set() if row is None else {blob.id for blob in Record.from_json(upload.key, row[0]).blobs}
+            _unreference(connection, [blob for (blob,) in parts if blob not in used])
+
+        await self._file.run(work)
+
+    async def add_part(self, upload: Upload, part: Part) -> Part | None:
+        def work(connection: sqlite3.Connection) -> Part | None:
+            row = connection.execute("SELECT state FROM uploads WHERE id = ?", (upload.id,)).fetchone()
+            if row is None or row[0] != OPEN:
+                raise NoSuchUpload
+            replaced = connection.execute(
+                "SELECT number, blob, size, md5 FROM parts WHERE upload = ? AND number = ?", (upload.id, part.number)
+            ).fetchone()
+            connection.execute(
+                "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)",
+                (upload.id, part.number, part.blob.id, part.blob.size, part.md5),
+            )
+            _reference(connection, [part.blob.id])
+            if replaced is None:
+                return None
+            _unreference(connection, [replaced[1]])
+            return _part(*replaced)
+
+        return await self._file.run(work)
+
+    async def parts(self, upload: Upload) -> list[Part]:
+        def work(connection: sqlite3.Connection) -> list[Part]:
+            rows = connection.execute(
+                "SELECT number, blob, size, md5 FROM parts WHERE upload = ? ORDER BY number", (upload.id,)
+            )
+            return [_part(*row) for row in rows]
+
+        return await self._file.read(work)
+
+    async def aclose(self) -> None:
+        await self._file.aclose()
+
+
+def _part(number: int, blob: str, size: int, md5: bytes) -> Part:
+    return Part(number, Blob(blob, size), md5)
+
+
+def _unreference(connection: sqlite3.Connection, blob_ids: Sequence[str]) -> None:
+    now = _now()
+    connection.executemany("INSERT OR IGNORE INTO unreferenced VALUES (?, ?)", [(each, now) for each in blob_ids])
+
+
+def _reference(connection: sqlite3.Connection, blob_ids: Sequence[str]) -> None:
+    connection.executemany("DELETE FROM unreferenced WHERE blob = ?", [(each,) for each in blob_ids])
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
