@@ -68,10 +68,11 @@ class Declaration:
 
 _MODULES: Final = {
     "service": "proxy_server.bindings.service",
+    "d1": "proxy_server.bindings.d1",
     "images": "proxy_server.bindings.images",
 }
 # Types that Wrangler knows, and that a person may rightly expect here.
-_NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "d1", "queue"})
+_NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "queue"})
 
 
 def parse_binding(table: Table, state_dir: Path) -> Declaration:
