@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from .channels import Channels
+from .d1 import D1Database
 from .images import Images
 from .kv import KvNamespace
 from .service import Service
@@ -20,4 +21,5 @@ __all__ = ["FACADES"]
 # What makes the facade of a binding, by its type.
 FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
     {"images": Images, "kv_namespace": KvNamespace, "service": Service}
+    {"d1": D1Database, "images": Images, "service": Service}
 )

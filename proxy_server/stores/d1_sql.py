@@ -1,0 +1,125 @@
+"""SQL as text: where one statement of several ends, and which statements certainly only read.
+
+Nothing here parses SQL: strings, quoted names and comments are told from the rest, which is enough for both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+__all__ = ["only_reads", "quoted", "split"]
+
+# SQLite's tokens (sqlite.org/lang_expr.html, lang_comment.html) as far as a semicolon or a keyword can hide in them.
+# One that does not end goes on to the end of the text.
+_TOKEN: Final = re.compile(
+    r"""(?P<comment>--[^\n]*|/\*(?:.*?\*/|.*\Z))"""
+    r"""|(?P<quoted>'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`(?:[^`]|``)*(?:`|\Z)|\[[^\]]*(?:\]|\Z))"""
+    r"""|(?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)"""
+    r"""|(?P<end>;)|(?P<other>[^\s])""",
+    re.DOTALL,
+)
+
+# The statements that only read, by their first word. PRAGMA has rules of its own.
+_READING: Final = frozenset({"SELECT", "VALUES", "WITH", "EXPLAIN"})
+# What makes one that begins with WITH, or follows EXPLAIN, write. REPLACE is also a function, before a parenthesis.
+_WRITING: Final = frozenset({"INSERT", "UPDATE", "DELETE"})
+
+# Pragmas that tell something, with or without a name in parentheses (sqlite.org/pragma.html).
+_TELLING: Final = frozenset(
+    {
+        "DATA_VERSION",
+        "FOREIGN_KEY_CHECK",
+        "FOREIGN_KEY_LIST",
+        "INDEX_INFO",
+        "INDEX_LIST",
+        "INDEX_XINFO",
+        "PAGE_SIZE",
+        "QUICK_CHECK",
+        "TABLE_INFO",
+        "TABLE_LIST",
+        "TABLE_XINFO",
+    }
+)
+
+
+def split(sql: str) -> Iterator[str]:
+    """The statements of a text, each without its semicolon. White space alone is none; a comment alone is one."""
+    start = 0
+    trigger: _Trigger | None = None
+    words: list[str] = []
+    for match in _TOKEN.finditer(sql):
+        if match.lastgroup == "word":
+            if trigger is not None:
+                trigger.word(match[0].upper())
+            elif len(words) < 4:
+                words.append(match[0].upper())
+                trigger = _Trigger() if _begins_trigger(words) else None
+        elif match.lastgroup == "end":
+            if trigger is not None and not trigger.over():
+                continue
+            yield sql[start : match.start()]
+            start, words, trigger = match.end(), [], None
+    if sql[start:].strip():
+        yield sql[start:]
+
+
+def _begins_trigger(words: list[str]) -> bool:
+    return [word for word in words if word not in {"EXPLAIN", "TEMP", "TEMPORARY"}] == ["CREATE", "TRIGGER"]
+
+
+class _Trigger:
+    """The body of CREATE TRIGGER has semicolons of its own, up to the END that stands right before one."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def word(self, word: str) -> None:
+        self._last = word
+
+    def over(self) -> bool:
+        ended = self._last == "END"
+        self._last = ""
+        return ended
+
+
+def only_reads(sql: str) -> bool:
+    """Whether every statement of a text certainly only reads. In doubt it is said to write."""
+    return all(_one_only_reads(statement) for statement in split(sql))
+
+
+def _one_only_reads(statement: str) -> bool:
+    tokens = [match for match in _TOKEN.finditer(statement) if match.lastgroup != "comment"]
+    if not tokens:
+        return True
+    first = tokens[0][0].upper()
+    if first == "PRAGMA":
+        return _tells(statement, tokens)
+    if first not in _READING:
+        return False
+    if first in {"SELECT", "VALUES"}:
+        return True
+    for token, after in zip(tokens, [*tokens[1:], None], strict=True):
+        word = token[0].upper()
+        if token.lastgroup != "word":
+            continue
+        if word in _WRITING or (word == "REPLACE" and (after is None or after[0] != "(")):
+            return False
+    return first == "WITH" or _explains_a_query(tokens)
+
+
+def _explains_a_query(tokens: list[re.Match[str]]) -> bool:
+    words = [token[0].upper() for token in tokens[1:4]]
+    subject = words[2:] if words[:2] == ["QUERY", "PLAN"] else words
+    return subject[:1] in (["SELECT"], ["VALUES"], ["WITH"])
+
+
+def _tells(statement: str, tokens: list[re.Match[str]]) -> bool:
+    names = [token[0].upper() for token in tokens if token.lastgroup == "word"][1:]
+    return bool(names) and names[0] in _TELLING and "=" not in (token[0] for token in tokens)
+
+
+def quoted(name: str) -> str:
+    """A name, in quotes."""
+    return '"' + name.replace('"', '""') + '"'

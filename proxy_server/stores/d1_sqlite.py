@@ -1,0 +1,417 @@
+"""A D1 database in one file of SQLite: the embedded default.
+
+The SQLite is that of APSW: of the same generation as D1's own, with its extended error codes and the places of errors,
+whatever the operating system ships. One piece of work is done at a time, in a thread; each is a transaction. Whatever
+has returned survives the death of the process (WAL, synchronous=NORMAL; a loss of power may take the last moments,
+never the file).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import anyio
+import apsw
+from anyio import from_thread, to_thread
+
+from .d1 import (
+    MAX_COLUMNS,
+    MAX_DATABASE_BYTES,
+    MAX_PARAMETERS,
+    MAX_PATTERN_BYTES,
+    MAX_QUERY_SECONDS,
+    MAX_SQL_BYTES,
+    MAX_VALUE_BYTES,
+    NO_STATEMENT,
+    D1Failure,
+    Meta,
+    Outcome,
+    SqlValue,
+    Statement,
+)
+from .d1_rules import DEFAULT_PRAGMAS, MODULES, Rules
+from .d1_sql import only_reads, split
+
+__all__ = ["MAX_RESULT_BYTES", "SqliteD1"]
+
+ResultT = TypeVar("ResultT")
+
+# How much one statement may return, in bytes, about. It is held in memory whole, here and wherever it goes. Our own
+# limit.
+MAX_RESULT_BYTES: Final = 100_000_000
+
+# How long, in milliseconds, to wait for another process that writes the same file.
+_BUSY_TIMEOUT: Final = 10_000
+# How many instructions of SQLite's machine pass between two looks at the clock: about a tenth of a millisecond.
+_STEPS: Final = 10_000
+_CHUNK_BYTES: Final = 65_536
+_BACKUP_PAGES: Final = 1_000
+
+# What the runtime sets beside D1's documented limits (workerd, sqlite.c++, setupSecurity).
+_LIMITS: Final = {
+    apsw.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
+    apsw.SQLITE_LIMIT_SQL_LENGTH: MAX_SQL_BYTES,
+    apsw.SQLITE_LIMIT_COLUMN: MAX_COLUMNS,
+    apsw.SQLITE_LIMIT_VARIABLE_NUMBER: MAX_PARAMETERS,
+    apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: MAX_PATTERN_BYTES,
+    apsw.SQLITE_LIMIT_EXPR_DEPTH: 100,
+    apsw.SQLITE_LIMIT_COMPOUND_SELECT: 5,
+    apsw.SQLITE_LIMIT_VDBE_OP: 25_000,
+    apsw.SQLITE_LIMIT_FUNCTION_ARG: 127,
+    apsw.SQLITE_LIMIT_ATTACHED: 0,
+    apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
+    apsw.SQLITE_LIMIT_WORKER_THREADS: 0,
+}
+
+# The store's own table. It counts the transactions that wrote: the last one's number is the bookmark.
+_OWN_TABLE: Final = "_cf_METADATA"
+_SCHEMA: Final = f"""
+CREATE TABLE IF NOT EXISTS {_OWN_TABLE} (key INTEGER PRIMARY KEY, value BLOB);
+INSERT OR IGNORE INTO {_OWN_TABLE} VALUES (1, 0), (2, lower(hex(randomblob(16))));
+"""
+# Lines that hold nothing but a comment, as D1 drops them before it looks for statements.
+_LINE_COMMENTS: Final = re.compile(r"^\s+--.*", re.MULTILINE)
+_SIZE: Final = (
+    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
+# What SQLite calls the table of the schema when it asks the authorizer.
+_SCHEMA_TABLE: Final = "sqlite_master"
+_ONLY_LAST_HAS_PARAMETERS: Final = (
+    "When executing multiple SQL statements in a single call, only the last statement can have parameters."
+)
+
+
+class SqliteD1:
+    """One database file. Made by `open`."""
+
+    def __init__(self, connection: apsw.Connection, rules: Rules) -> None:
+        self._connection = connection
+        self._rules = rules
+        self._limiter = anyio.CapacityLimiter(1)
+        self._deadline = math.inf
+        self._scanned = 0
+        connection.set_progress_handler(self._must_stop, _STEPS)
+        connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, self._count)
+
+    @classmethod
+    async def open(cls, path: Path, *, read_only: bool = False) -> SqliteD1:
+        """Open a file, and make it with its folders where it is not there.
+
+        Args:
+            path: of the file.
+            read_only: whether statements that write are refused.
+
+        Raises:
+            OSError: if the folder cannot be made.
+            apsw.Error: if the file cannot be opened, or is no database.
+        """
+        return await to_thread.run_sync(lambda: cls(*_connect(path, read_only)))
+
+    async def run(self, statements: Sequence[Statement], token: str | None = None) -> tuple[list[Outcome], str]:
+        """As D1Store says. The bookmark has no use here: there is one copy, and it is always the latest."""
+        statements = [statement for statement in statements if _LINE_COMMENTS.sub("", statement.sql).strip()]
+        if not statements:
+            raise D1Failure("No SQL statements detected.")
+        begin = "BEGIN" if all(only_reads(statement.sql) for statement in statements) else "BEGIN IMMEDIATE"
+
+        def work() -> tuple[list[Outcome], str]:
+            with self._transaction(begin):
+                outcomes = [self._one(statement) for statement in statements]
+                return outcomes, self._bookmark(any(outcome.meta["changed_db"] for outcome in outcomes))
+
+        return await self._in_thread(work)
+
+    async def dump(self) -> AsyncIterator[bytes]:
+        """As D1Store says: a copy is made first, in a temporary folder, without the store's own table."""
+        folder = await to_thread.run_sync(lambda: tempfile.TemporaryDirectory(prefix="d1-dump-"))
+        copy = Path(folder.name) / "dump.sqlite3"
+
+        def make() -> None:
+            other = apsw.Connection(str(copy))
+            try:
+                with other.backup("main", self._connection, "main") as backup:
+                    while not backup.done:
+                        backup.step(_BACKUP_PAGES)
+                other.execute(f"DROP TABLE {_OWN_TABLE}")
+                other.execute("PRAGMA journal_mode = DELETE").fetchall()
+                other.execute("VACUUM")
+            finally:
+                other.close()
+
+        try:
+            await self._in_thread(make)
+            file = await anyio.open_file(copy, "rb")
+        except BaseException:
+            folder.cleanup()
+            raise
+
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                async with file:
+                    while chunk := await file.read(_CHUNK_BYTES):
+                        yield chunk
+            finally:
+                folder.cleanup()
+
+        return chunks()
+
+    async def aclose(self) -> None:
+        """Close the file. Nothing may be done with it any more."""
+        await to_thread.run_sync(self._connection.close, limiter=self._limiter)
+
+    async def in_transaction(self, work: Callable[[apsw.Connection], ResultT]) -> ResultT:
+        """Do a piece of work that may do anything, for a store that is built on this one."""
+
+        def transact() -> ResultT:
+            with self._transaction("BEGIN IMMEDIATE"), self._trusted():
+                return work(self._connection)
+
+        return await self._in_thread(transact)
+
+    async def tables_of(self, statement: Statement) -> tuple[set[str], set[str]]:
+        """The tables that a statement reads and writes, views and triggers included. It does not run."""
+
+        def compile_it() -> tuple[set[str], set[str]]:
+            read, written = set(), set()
+            with self._failures():
+                *first, last = _pieces(statement.sql)
+                for piece, params in [*((piece, ()) for piece in first), (last, tuple(statement.params))]:
+                    self._rules.begin()
+                    cursor = self._connection.cursor()
+                    cursor.exec_trace = lambda *_: False
+                    with suppress(apsw.ExecTraceAbort):
+                        cursor.execute(piece, params)
+                    read |= self._rules.read
+                    written |= self._rules.written
+            return read, written
+
+        return await self._in_thread(compile_it)
+
+    async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
+        def timed() -> ResultT:
+            self._deadline = time.monotonic() + MAX_QUERY_SECONDS
+            try:
+                return work()
+            finally:
+                self._deadline = math.inf
+
+        return await to_thread.run_sync(timed, limiter=self._limiter)
+
+    # From here on, in the thread.
+
+    def _must_stop(self) -> bool:
+        """Whether what runs has to end: it takes too long, or nobody waits for it any more."""
+        try:
+            from_thread.check_cancelled()
+        except BaseException:
+            return True
+        return time.monotonic() > self._deadline
+
+    def _count(self, event: dict[str, Any]) -> None:
+        status = event["stmt_status"]
+        self._scanned += status["SQLITE_STMTSTATUS_FULLSCAN_STEP"] + status["SQLITE_STMTSTATUS_AUTOINDEX"]
+
+    @contextmanager
+    def _trusted(self) -> Iterator[None]:
+        self._rules.trusted = True
+        try:
+            yield
+        finally:
+            self._rules.trusted = False
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[None]:
+        with self._failures():
+            self._own(begin)
+            try:
+                yield
+                self._own("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._own("ROLLBACK")
+                raise
+            finally:
+                for name in self._rules.pragmas:
+                    self._own(f"PRAGMA {name} = {DEFAULT_PRAGMAS[name]}")
+                self._rules.pragmas.clear()
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Have SQLite's errors raised as D1 tells them."""
+        try:
+            yield
+        except apsw.BindingsError as error:
+            raise D1Failure("Wrong number of parameter bindings for SQL query.") from error
+        except apsw.InterruptError as error:
+            raise D1Failure(self._why_interrupted()) from error
+        except apsw.Error as error:
+            raise D1Failure(self._rules.refusal or _text_of(error)) from error
+        except UnicodeError as error:
+            raise D1Failure(f"a text is not valid Unicode: {error}") from error
+
+    def _why_interrupted(self) -> str:
+        if time.monotonic() > self._deadline:
+            return "D1 DB storage operation exceeded timeout which caused object to be reset."
+        return "the statement was interrupted: nobody waits for it any more"
+
+    def _own(self, sql: str, *params: SqlValue) -> Any:
+        """Run a statement of the store's own. Returns the first value of its last row."""
+        with self._trusted():
+            value = None
+            for row in self._connection.execute(sql, params):
+                value = row[0]
+            return value
+
+    def _one(self, statement: Statement) -> Outcome:
+        connection, start = self._connection, time.perf_counter()
+        changes, last_row_id = connection.total_changes(), connection.last_insert_rowid()
+        size, self._scanned = self._size(), 0
+        *first, last = _pieces(statement.sql)
+        for piece in first:
+            self._step(piece)
+        columns, rows = self._rows(last, statement.params)
+        changed, last_row_after, size_after = (
+            connection.total_changes() - changes,
+            connection.last_insert_rowid(),
+            self._size(),
+        )
+        meta = Meta(
+            duration=round((time.perf_counter() - start) * 1000, 4),
+            changes=changed,
+            last_row_id=last_row_after,
+            changed_db=bool(changed)
+            or last_row_after != last_row_id
+            or size_after != size
+            or _SCHEMA_TABLE in self._rules.written,
+            size_after=size_after,
+            rows_read=self._rows_read(len(rows)),
+            rows_written=self._rows_written(changed),
+        )
+        return Outcome(columns, rows, meta.to_json())
+
+    def _step(self, sql: str) -> None:
+        """Run a statement that is not the last of its text."""
+        self._rules.begin()
+        cursor = self._connection.cursor()
+
+        try:
+            self._execute(cursor, sql, ())
+        except apsw.BindingsError as error:
+            raise D1Failure(_ONLY_LAST_HAS_PARAMETERS) from error
+        cursor.close(True)
+        self._check_names()
+
+    def _execute(self, cursor: apsw.Cursor, sql: str, params: Sequence[SqlValue]) -> list[str]:
+        """Take the first step of a statement. Returns the names of its columns."""
+        columns: list[str] | None = None
+
+        def about_to_run(running: apsw.Cursor, _sql: str, _bindings: object) -> bool:
+            nonlocal columns
+            if running.has_vdbe:
+                columns = [column[0] for column in running.get_description()]
+            return True
+
+        cursor.exec_trace = about_to_run
+        cursor.execute(sql, tuple(params))
+        if columns is None:
+            raise D1Failure(NO_STATEMENT)
+        return columns
+
+    def _rows(self, sql: str, params: Sequence[SqlValue]) -> tuple[list[str], list[Sequence[SqlValue]]]:
+        self._rules.begin()
+        cursor = self._connection.cursor()
+        columns = self._execute(cursor, sql, params)
+        rows: list[Sequence[SqlValue]] = []
+        held = 0
+        for row in cursor:
+            held += sum(16 + (len(cell) if isinstance(cell, (str, bytes)) else 0) for cell in row)
+            if held > MAX_RESULT_BYTES:
+                raise D1Failure(f"the result is larger than {MAX_RESULT_BYTES} bytes: use LIMIT")
+            rows.append(row)
+        self._check_names()
+        return columns, rows
+
+    def _check_names(self) -> None:
+        """ALTER TABLE may not give a name of the platform: SQLite does not ask about the new name."""
+        taken = f"SELECT 1 FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_' AND name <> '{_OWN_TABLE}'"
+        if self._rules.altered and self._own(taken):
+            raise D1Failure("not authorized: SQLITE_AUTH")
+
+    def _size(self) -> int:
+        size: int = self._own(_SIZE)
+        return size
+
+    def _rows_read(self, returned: int) -> int:
+        """Of what a scan passed, SQLite counts each row but the first; of what an index found, nothing: at least the
+        rows that came out were read."""
+        scanned = self._scanned + 1 if self._scanned else 0
+        return max(scanned, returned, 1) if self._rules.read else scanned
+
+    def _rows_written(self, changes: int) -> int:
+        """An inserted row is written once more for each index of its table, a change of the schema once."""
+        schema = int(_SCHEMA_TABLE in self._rules.written)
+        if not changes:
+            return schema
+        indexes = sum(self._own("SELECT count(*) FROM pragma_index_list(?)", name) for name in self._rules.inserted)
+        return int(schema + changes * (1 + indexes))
+
+    def _bookmark(self, wrote: bool) -> str:
+        if wrote:
+            self._own(f"UPDATE {_OWN_TABLE} SET value = value + 1 WHERE key = 1")
+        number = self._own(f"SELECT value FROM {_OWN_TABLE} WHERE key = 1")
+        identity = self._own(f"SELECT value FROM {_OWN_TABLE} WHERE key = 2")
+        return f"{number >> 32:08x}-{number & 0xFFFFFFFF:08x}-00000000-{identity}"
+
+
+def _connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Without a cache of statements: one that was compiled for the store itself is not to be used for others.
+    connection = apsw.Connection(str(path), statementcachesize=0)
+    try:
+        connection.set_busy_timeout(_BUSY_TIMEOUT)
+        connection.execute(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
+        ).fetchall()
+        connection.execute(_SCHEMA)
+        connection.set_last_insert_rowid(0)
+        page_size = next(connection.execute("PRAGMA page_size"))[0]
+        connection.execute(f"PRAGMA max_page_count = {MAX_DATABASE_BYTES // page_size}").fetchall()
+        rules = Rules(read_only)
+        rules.trusted = False
+        connection.drop_modules(MODULES)
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        for limit, value in _LIMITS.items():
+            connection.limit(limit, value)
+        connection.authorizer = rules
+    except BaseException:
+        connection.close()
+        raise
+    return connection, rules
+
+
+def _pieces(sql: str) -> list[str]:
+    """The statements of a text, which has at least one. What follows a NUL is none, as for SQLite."""
+    text, nul, _rest = sql.encode("utf-8", "replace").decode().partition("\0")
+    pieces = [*split(text), *([""] if nul else [])]
+    if not pieces:
+        raise D1Failure(NO_STATEMENT)
+    return [pieces[0], *(piece.lstrip() for piece in pieces[1:])]
+
+
+def _text_of(error: apsw.Error) -> str:
+    """What the runtime says of an error: the text, the place, the code's name, and the extended code's."""
+    result, extended = getattr(error, "result", apsw.SQLITE_ERROR), getattr(error, "extendedresult", None)
+    offset = getattr(error, "error_offset", -1)
+    place = f" at offset {offset}" if offset is not None and offset >= 0 else ""
+    text = f"{error}{place}: {apsw.mapping_result_codes[result & 0xFF]}"
+    if extended in (None, result):
+        return text
+    return f"{text} (extended: {apsw.mapping_extended_result_codes[extended]})"
