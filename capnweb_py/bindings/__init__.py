@@ -20,6 +20,10 @@ __all__ = ["FACADES"]
 
 # What makes the facade of a binding, by its type.
 FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
-    {"images": Images, "kv_namespace": KvNamespace, "service": Service}
-    {"d1": D1Database, "images": Images, "service": Service}
+    {
+        "d1": D1Database,
+        "images": Images,
+        "kv_namespace": KvNamespace,
+        "service": Service,
+    }
 )
