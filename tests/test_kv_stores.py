@@ -45,7 +45,7 @@ class Clock:
 Opening = Callable[[], AbstractAsyncContextManager[KvStore]]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _no_garbage() -> Iterator[None]:
     """What coredis leaves behind goes while its warnings are ignored."""
     yield
