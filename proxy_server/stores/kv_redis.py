@@ -95,8 +95,8 @@ class RedisKv:
         store = cls(client, identity, clock)
         try:
             await tasks.start(store._run)
-        except RedisError as error:
-            raise ConnectionError(f"the Redis of the store does not answer: {error}") from error
+        except (RedisError, ExceptionGroup) as error:
+            raise ConnectionError(f"the Redis of the store does not answer: {_first(error)}") from error
         return store
 
     async def _run(self, *, task_status: TaskStatus[None]) -> None:
@@ -187,6 +187,13 @@ class RedisKv:
     async def aclose(self) -> None:
         self._closing.set()
         await self._closed.wait()
+
+
+def _first(error: Exception) -> Exception:
+    """An error, or the first one of a group."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _parts(entry: bytes) -> tuple[int | None, str, str | None]:

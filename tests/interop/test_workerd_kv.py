@@ -7,17 +7,37 @@ their names and messages included. Where the simulator is not the service, a tes
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from proxying import serving
+from redisserver import redis_server, require_redis
 
 from .runtime import Worker, workerd
 
 CONFIG: Final = """
 [bindings.KV]
 type = "kv_namespace"
+store = "{store}"
+"""
+
+# One namespace, and two ways to it from which no change goes through.
+ACCESS: Final = """
+[bindings.FULL]
+type = "kv_namespace"
+id = "shared"
+
+[bindings.READ]
+type = "kv_namespace"
+id = "shared"
+access = "read"
+
+[bindings.OVERLAY]
+type = "kv_namespace"
+id = "shared"
+access = "overlay"
 """
 
 SCENARIOS: Final[dict[str, dict[str, Any]]] = {
@@ -46,15 +66,30 @@ SCENARIOS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a store."""
+    if request.param == "sqlite":
+        yield "sqlite:///kv.sqlite3"
+    else:
+        with redis_server(require_redis(), tmp_path_factory.mktemp("redis")) as (url, _):
+            yield url
+
+
 @pytest.fixture(scope="module")
-def worker(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+def worker(node: str, store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """A Worker whose namespace is behind our proxy."""
     config: Path = tmp_path_factory.mktemp("kv") / "capnweb.toml"
-    config.write_text(CONFIG)
-    with serving(config) as server:
-        namespaces = {"KV": {"id": "KV", "remoteProxyConnectionString": server.url}}
-        with workerd(node, "kv_worker.mjs", kvNamespaces=namespaces) as running:
-            yield running
+    config.write_text(CONFIG.format(store=store))
+    with serving(config) as server, remote(node, server.url) as running:
+        yield running
+
+
+def remote(node: str, connection_string: str, name: str = "KV") -> AbstractContextManager[Worker]:
+    """A Worker whose KV is a binding of our proxy."""
+    # Miniflare asks the proxy for a binding by the name that it has here.
+    namespace = {"id": name, "remoteProxyConnectionString": connection_string}
+    return workerd(node, "kv_worker.mjs", kvNamespaces={name: namespace})
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +113,35 @@ def test_an_empty_value_has_its_metadata_in_a_bulk_read(worker: Worker, simulate
 def test_a_cursor_that_is_none_is_refused(worker: Worker) -> None:
     """The simulator begins somewhere, wherever the bytes say."""
     assert worker.run("badCursor")["thrown"]["message"] == "KV GET failed: 400 Invalid cursor"
+
+
+@pytest.fixture(scope="module")
+def connection_string(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Our proxy, with the three ways to one namespace."""
+    config: Path = tmp_path_factory.mktemp("kv") / "capnweb.toml"
+    config.write_text(ACCESS)
+    with serving(config) as server:
+        yield server.url
+
+
+def test_a_worker_that_may_only_read_is_refused_its_writes(node: str, connection_string: str) -> None:
+    with remote(node, connection_string, "FULL") as full, remote(node, connection_string, "READ") as reading:
+        full.run("put", key="read", value="before")
+        answers = reading.run("writes", key="read")
+    problem = 'failed: 403 The binding "READ" is read-only: its access is "read"'
+    assert {use: answers[use].get("thrown", {}).get("message") for use in ("put", "streamed", "delete")} == {
+        "put": f"KV PUT {problem}",
+        "streamed": f"KV PUT {problem}",
+        "delete": f"KV DELETE {problem}",
+    }
+    assert (answers["get"], answers["after"]) == ({"value": "before"}, {"value": "before"})
+
+
+def test_a_worker_with_an_overlay_changes_nothing_below(node: str, connection_string: str) -> None:
+    with remote(node, connection_string, "FULL") as full:
+        full.run("put", key="overlay", value="before")
+        with remote(node, connection_string, "OVERLAY") as overlaid:
+            answers = overlaid.run("writes", key="overlay")
+        assert (answers["get"], answers["after"]) == ({"value": "before"}, {"value": None})
+        assert "overlay" not in answers["list"]["names"]
+        assert full.run("get", key="overlay") == "before"

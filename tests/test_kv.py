@@ -1,0 +1,363 @@
+"""The KV binding without a runtime: its requests on a clock that the test turns, its configuration, and what is put
+before a store."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final, cast
+from urllib.parse import quote
+
+import anyio
+import httpx2
+import pytest
+from proxying import SECRET, serving
+
+from capnweb_py.bindings.kv import KvError, KvKey, KvNamespace, KvValue
+from capnweb_py.remote import connect_env
+from capnweb_py.web import Request, Response
+from proxy_server.bindings import Opener, parse_binding
+from proxy_server.bindings.kv import KvBinding, over, overlay_path
+from proxy_server.bindings.kv_rules import MAX_BULK_KEYS
+from proxy_server.stores.kv_sqlite import SqliteKv
+from proxy_server.tables import ConfigError, Table
+
+pytestmark = pytest.mark.anyio
+
+NOW: Final = 1_000_000
+
+
+class Clock:
+    """A clock that stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def binding(tmp_path: Path, clock: Clock) -> AsyncIterator[KvBinding]:
+    namespace = KvBinding(await SqliteKv.open(tmp_path / "kv.sqlite3", clock), clock)
+    yield namespace
+    await namespace.aclose()
+
+
+async def ask(
+    binding: KvBinding, method: str, path: str, *, body: bytes | None = None, metadata: str | None = None
+) -> Response:
+    headers = {} if metadata is None else {"CF-KV-Metadata": metadata}
+    return await binding.fetch(Request(f"https://fake-host/{path}", method=method, headers=headers, body=body))
+
+
+async def put(binding: KvBinding, key: str, query: str = "", body: bytes = b"v") -> Response:
+    return await ask(binding, "PUT", f"{quote(key, safe='')}?urlencoded=true{query}", body=body)
+
+
+async def listed(binding: KvBinding) -> list[dict[str, Any]]:
+    keys: list[dict[str, Any]] = (await (await ask(binding, "GET", "")).json())["keys"]
+    return keys
+
+
+# Expirations
+
+
+async def test_a_key_goes_when_its_ttl_is_over(binding: KvBinding, clock: Clock) -> None:
+    assert (await put(binding, "k", "&expiration_ttl=60")).status == 200
+    clock.now += 59.9
+    assert await listed(binding) == [{"name": "k", "expiration": NOW + 60}]
+    found = await ask(binding, "GET", "k?urlencoded=true")
+    assert (await found.bytes(), found.headers["CF-Expiration"]) == (b"v", str(NOW + 60))
+    clock.now = NOW + 60.0
+    assert await listed(binding) == []
+    assert (await ask(binding, "GET", "k?urlencoded=true")).status == 404
+
+
+async def test_a_key_goes_at_its_expiration(binding: KvBinding, clock: Clock) -> None:
+    assert (await put(binding, "k", f"&expiration={NOW + 60}")).status == 200
+    clock.now += 60
+    assert (await ask(binding, "GET", "k?urlencoded=true")).status == 404
+
+
+async def test_a_put_without_expiration_keeps_the_key(binding: KvBinding, clock: Clock) -> None:
+    await put(binding, "k", "&expiration_ttl=60")
+    await put(binding, "k")
+    clock.now += 1000
+    assert await listed(binding) == [{"name": "k"}]
+
+
+@pytest.mark.parametrize(
+    ("query", "problem"),
+    [
+        ("expiration_ttl=59", "Invalid expiration_ttl of 59. Expiration TTL must be at least 60."),
+        ("expiration_ttl=", "Invalid expiration_ttl of . Please specify integer greater than 0."),
+        ("expiration_ttl=x", "Invalid expiration_ttl of x. Please specify integer greater than 0."),
+        (
+            f"expiration={NOW}",
+            f"Invalid expiration of {NOW}. Please specify integer greater than the current number of seconds since the"
+            " UNIX epoch.",
+        ),
+        (
+            f"expiration={NOW + 59}",
+            f"Invalid expiration of {NOW + 59}. Expiration times must be at least 60 seconds in the future.",
+        ),
+    ],
+)
+async def test_an_expiration_is_a_minute_away_at_least(binding: KvBinding, query: str, problem: str) -> None:
+    refused = await put(binding, "k", f"&{query}")
+    assert (refused.status, refused.status_text, await refused.text()) == (400, problem, problem)
+    assert await listed(binding) == []
+
+
+# What is wrong in a request
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "problem"),
+    [
+        ("GET", "%80?urlencoded=true", 400, "Could not URL-decode key name"),
+        ("PUT", "", 400, "Key names must not be empty"),
+        ("DELETE", "%252e?urlencoded=true", 200, ""),
+        ("GET", f"{'k' * 513}?urlencoded=true", 414, "UTF-8 encoded length of 513 exceeds key length limit of 512."),
+        ("GET", "?key_count_limit=0", 400, "Invalid key_count_limit of 0. Please specify an integer greater than 0."),
+        ("GET", "?key_count_limit=x", 400, "Invalid key_count_limit of NaN. Please specify an integer greater than 0."),
+        ("GET", "?cursor=@", 400, "Invalid cursor"),
+        ("GET", "k?cache_ttl=x", 400, "Invalid cache_ttl of NaN. Cache TTL must be at least 30."),
+        ("GET", f"k?cache_ttl={'9' * 5000}", 404, "Not Found"),
+        ("POST", "k", 405, "POST /k is nothing that a KV namespace answers"),
+    ],
+)
+async def test_bad_requests_are_refused(binding: KvBinding, method: str, path: str, status: int, problem: str) -> None:
+    answer = await ask(binding, method, path)
+    assert (answer.status, await answer.text()) == (status, problem)
+
+
+async def test_metadata_is_json(binding: KvBinding) -> None:
+    assert (await ask(binding, "PUT", "k", metadata="{")).status == 400
+    assert (await ask(binding, "PUT", "k", metadata="[" * 1000)).status == 400
+    assert (await ask(binding, "GET", "k")).status == 404
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"\xff", b"[" * 100_000, b'{"keys": "k"}', b'{"keys": [1]}', b'{"keys": {}}', b'{"keys": [""]}'],
+)
+async def test_bad_bulk_requests_are_refused(binding: KvBinding, body: bytes) -> None:
+    assert (await ask(binding, "POST", "bulk/get", body=body)).status == 400
+
+
+async def test_a_bulk_request_too_large_is_refused(binding: KvBinding) -> None:
+    keys = ["\x01" * 512] * MAX_BULK_KEYS
+    assert (await ask(binding, "POST", "bulk/get", body=json.dumps({"keys": keys}).encode())).status == 200
+    assert (await ask(binding, "POST", "bulk/get", body=b" " * 600_000)).status == 413
+
+
+async def test_values_that_json_cannot_say_are_told_as_javascript_does(binding: KvBinding) -> None:
+    await put(binding, "k", body=b'{"large": 1e999, "lone": "\\ud800"}')
+    answer = await ask(binding, "POST", "bulk/get", body=b'{"keys": ["k"], "type": "json"}')
+    assert await answer.json() == {"k": {"large": None, "lone": "\ud800"}}
+
+
+async def test_reasons_that_no_status_line_can_hold_are_written_otherwise(binding: KvBinding) -> None:
+    asked = json.dumps({"keys": ["k"], "type": "ü\r\nSet-Cookie: a=b" + "x" * 1000})
+    refused = await ask(binding, "POST", "bulk/get", body=asked.encode())
+    assert refused.status_text.startswith('"???Set-Cookie: a=bxx')
+    assert len(refused.status_text) == 512
+
+
+async def test_the_largest_of_streams_is_not_read_to_its_end(binding: KvBinding) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        while True:
+            read += 1
+            yield bytes(1024 * 1024)
+
+    with anyio.fail_after(60):
+        refused = await binding.fetch(Request("https://fake-host/k", method="PUT", body=endless()))
+    assert (refused.status, read) == (413, 101)
+
+
+# Configuration
+
+
+def parsed(tmp_path: Path, **keys: Any) -> Opener:
+    table = Table({"type": "kv_namespace", **keys}, tmp_path / "capnweb.toml", "bindings.CACHE")
+    return parse_binding(table, tmp_path / "state").open
+
+
+@asynccontextmanager
+async def opened(opener: Opener) -> AsyncIterator[KvBinding]:
+    async with anyio.create_task_group() as tasks:
+        binding = cast(KvBinding, await opener(tasks))
+        try:
+            yield binding
+        finally:
+            await binding.aclose()
+
+
+@pytest.mark.parametrize(
+    ("keys", "file"),
+    [
+        ({}, "state/kv-CACHE.sqlite3"),
+        ({"id": "../etc"}, "state/kv-..%2Fetc.sqlite3"),
+        ({"store": "sqlite:///my%20cache.db"}, "state/my cache.db"),
+    ],
+)
+async def test_the_data_is_in_a_file_of_the_state_directory(tmp_path: Path, keys: dict[str, str], file: str) -> None:
+    async with opened(parsed(tmp_path, **keys)) as binding:
+        assert (await put(binding, "k")).status == 200
+    assert (tmp_path / file).is_file()
+
+
+async def test_the_data_may_be_in_a_file_anywhere(tmp_path: Path) -> None:
+    async with opened(parsed(tmp_path, store=f"sqlite:///{tmp_path}/elsewhere.db")) as binding:
+        await put(binding, "k")
+    assert (tmp_path / "elsewhere.db").is_file()
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"store": "mysql://host"}, "stores with mysql: are not known here"),
+        ({"store": "cache.db"}, "stores with cache.db: are not known here"),
+        ({"store": "sqlite://cache.db"}, 'a store of SQLite is written "sqlite:///FILE"'),
+        ({"store": "sqlite:///"}, 'a store of SQLite is written "sqlite:///FILE"'),
+        ({"store": "redis://:a-password@"}, 'a store of Redis is written "redis://'),
+        ({"access": "write"}, '"write" is no access'),
+        ({"bucket": "b"}, "unknown key"),
+    ],
+)
+def test_what_is_wrong_in_the_table_is_told(tmp_path: Path, keys: dict[str, str], problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as error:
+        parsed(tmp_path, **keys)
+    assert "a-password" not in str(error.value)
+
+
+async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "kv-CACHE.sqlite3").write_bytes(b"no database at all" * 100)
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(sqlite3.DatabaseError):
+            await parsed(tmp_path)(tasks)
+
+
+# Access
+
+
+async def test_a_namespace_that_is_read_refuses_writes(tmp_path: Path) -> None:
+    async with opened(parsed(tmp_path)) as full:
+        await put(full, "k")
+    async with opened(parsed(tmp_path, access="read")) as binding:
+        for method in ("PUT", "DELETE"):
+            refused = await ask(binding, method, "k", body=b"new" if method == "PUT" else None)
+            problem = 'The binding "CACHE" is read-only: its access is "read"'
+            assert (refused.status, refused.status_text) == (403, problem)
+        assert await (await ask(binding, "GET", "k")).bytes() == b"v"
+
+
+async def test_an_overlay_keeps_its_writes_in_a_file_of_its_own(tmp_path: Path) -> None:
+    async with opened(parsed(tmp_path)) as full:
+        await put(full, "below")
+    async with opened(parsed(tmp_path, access="overlay")) as binding:
+        await put(binding, "above")
+        await ask(binding, "DELETE", "below")
+    assert overlay_path(tmp_path / "state", "CACHE").is_file()
+    async with opened(parsed(tmp_path, access="overlay")) as binding:
+        assert await listed(binding) == [{"name": "above"}]
+    async with opened(parsed(tmp_path)) as full:
+        assert await listed(full) == [{"name": "below"}]
+
+
+CONFIG: Final = f"""
+[server]
+secret = "{SECRET}"
+[bindings.KV]
+type = "kv_namespace"
+"""
+
+
+@pytest.fixture(params=["http", "rpc"])
+async def remote(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KvNamespace]:
+    """The facade of a namespace of a proxy server."""
+    config = tmp_path / "capnweb.toml"
+    config.write_text(CONFIG)
+    with serving(config) as server:
+        async with connect_env(server.url, channel=request.param) as env:
+            yield env.KV
+
+
+async def test_an_overlay_over_a_remote_namespace(remote: KvNamespace, tmp_path: Path) -> None:
+    for number in range(4):
+        await remote.put(f"k{number}", f"remote {number}", metadata={"n": number})
+    async with opened(over(remote, "overlay", "KV", tmp_path / "local")) as binding:
+        await put(binding, "k0", body=b"local 0")
+        await put(binding, "k4", body=b"local 4")
+        await ask(binding, "DELETE", "k1")
+        names = [key["name"] for key in await listed(binding)]
+        assert names == ["k0", "k2", "k3", "k4"]
+        found = await ask(binding, "GET", "k2")
+        assert (await found.text(), found.headers["CF-KV-Metadata"]) == ("remote 2", '{"n":2}')
+        assert await (await ask(binding, "GET", "k0")).text() == "local 0"
+        assert (await ask(binding, "GET", "k1")).status == 404
+        page = await (await ask(binding, "GET", "?key_count_limit=2")).json()
+        rest = await (await ask(binding, "GET", f"?cursor={quote(page['cursor'])}")).json()
+        assert [key["name"] for key in [*page["keys"], *rest["keys"]]] == names
+    assert await remote.get_with_metadata("k1") == KvValue("remote 1", {"n": 1})
+    assert [key.name for key in (await remote.list()).keys] == ["k0", "k1", "k2", "k3"]
+
+
+async def test_read_access_to_a_remote_namespace(remote: KvNamespace, tmp_path: Path) -> None:
+    await remote.put("k", "remote")
+    async with opened(over(remote, "read", "KV", tmp_path / "local")) as binding:
+        assert (await put(binding, "k")).status == 403
+        assert await (await ask(binding, "GET", "k")).text() == "remote"
+        refused = await ask(binding, "GET", "?key_count_limit=1&cursor=@")
+        assert (refused.status, refused.status_text) == (400, "Invalid cursor")
+    assert not (tmp_path / "local").exists()
+
+
+async def test_full_access_to_a_remote_namespace(remote: KvNamespace, tmp_path: Path) -> None:
+    async with opened(over(remote, "full", "KV", tmp_path / "local")) as binding:
+        await put(binding, "gone")
+        await put(binding, "k", body=bytes(1024 * 1024))
+        await ask(binding, "DELETE", "gone")
+    assert (await remote.list()).keys == [KvKey("k")]
+    assert await remote.get("k", "bytes") == bytes(1024 * 1024)
+
+
+# On the wire
+
+
+async def test_the_reason_is_in_the_status_line(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text(CONFIG)
+    with serving(config) as server:
+        async with httpx2.AsyncClient() as client:
+            wrapped = {"MF-Binding": "KV", "MF-URL": "https://fake-host/k?expiration_ttl=5"}
+            for _ in range(2):
+                refused = await client.put(server.url, headers=wrapped)
+                problem = "Invalid expiration_ttl of 5. Expiration TTL must be at least 60."
+                assert (refused.status_code, refused.reason_phrase) == (400, problem)
+                usual = await client.get(server.url, headers=wrapped | {"MF-URL": "https://fake-host/"})
+                assert (usual.status_code, usual.reason_phrase) == (200, "OK")
+
+
+async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None:
+    with pytest.raises(KvError) as error:
+        await remote.list(cursor="@")
+    assert (str(error.value), error.value.status, error.value.text) == (
+        "KV GET failed: 400 Invalid cursor",
+        400,
+        "Invalid cursor",
+    )
