@@ -399,7 +399,10 @@ def _connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
 
 def _pieces(sql: str) -> list[str]:
     """The statements of a text, which has at least one. What follows a NUL is none, as for SQLite."""
-    text, nul, _rest = sql.encode("utf-8", "replace").decode().partition("\0")
+    encoded = sql.encode("utf-8", "replace")
+    if len(encoded) > MAX_SQL_BYTES:
+        raise D1Failure("statement too long: SQLITE_TOOBIG")
+    text, nul, _rest = encoded.decode().partition("\0")
     pieces = [*split(text), *([""] if nul else [])]
     if not pieces:
         raise D1Failure(NO_STATEMENT)
