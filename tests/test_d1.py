@@ -80,7 +80,12 @@ async def test_a_binding_for_reading_refuses_writes(url: str, channel: Literal["
     async with connect_env(url, channel=channel) as env:
         await env.DB.exec("CREATE TABLE t (a)\nINSERT INTO t VALUES (1)")
         assert await env.LOOK.prepare("SELECT a FROM t").raw() == [[1]]
-        for sql in ["INSERT INTO t VALUES (2)", "WITH x AS (SELECT 1) DELETE FROM t", "DROP TABLE t", "PRAGMA optimize"]:
+        for sql in [
+            "INSERT INTO t VALUES (2)",
+            "WITH x AS (SELECT 1) DELETE FROM t",
+            "DROP TABLE t",
+            "PRAGMA optimize",
+        ]:
             with pytest.raises(D1Error, match=r'for reading \(access = "read"\)'):
                 await env.LOOK.prepare(sql).run()
         with pytest.raises(D1Error, match=r'for reading \(access = "read"\)'):

@@ -1,7 +1,8 @@
 """The facade of D1 against the proxy Worker that Wrangler deploys, with Miniflare's simulator of D1 behind it.
 
-That Worker passes requests on to the binding as they are, which is a "raw" one in deployment. Miniflare knows no raw bindings: so
-d1_adapter.mjs, in a workerd of its own, offers the simulator's HTTP protocol, and is the Worker's binding as an external service.
+That Worker passes requests on to the binding as they are, which is a "raw" one in deployment. Miniflare knows no raw
+bindings: so d1_adapter.mjs, in a workerd of its own, offers the simulator's HTTP protocol, and is the Worker's binding
+as an external service.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """D1 of a real workerd: one Worker over our proxy, and over Miniflare's own simulator, whose answers must be the same.
 
-The simulator is the oracle: a Durable Object over the SQLite of the Workers runtime, which is what D1 itself is. What it answers
-otherwise for a reason is left out where it stands.
+The simulator is the oracle: a Durable Object over the SQLite of the Workers runtime, which is what D1 itself is. What
+it answers otherwise for a reason is left out where it stands.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ class Both:
         together = zip(listed, ours, simulated, strict=True)
         assert [(statement, mine, theirs) for statement, mine, theirs in together if mine != theirs] == []
         return ours
-
 
     def _each(self, worker: Worker, statements: list[Any]) -> Iterator[tuple[Any, Any]]:
         return zip(worker.run("each", statements=statements), statements, strict=True)
@@ -295,7 +294,10 @@ def test_a_batch_is_one_transaction(both: Both) -> None:
     assert both.run("batch", statements=[["INSERT INTO t VALUES (?)", ["x"]], ["SELECT * FROM t"]])["value"][1][
         "results"
     ] == [{"a": "x"}]
-    assert "UNIQUE" in both.run("batch", statements=[["INSERT INTO t VALUES ('y')"], ["INSERT INTO t VALUES ('x')"]])["message"]
+    assert (
+        "UNIQUE"
+        in both.run("batch", statements=[["INSERT INTO t VALUES ('y')"], ["INSERT INTO t VALUES ('x')"]])["message"]
+    )
     both.run("batch", statements=[["INSERT INTO t VALUES ('z')"], ["SELECT * FROM missing"]])
     both.run("batch", statements=[])
     both.run("batch", statements=[["SELECT a FROM t"], ["SELECT count(*) AS n FROM t"]], session="first-primary")
