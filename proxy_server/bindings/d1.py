@@ -15,15 +15,20 @@ import apsw
 import orjson
 from anyio.abc import TaskGroup
 
+from capnweb_py.bindings.d1 import D1Database
 from capnweb_py.web import HeadersInit, ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.d1_rpc import D1Target, statement_of
 from proxy_server.stores.d1 import D1Failure, D1Store, Outcome, Statement
+from proxy_server.stores.d1_access import FacadeStore, ReadOnly
+from proxy_server.stores.d1_overlay import Overlay
 from proxy_server.stores.d1_sqlite import SqliteD1
 from proxy_server.stores.d1_values import wire_cell
-from proxy_server.tables import Table
+from proxy_server.tables import Table, suggestion
 
-__all__ = ["MAX_REQUEST_BYTES", "D1Service", "parse"]
+__all__ = ["ACCESSES", "MAX_REQUEST_BYTES", "D1Service", "over", "overlay_path", "parse"]
+
+ACCESSES: Final = ("full", "read", "overlay")
 
 # How large one request may be: a hundred parameters of two megabytes, written as arrays of numbers, would be more, and
 # so would many statements; D1 itself is behind a Worker, whose requests end at 100 MB.
@@ -47,19 +52,55 @@ def parse(table: Table, state_dir: Path) -> Opener:
     url = table.optional_text("store")
     access = table.text("access", "full")
     table.finish()
-    if access == "overlay":
-        raise table.error('an overlay is the client\'s: "full" and "read" are valid on the serving side', "access")
-    if access not in {"full", "read"}:
-        raise table.error('"full" and "read" are valid', "access")
+    if access not in ACCESSES:
+        raise table.error(f'"{access}" is no access: {suggestion(access, ACCESSES)}', "access")
     path = state_dir / f"d1-{_file_name(name)}.sqlite3" if url is None else _path_of(url, table, state_dir)
 
     async def open_d1(_tasks: TaskGroup) -> Binding:
-        try:
-            return D1Service(await SqliteD1.open(path, read_only=access == "read"))
-        except (OSError, apsw.Error) as error:
-            raise BindingError(f"the database {path} cannot be opened: {error}") from error
+        store: D1Store = await _open(path, read_only=access != "full")
+        if access == "overlay":
+            store = Overlay(store, await _open(overlay_path(state_dir, name)))
+        return D1Service(store)
 
     return open_d1
+
+
+def over(facade: D1Database, access: str, name: str, state_dir: Path) -> Opener:
+    """A binding over a remote one, in the process of a program that has a facade of it.
+
+    Args:
+        facade: of the remote one. It outlives the binding.
+        access: "full", "read", or "overlay".
+        name: of the binding. What an overlay holds is in a file that is named by it.
+        state_dir: where that file is.
+
+    Raises:
+        ValueError: if there is no such access.
+    """
+    if access not in ACCESSES:
+        raise ValueError(f"{access!r} is no access: {suggestion(access, ACCESSES)}")
+
+    async def open_over(_tasks: TaskGroup) -> Binding:
+        remote = FacadeStore(facade)
+        if access == "full":
+            return D1Service(remote)
+        if access == "read":
+            return D1Service(ReadOnly(remote))
+        return D1Service(Overlay(ReadOnly(remote), await _open(overlay_path(state_dir, name))))
+
+    return open_over
+
+
+def overlay_path(state_dir: Path, name: str) -> Path:
+    """Where the overlay of a binding is kept: deleting the file throws it away."""
+    return state_dir / f"overlay-d1-{_file_name(name)}.sqlite3"
+
+
+async def _open(path: Path, *, read_only: bool = False) -> SqliteD1:
+    try:
+        return await SqliteD1.open(path, read_only=read_only)
+    except (OSError, apsw.Error) as error:
+        raise BindingError(f"the database {path} cannot be opened: {error}") from error
 
 
 def _file_name(name: str) -> str:

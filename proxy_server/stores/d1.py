@@ -20,6 +20,7 @@ __all__ = [
     "MAX_SQL_BYTES",
     "MAX_VALUE_BYTES",
     "NO_STATEMENT",
+    "READ_ONLY",
     "D1Failure",
     "D1Store",
     "Meta",
@@ -40,6 +41,8 @@ MAX_DATABASE_BYTES: Final = 10_000_000_000
 
 # What D1 says of a text that has no SQL in it.
 NO_STATEMENT: Final = "SQL code did not contain a statement."
+# What a binding with access = "read" says of a statement that writes.
+READ_ONLY: Final = 'this binding is for reading (access = "read"): a statement that writes is refused'
 
 
 class D1Failure(Exception):

@@ -7,9 +7,13 @@ cannot leave its file, nor touch the tables whose names begin with "_cf_".
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import apsw
+
+from .d1 import READ_ONLY
 
 __all__ = ["DEFAULT_PRAGMAS", "MODULES", "NO_TRANSACTIONS", "Rules"]
 
@@ -113,6 +117,15 @@ class Rules:
         self.begin()
         self.pragmas: set[str] = set()
 
+    @contextmanager
+    def trusting(self) -> Iterator[None]:
+        """What is compiled meanwhile is the store's own."""
+        before, self.trusted = self.trusted, True
+        try:
+            yield
+        finally:
+            self.trusted = before
+
     def begin(self) -> None:
         """A statement is about to be compiled."""
         self.refusal: str | None = None
@@ -159,10 +172,9 @@ class Rules:
 
     def _may_read_only(self, action: int, first: str, second: str | None) -> bool:
         setting = action == apsw.SQLITE_PRAGMA and (first == "optimize" or (first in _BOOLEAN_PRAGMAS and second))
-        # CREATE TABLE and the like ask for writing into the schema first; what was meant is told by the next question.
         if action not in _WRITING and not setting:
             return True
-        self.refusal = 'this binding is for reading (access = "read"): a statement that writes is refused'
+        self.refusal = READ_ONLY
         return False
 
     def _note(self, action: int, first: str, second: str | None) -> None:
@@ -172,8 +184,11 @@ class Rules:
             self.written.add(first)
             if action == apsw.SQLITE_INSERT:
                 self.inserted.add(first)
-        elif action == apsw.SQLITE_ALTER_TABLE:
-            self.altered = True
+        elif action in {apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_DROP_TABLE}:
+            self.written.add(first)
+            self.altered = self.altered or action == apsw.SQLITE_ALTER_TABLE
+        elif action == apsw.SQLITE_CREATE_INDEX and second is not None:
+            self.written.add(second)
         elif action == apsw.SQLITE_PRAGMA and second is not None and first in DEFAULT_PRAGMAS:
             self.pragmas.add(first)
 

@@ -13,7 +13,7 @@ import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -21,22 +21,9 @@ import anyio
 import apsw
 from anyio import from_thread, to_thread
 
-from .d1 import (
-    MAX_COLUMNS,
-    MAX_DATABASE_BYTES,
-    MAX_PARAMETERS,
-    MAX_PATTERN_BYTES,
-    MAX_QUERY_SECONDS,
-    MAX_SQL_BYTES,
-    MAX_VALUE_BYTES,
-    NO_STATEMENT,
-    D1Failure,
-    Meta,
-    Outcome,
-    SqlValue,
-    Statement,
-)
-from .d1_rules import DEFAULT_PRAGMAS, MODULES, Rules
+from .d1 import MAX_QUERY_SECONDS, MAX_SQL_BYTES, NO_STATEMENT, D1Failure, Meta, Outcome, SqlValue, Statement
+from .d1_connection import OWN_TABLE, connect, text_of
+from .d1_rules import DEFAULT_PRAGMAS, Rules
 from .d1_sql import only_reads, split
 
 __all__ = ["MAX_RESULT_BYTES", "SqliteD1"]
@@ -47,35 +34,11 @@ ResultT = TypeVar("ResultT")
 # limit.
 MAX_RESULT_BYTES: Final = 100_000_000
 
-# How long, in milliseconds, to wait for another process that writes the same file.
-_BUSY_TIMEOUT: Final = 10_000
 # How many instructions of SQLite's machine pass between two looks at the clock: about a tenth of a millisecond.
 _STEPS: Final = 10_000
 _CHUNK_BYTES: Final = 65_536
 _BACKUP_PAGES: Final = 1_000
 
-# What the runtime sets beside D1's documented limits (workerd, sqlite.c++, setupSecurity).
-_LIMITS: Final = {
-    apsw.SQLITE_LIMIT_LENGTH: MAX_VALUE_BYTES,
-    apsw.SQLITE_LIMIT_SQL_LENGTH: MAX_SQL_BYTES,
-    apsw.SQLITE_LIMIT_COLUMN: MAX_COLUMNS,
-    apsw.SQLITE_LIMIT_VARIABLE_NUMBER: MAX_PARAMETERS,
-    apsw.SQLITE_LIMIT_LIKE_PATTERN_LENGTH: MAX_PATTERN_BYTES,
-    apsw.SQLITE_LIMIT_EXPR_DEPTH: 100,
-    apsw.SQLITE_LIMIT_COMPOUND_SELECT: 5,
-    apsw.SQLITE_LIMIT_VDBE_OP: 25_000,
-    apsw.SQLITE_LIMIT_FUNCTION_ARG: 127,
-    apsw.SQLITE_LIMIT_ATTACHED: 0,
-    apsw.SQLITE_LIMIT_TRIGGER_DEPTH: 10,
-    apsw.SQLITE_LIMIT_WORKER_THREADS: 0,
-}
-
-# The store's own table. It counts the transactions that wrote: the last one's number is the bookmark.
-_OWN_TABLE: Final = "_cf_METADATA"
-_SCHEMA: Final = f"""
-CREATE TABLE IF NOT EXISTS {_OWN_TABLE} (key INTEGER PRIMARY KEY, value BLOB);
-INSERT OR IGNORE INTO {_OWN_TABLE} VALUES (1, 0), (2, lower(hex(randomblob(16))));
-"""
 # Lines that hold nothing but a comment, as D1 drops them before it looks for statements.
 _LINE_COMMENTS: Final = re.compile(r"^\s+--.*", re.MULTILINE)
 _SIZE: Final = (
@@ -95,6 +58,8 @@ class SqliteD1:
         self._connection = connection
         self._rules = rules
         self._limiter = anyio.CapacityLimiter(1)
+        # Looks at a statement that is compiled and about to run, in the thread. What it raises ends the transaction.
+        self.before_running: Callable[[apsw.Connection, Rules], None] | None = None
         self._deadline = math.inf
         self._scanned = 0
         connection.set_progress_handler(self._must_stop, _STEPS)
@@ -112,7 +77,7 @@ class SqliteD1:
             OSError: if the folder cannot be made.
             apsw.Error: if the file cannot be opened, or is no database.
         """
-        return await to_thread.run_sync(lambda: cls(*_connect(path, read_only)))
+        return await to_thread.run_sync(lambda: cls(*connect(path, read_only)))
 
     async def run(self, statements: Sequence[Statement], token: str | None = None) -> tuple[list[Outcome], str]:
         """As D1Store says. The bookmark has no use here: there is one copy, and it is always the latest."""
@@ -139,7 +104,7 @@ class SqliteD1:
                 with other.backup("main", self._connection, "main") as backup:
                     while not backup.done:
                         backup.step(_BACKUP_PAGES)
-                other.execute(f"DROP TABLE {_OWN_TABLE}")
+                other.execute(f"DROP TABLE {OWN_TABLE}")
                 other.execute("PRAGMA journal_mode = DELETE").fetchall()
                 other.execute("VACUUM")
             finally:
@@ -166,33 +131,15 @@ class SqliteD1:
         """Close the file. Nothing may be done with it any more."""
         await to_thread.run_sync(self._connection.close, limiter=self._limiter)
 
-    async def in_transaction(self, work: Callable[[apsw.Connection], ResultT]) -> ResultT:
-        """Do a piece of work that may do anything, for a store that is built on this one."""
+    async def in_transaction(self, work: Callable[[apsw.Connection, Rules], ResultT]) -> ResultT:
+        """Do a piece of work in a transaction, for a store that is built on this one. Its SQL is under the rules, save
+        for what it does while the rules are told that it is trusted."""
 
         def transact() -> ResultT:
-            with self._transaction("BEGIN IMMEDIATE"), self._trusted():
-                return work(self._connection)
+            with self._transaction("BEGIN IMMEDIATE"):
+                return work(self._connection, self._rules)
 
         return await self._in_thread(transact)
-
-    async def tables_of(self, statement: Statement) -> tuple[set[str], set[str]]:
-        """The tables that a statement reads and writes, views and triggers included. It does not run."""
-
-        def compile_it() -> tuple[set[str], set[str]]:
-            read, written = set(), set()
-            with self._failures():
-                *first, last = _pieces(statement.sql)
-                for piece, params in [*((piece, ()) for piece in first), (last, tuple(statement.params))]:
-                    self._rules.begin()
-                    cursor = self._connection.cursor()
-                    cursor.exec_trace = lambda *_: False
-                    with suppress(apsw.ExecTraceAbort):
-                        cursor.execute(piece, params)
-                    read |= self._rules.read
-                    written |= self._rules.written
-            return read, written
-
-        return await self._in_thread(compile_it)
 
     async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
         def timed() -> ResultT:
@@ -208,6 +155,8 @@ class SqliteD1:
 
     def _must_stop(self) -> bool:
         """Whether what runs has to end: it takes too long, or nobody waits for it any more."""
+        if self._rules.trusted:
+            return False
         try:
             from_thread.check_cancelled()
         except BaseException:
@@ -217,14 +166,6 @@ class SqliteD1:
     def _count(self, event: dict[str, Any]) -> None:
         status = event["stmt_status"]
         self._scanned += status["SQLITE_STMTSTATUS_FULLSCAN_STEP"] + status["SQLITE_STMTSTATUS_AUTOINDEX"]
-
-    @contextmanager
-    def _trusted(self) -> Iterator[None]:
-        self._rules.trusted = True
-        try:
-            yield
-        finally:
-            self._rules.trusted = False
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
@@ -252,7 +193,7 @@ class SqliteD1:
         except apsw.InterruptError as error:
             raise D1Failure(self._why_interrupted()) from error
         except apsw.Error as error:
-            raise D1Failure(self._rules.refusal or _text_of(error)) from error
+            raise D1Failure(self._rules.refusal or text_of(error)) from error
         except UnicodeError as error:
             raise D1Failure(f"a text is not valid Unicode: {error}") from error
 
@@ -263,7 +204,7 @@ class SqliteD1:
 
     def _own(self, sql: str, *params: SqlValue) -> Any:
         """Run a statement of the store's own. Returns the first value of its last row."""
-        with self._trusted():
+        with self._rules.trusting():
             value = None
             for row in self._connection.execute(sql, params):
                 value = row[0]
@@ -316,6 +257,8 @@ class SqliteD1:
             nonlocal columns
             if running.has_vdbe:
                 columns = [column[0] for column in running.get_description()]
+                if self.before_running is not None:
+                    self.before_running(self._connection, self._rules)
             return True
 
         cursor.exec_trace = about_to_run
@@ -340,7 +283,7 @@ class SqliteD1:
 
     def _check_names(self) -> None:
         """ALTER TABLE may not give a name of the platform: SQLite does not ask about the new name."""
-        taken = f"SELECT 1 FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_' AND name <> '{_OWN_TABLE}'"
+        taken = f"SELECT 1 FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_' AND name <> '{OWN_TABLE}'"
         if self._rules.altered and self._own(taken):
             raise D1Failure("not authorized: SQLITE_AUTH")
 
@@ -364,54 +307,19 @@ class SqliteD1:
 
     def _bookmark(self, wrote: bool) -> str:
         if wrote:
-            self._own(f"UPDATE {_OWN_TABLE} SET value = value + 1 WHERE key = 1")
-        number = self._own(f"SELECT value FROM {_OWN_TABLE} WHERE key = 1")
-        identity = self._own(f"SELECT value FROM {_OWN_TABLE} WHERE key = 2")
+            self._own(f"UPDATE {OWN_TABLE} SET value = value + 1 WHERE key = 1")
+        number = self._own(f"SELECT value FROM {OWN_TABLE} WHERE key = 1")
+        identity = self._own(f"SELECT value FROM {OWN_TABLE} WHERE key = 2")
         return f"{number >> 32:08x}-{number & 0xFFFFFFFF:08x}-00000000-{identity}"
-
-
-def _connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Without a cache of statements: one that was compiled for the store itself is not to be used for others.
-    connection = apsw.Connection(str(path), statementcachesize=0)
-    try:
-        connection.set_busy_timeout(_BUSY_TIMEOUT)
-        connection.execute(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
-        ).fetchall()
-        connection.execute(_SCHEMA)
-        connection.set_last_insert_rowid(0)
-        page_size = next(connection.execute("PRAGMA page_size"))[0]
-        connection.execute(f"PRAGMA max_page_count = {MAX_DATABASE_BYTES // page_size}").fetchall()
-        rules = Rules(read_only)
-        rules.trusted = False
-        connection.drop_modules(MODULES)
-        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
-        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
-        for limit, value in _LIMITS.items():
-            connection.limit(limit, value)
-        connection.authorizer = rules
-    except BaseException:
-        connection.close()
-        raise
-    return connection, rules
 
 
 def _pieces(sql: str) -> list[str]:
     """The statements of a text, which has at least one. What follows a NUL is none, as for SQLite."""
-    text, nul, _rest = sql.encode("utf-8", "replace").decode().partition("\0")
+    encoded = sql.encode("utf-8", "replace")
+    if len(encoded) > MAX_SQL_BYTES:
+        raise D1Failure("statement too long: SQLITE_TOOBIG")
+    text, nul, _rest = encoded.decode().partition("\0")
     pieces = [*split(text), *([""] if nul else [])]
     if not pieces:
         raise D1Failure(NO_STATEMENT)
     return [pieces[0], *(piece.lstrip() for piece in pieces[1:])]
-
-
-def _text_of(error: apsw.Error) -> str:
-    """What the runtime says of an error: the text, the place, the code's name, and the extended code's."""
-    result, extended = getattr(error, "result", apsw.SQLITE_ERROR), getattr(error, "extendedresult", None)
-    offset = getattr(error, "error_offset", -1)
-    place = f" at offset {offset}" if offset is not None and offset >= 0 else ""
-    text = f"{error}{place}: {apsw.mapping_result_codes[result & 0xFF]}"
-    if extended in (None, result):
-        return text
-    return f"{text} (extended: {apsw.mapping_extended_result_codes[extended]})"

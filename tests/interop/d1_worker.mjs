@@ -10,10 +10,9 @@ async function attempt(run) {
   }
 }
 
-/** What SQLite says of itself is another on each machine; the rest of a result is the same everywhere. */
-function stable(result) {
-  const { meta, ...rest } = result;
-  return { ...rest, meta: { changes: meta.changes, last_row_id: meta.last_row_id, changed_db: meta.changed_db } };
+/** Of what is known of a result, that which is the same everywhere. A row that was never inserted has no id. */
+function stable({ meta: { changes, changed_db, last_row_id }, ...rest }) {
+  return { ...rest, meta: { changes, changed_db, ...(changes > 0 && { last_row_id }) } };
 }
 
 /** A statement by one of the methods of a prepared one. */
