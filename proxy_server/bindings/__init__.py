@@ -69,9 +69,10 @@ class Declaration:
 _MODULES: Final = {
     "service": "proxy_server.bindings.service",
     "images": "proxy_server.bindings.images",
+    "queue": "proxy_server.bindings.queue",
 }
 # Types that Wrangler knows, and that a person may rightly expect here.
-_NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "d1", "queue"})
+_NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "d1"})
 
 
 def parse_binding(table: Table, state_dir: Path) -> Declaration:
