@@ -151,13 +151,12 @@ class QueueMessage:
         """The body as a value.
 
         Raises:
-            ValueError: if the bytes are not what the content type says, or Python has no value for them. `raw` has them.
+            ValueError: if the bytes are not what the content type says, or Python has no value for them: see `raw`.
         """
         return body_value(self.raw, self.content_type)
 
     async def ack(self) -> None:
-        """The message is done with: it does not come again. After its lease, too, unless it has been delivered as often as
-        it may be."""
+        """The message is done with, and does not come again. This holds after its lease, too, if it is still there."""
         await self._channel.settle([self.lease_id], [])
         self.settled = True
 

@@ -29,7 +29,6 @@ __all__ = [
     "Received",
     "RetryRequest",
     "RpcQueue",
-    "Settled",
 ]
 
 # No message goes to this host: a proxy knows which binding is meant.
@@ -200,8 +199,17 @@ class RpcQueue:
         options = _defined(batchSize=batch_size, visibilityTimeoutMs=visibility_ms, raw=True)
         with _thrown():
             messages = (await self._channels.rpc.pull(options))["messages"]
-        names = {"leaseId": "lease_id", "contentType": "content_type"}
-        return [Received(**{names.get(key, key): value for key, value in message.items()}) for message in messages]
+        return [
+            Received(
+                message["id"],
+                message["leaseId"],
+                message["timestamp"],
+                message["attempts"],
+                message["contentType"],
+                message["body"],
+            )
+            for message in messages
+        ]
 
     async def settle(self, acks: Sequence[str], retries: Sequence[RetryRequest]) -> list[str]:
         request = {

@@ -100,7 +100,8 @@ return measured()
 
 # ARGV[2...]: the limit, the visibility time-out, max_retries, and the time before which messages are too old.
 _PULL: Final = """
-local limit, visible, retries, too_old = tonumber(ARGV[2]), now + tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local limit, visible = tonumber(ARGV[2]), now + tonumber(ARGV[3])
+local retries, too_old = tonumber(ARGV[4]), tonumber(ARGV[5])
 group(ready)
 
 while true do
@@ -139,7 +140,8 @@ while #answer < limit do
 end
 
 if #answer < limit then
-    local read = redis.call('XREADGROUP', 'GROUP', 'consumers', 'proxy', 'COUNT', limit - #answer, 'STREAMS', ready, '>')
+    local read = redis.call(
+        'XREADGROUP', 'GROUP', 'consumers', 'proxy', 'COUNT', limit - #answer, 'STREAMS', ready, '>')
     for _, entry in ipairs(read and read[1][2] or {}) do lease(entry) end
 end
 return answer
@@ -223,7 +225,7 @@ class RedisQueue:
     async def pull(self, limit: int, visibility: int) -> list[Delivered]:
         now = self._clock()
         too_old = now - self._rules.retention * 1000
-        rows = await self._pull(self._keys, [now, limit, visibility, self._rules.max_retries, too_old])
+        rows: list[Any] = await self._pull(self._keys, [now, limit, visibility, self._rules.max_retries, too_old])
         return [
             Delivered(name.decode(), f"{entry.decode()}.{attempts}", int(sent), attempts, body, content_type.decode())
             for entry, name, sent, attempts, body, content_type in rows
@@ -233,7 +235,7 @@ class RedisQueue:
         values: list[Any] = [self._rules.max_retries, len(acks), *(_parts(lease)[0] for lease in acks)]
         for retry in retries:
             values += [*_parts(retry.lease), retry.delay]
-        done = await self._settle(self._keys, [self._clock(), *values])
+        done: list[int] = await self._settle(self._keys, [self._clock(), *values])
         asked = [*acks, *(retry.lease for retry in retries)]
         unknown = tuple(lease for lease, is_done in zip(asked, done, strict=True) if not is_done)
         return Settled(sum(done[: len(acks)]), sum(done[len(acks) :]), unknown)
@@ -246,6 +248,6 @@ class RedisQueue:
 
 
 def _parts(lease: str) -> tuple[str, str]:
-    """The entry of a lease, and how often that had been delivered. A lease that is none has an entry that is nobody's."""
+    """The entry of a lease, and how often it had been delivered. Of what is no lease: an entry that nobody has."""
     match = _LEASE.fullmatch(lease)
     return (match[1], match[2]) if match else ("0-0", "0")

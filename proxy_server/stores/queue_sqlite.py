@@ -69,16 +69,15 @@ class SqliteQueue:
     async def send(self, messages: Sequence[NewMessage]) -> Metrics:
         now = self._clock()
         rows = [
-            (self._rules.name, secrets.token_hex(16), now, now, now + message.delay * 1000, message.content_type)
-            + (message.body,)
+            (secrets.token_hex(16), now + message.delay * 1000, message.content_type, message.body)
             for message in messages
         ]
 
         def insert(connection: sqlite3.Connection) -> Metrics:
             connection.executemany(
-                "INSERT INTO messages (queue, id, sent, stored, due, attempts, content_type, body)"
-                " VALUES (?, ?, ?, ?, ?, 0, ?, ?)",
-                rows,
+                "INSERT INTO messages (queue, sent, stored, attempts, id, due, content_type, body)"
+                " VALUES (?, ?, ?, 0, ?, ?, ?, ?)",
+                [(self._rules.name, now, now, *row) for row in rows],
             )
             return self._measured(connection)
 
