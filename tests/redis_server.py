@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["redis_server", "require_redis"]
+__all__ = ["RedisServer", "redis_server", "require_redis"]
 
 # How long, in seconds, the server may take to answer.
 _PATIENCE = 20
@@ -30,19 +30,45 @@ def require_redis() -> str:
     pytest.skip(problem)
 
 
+class RedisServer:
+    """A server that keeps everything in its append-only file.
+
+    Attributes:
+        url: where it is, running or not.
+    """
+
+    def __init__(self, program: str, directory: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self._port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self._port}/0"
+        where = ["--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(directory)]
+        self._command = [program, *where, "--save", "", "--appendonly", "yes"]
+        self.start()
+
+    def start(self) -> None:
+        """Start the server, and wait until it answers."""
+        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
+        _wait_until_it_answers(self._port)
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self._process.kill()
+        self._process.wait(_PATIENCE)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(_PATIENCE)
+
+
 @contextmanager
-def redis_server(directory: Path) -> Iterator[str]:
-    """Run a server that keeps everything in its append-only file. Yields its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory), "--save", "", "--appendonly", "yes"]
-    process = subprocess.Popen([require_redis(), *options], stdout=subprocess.DEVNULL)
+def redis_server(directory: Path) -> Iterator[RedisServer]:
+    """A server for the length of a block, with its files in a directory."""
+    server = RedisServer(require_redis(), directory)
     try:
-        _wait_until_it_answers(port)
-        yield f"redis://127.0.0.1:{port}/0"
+        yield server
     finally:
-        process.terminate()
-        process.wait(_PATIENCE)
+        server.stop()
 
 
 def _wait_until_it_answers(port: int) -> None:

@@ -299,21 +299,30 @@ class _Reader:
     def _error(self) -> Exception:
         number = len(self._objects)
         self._objects.append(_UNFINISHED)
-        name, message, stack = "Error", "", None
+        name, message = "Error", ""
+        stack: str | None = None
         while (tag := chr(self._byte())) != ".":
             if tag in _ERRORS:
                 name = _ERRORS[tag]
             elif tag == "m":
-                message = str(self._value())
+                message = self._text()
             elif tag == "s":
-                stack = str(self._value())
+                stack = self._text()
             elif tag == "c":
                 self._value()
             else:
-                raise ValueError("the value has an error that is not valid")
+                raise ValueError(_BAD_ERROR)
         self._objects[number] = remote_error(name, message, stack)
         return self._objects[number]  # type: ignore[no-any-return]
 
+    def _text(self) -> str:
+        value = self._value()
+        if not isinstance(value, str):
+            raise ValueError(_BAD_ERROR)
+        return value
+
+
+_BAD_ERROR: Final = "the value has an error that is not valid"
 
 # Stands for an object whose inside is still being read, and that Python makes only afterwards.
 _UNFINISHED: Final = object()

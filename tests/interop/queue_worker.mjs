@@ -60,16 +60,9 @@ function shown(value, seen = []) {
   return { object: Object.entries(value).map(([key, item]) => [key, inside(item)]) };
 }
 
-/** What send() and the others return: numbers as their types, since what is stored meanwhile differs. */
-function shape(value) {
-  if (value === null || typeof value !== "object") return typeof value;
-  if (value instanceof Date) return "Date";
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, shape(item)]));
-}
-
 const scenarios = {
   async send({ QUEUE }, { body }) {
-    return shape((await QUEUE.send(...bodies[body])).metadata.metrics.backlogCount);
+    return typeof (await QUEUE.send(...bodies[body])).metadata.metrics.backlogCount;
   },
   async sendAs({ QUEUE }, { body, contentType }) {
     await QUEUE.send(body, { contentType });
@@ -85,7 +78,7 @@ const scenarios = {
   },
   async sendBatch({ QUEUE }, { names, options }) {
     const messages = names.map((name) => ({ body: bodies[name][0], ...bodies[name][1] }));
-    return shape((await QUEUE.sendBatch(messages, options)).metadata.metrics.backlogCount);
+    return typeof (await QUEUE.sendBatch(messages, options)).metadata.metrics.backlogCount;
   },
   async sendBatchAs({ QUEUE }, { messages, options }) {
     await QUEUE.sendBatch(messages, options);
@@ -101,9 +94,6 @@ const scenarios = {
   },
   async circleInJson({ QUEUE }) {
     await QUEUE.send(circle, { contentType: "json" });
-  },
-  async metrics({ QUEUE }) {
-    return shape(await QUEUE.metrics());
   },
   async counts({ QUEUE }) {
     const { backlogCount, backlogBytes, oldestMessageTimestamp } = await QUEUE.metrics();

@@ -1,7 +1,7 @@
 """Queues of a real workerd: one script with our proxy behind env.QUEUE, and with Miniflare's own simulator, compared.
 
-Miniflare leaves out its option of a remote queue: queue_ways.mjs makes the binding of the same parts, Miniflare's client
-of remote bindings behind a queue binding of workerd's. Consumers in Python get what the simulator gives a Worker's queue().
+Miniflare has no option for a remote queue: queue_ways.mjs makes the binding of the same parts, Miniflare's client of
+remote bindings behind a queue binding of workerd's. What the simulator gives a Worker's queue() is what Python pulls.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ SCRIPT: Final = "queue_worker.mjs"
 PLUGIN: Final = {"package": str(HERE / "queue_ways.mjs"), "name": "queue-ways"}
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
+# The names of bodies in queue_worker.mjs.
+# fmt: off
 BODIES: Final = (
-    "text bytes words json default null capitals numbers nan strings simple nested date noDate map set bigints buffer view"
-    " floats boxed holes sparse circle shared error"
-).split()
+    "text", "bytes", "words", "json", "default", "null", "capitals", "numbers", "nan", "strings", "simple",
+    "nested", "date", "noDate", "map", "set", "bigints", "buffer", "view", "floats", "boxed", "holes",
+    "sparse", "circle", "shared", "error",
+)
+# fmt: on
 
 
 def remote(name: str, connection_string: str) -> dict[str, Any]:
@@ -106,7 +110,7 @@ def pulled(connection_string: str) -> list[QueueMessage]:
 def test_a_consumer_in_python_gets_what_one_in_a_worker_gets(
     ours: Worker, simulated: Worker, connection_string: str
 ) -> None:
-    names = [name for name in BODIES]
+    names = BODIES
     for name in names:
         assert ours.run("send", body=name) == simulated.run("send", body=name) == "number"
     expected = {
@@ -117,3 +121,137 @@ def test_a_consumer_in_python_gets_what_one_in_a_worker_gets(
     got = {name: shown(message.body) for name, message in zip(names, pulled(connection_string), strict=True)}
     assert sorted(got["set"].pop("set"), key=str) == sorted(expected["set"].pop("set"), key=str)
     assert got == expected
+
+
+# What the runtime refuses by itself, and what a queue takes: the same with both.
+SAME: Final[dict[str, tuple[str, dict[str, Any]]]] = {
+    "undefined": ("sendNothing", {}),
+    "text of a number": ("sendAs", {"body": 1, "contentType": "text"}),
+    "bytes of a string": ("sendAs", {"body": "x", "contentType": "bytes"}),
+    "an unknown content type": ("sendAs", {"body": "x", "contentType": "xml"}),
+    "a function in json": ("unserializable", {"contentType": "json"}),
+    "a function in v8": ("unserializable", {"contentType": "v8"}),
+    "a circle in json": ("circleInJson", {}),
+    "an empty batch": ("sendBatchAs", {"messages": []}),
+    "a batch with undefined": ("sendBatchOfNothing", {}),
+    "a batch with an unknown content type": ("sendBatchAs", {"messages": [{"body": "x", "contentType": "xml"}]}),
+    "a batch that is none": ("sendBatchAs", {"messages": 5}),
+    "a delay that is no number": ("sendLater", {"delaySeconds": "soon"}),
+    "the largest message": ("sendLarge", {"size": 128_000}),
+    "the longest delay": ("sendLater", {"delaySeconds": 86_400}),
+    "the largest batch": ("sendManyLarge", {"count": 100, "size": 2560}),
+    "a batch with a delay": ("sendBatch", {"names": ["text", "json"], "options": {"delaySeconds": 3600}}),
+}
+
+
+@pytest.mark.parametrize("case", SAME)
+def test_the_runtime_sees_no_difference(ours: Worker, simulated: Worker, case: str) -> None:
+    scenario, arguments = SAME[case]
+    assert ours.attempt(scenario, **arguments) == simulated.attempt(scenario, **arguments)
+
+
+# What the queue itself refuses. The simulator refuses it too, but does not say why: its answer has none of the headers
+# from which the runtime takes the number and the cause (Cloudflare's documentation, "Queues: Error codes").
+REFUSED: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
+    "a message too large": (
+        "sendLarge",
+        {"size": 128_001},
+        "message length of 128001 bytes exceeds limit of 128000 (10204)",
+    ),
+    "a message in a batch too large": (
+        "sendBatchAs",
+        {"messages": [{"body": "x" * 128_001, "contentType": "text"}, {"body": "x"}]},
+        "message in batch has length 128001 bytes which exceeds single message size limit of 128000 (10204)",
+    ),
+    "too many messages": (
+        "sendManyLarge",
+        {"count": 101, "size": 1},
+        "batch message count of 101 exceeds limit of 100 (10206)",
+    ),
+    "a batch too large": (
+        "sendManyLarge",
+        {"count": 3, "size": 100_000},
+        "batch size of 300000 bytes exceeds limit of 256000 (10205)",
+    ),
+    "a delay too long": (
+        "sendLater",
+        {"delaySeconds": 86_401},
+        "message delay 86401 is invalid: a whole number of seconds from 0 to 86400 is one (10203)",
+    ),
+    "a delay below zero": (
+        "sendLater",
+        {"delaySeconds": -1},
+        "message delay -1 is invalid: a whole number of seconds from 0 to 86400 is one (10203)",
+    ),
+    "a batch's delay too long": (
+        "sendBatchAs",
+        {"messages": [{"body": "x"}], "options": {"delaySeconds": 86_401}},
+        "message delay 86401 is invalid: a whole number of seconds from 0 to 86400 is one (10203)",
+    ),
+    "a delay too long in a batch": (
+        "sendBatchAs",
+        {"messages": [{"body": "x", "delaySeconds": 86_401}]},
+        "message delay 86401 is invalid: a whole number of seconds from 0 to 86400 is one (10203)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_queue_refuses_has_its_cause_and_cloudflares_number(ours: Worker, simulated: Worker, case: str) -> None:
+    scenario, arguments, text = REFUSED[case]
+    assert ours.attempt(scenario, **arguments) == {"thrown": {"name": "Error", "message": text}}
+    answer = simulated.attempt(scenario, **arguments)
+    assert answer == {"thrown": {"name": "Error", "message": "Unknown Internal Error (15000)"}}
+
+
+def test_metrics_tell_what_is_stored(node: str, tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.QUEUE]\ntype = "queue"\n')
+    with serving(config) as server, workerd(node, SCRIPT, unsafeBindings=[remote("QUEUE", server.url)]) as worker:
+        assert worker.run("counts") == {"backlogCount": 0, "backlogBytes": 0, "oldest": None}
+        worker.run("sendBatchAs", messages=[{"body": "abc", "contentType": "text"}] * 2)
+        counts = worker.run("counts")
+        assert (counts["backlogCount"], counts["backlogBytes"]) == (2, 6)
+        oldest = pulled(server.url)[0].timestamp
+        assert counts["oldest"] == round((oldest - EPOCH).total_seconds() * 1000)
+
+
+def test_a_worker_before_the_error_codes_sees_the_status(node: str, connection_string: str) -> None:
+    bindings = [remote("QUEUE", connection_string)]
+    with workerd(node, SCRIPT, unsafeBindings=bindings, compatibilityDate="2026-03-01") as worker:
+        thrown = worker.attempt("sendLater", delaySeconds=-1)["thrown"]
+        assert thrown == {"name": "Error", "message": "Queue send failed: Bad Request"}
+
+
+# Cloudflare's proxy worker. Where it is deployed, its queue binding is a fetcher that speaks the queue's protocol; here
+# it is a service binding to the simulator of the queue.
+
+
+@pytest.fixture(scope="module")
+def cloudflare(node: str) -> Iterator[str]:
+    consumer = {"jobs": {"maxBatchSize": 100, "maxBatchTimeout": 60}}
+    raw = {"name": "QUEUE", "type": "service", "plugin": PLUGIN, "options": {"queue": "jobs"}}
+    with cloudflare_proxy(
+        node, unsafeBindings=[raw], queueProducers={"PRODUCER": "jobs"}, queueConsumers=consumer
+    ) as url:
+        yield url
+
+
+@pytest.mark.anyio
+async def test_the_facade_sends_through_cloudflares_proxy(cloudflare: str) -> None:
+    async with connect_env(cloudflare, bindings={"QUEUE": "queue"}) as env:
+        before = (await env.QUEUE.metrics()).backlog_count
+        await env.QUEUE.send({"id": 1})
+        await env.QUEUE.send_batch([{"body": "a", "content_type": "text"}, {"body": b"b", "content_type": "bytes"}])
+        after = await env.QUEUE.metrics()
+        assert after.backlog_count == before + 3
+        assert after.oldest_message_timestamp is not None
+        with pytest.raises(QueueError, match=r"^Unknown Internal Error \(15000\)$"):
+            await env.QUEUE.send("x" * 128_001, content_type="text")
+
+
+@pytest.mark.anyio
+async def test_cloudflares_proxy_has_no_consumers(cloudflare: str) -> None:
+    async with connect_env(cloudflare, bindings={"QUEUE": "queue"}) as env:
+        with pytest.raises(QueueError, match="the queue 'QUEUE' has no consumers here: its proxy only sends to it"):
+            await env.QUEUE.pull()
