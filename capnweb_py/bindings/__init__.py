@@ -13,11 +13,12 @@ from typing import Any, Final
 from .channels import Channels
 from .images import Images
 from .queue import Queue
+from .send_email import SendEmail
 from .service import Service
 
 __all__ = ["FACADES"]
 
 # What makes the facade of a binding, by its type.
 FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
-    {"images": Images, "queue": Queue, "service": Service}
+    {"images": Images, "queue": Queue, "send_email": SendEmail, "service": Service}
 )

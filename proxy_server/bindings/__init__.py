@@ -70,6 +70,7 @@ _MODULES: Final = {
     "service": "proxy_server.bindings.service",
     "images": "proxy_server.bindings.images",
     "queue": "proxy_server.bindings.queue",
+    "send_email": "proxy_server.bindings.send_email",
 }
 # Types that Wrangler knows, and that a person may rightly expect here.
 _NOT_SERVED_YET: Final = frozenset({"kv_namespace", "r2_bucket", "d1"})
