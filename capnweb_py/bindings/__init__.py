@@ -11,10 +11,13 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from .channels import Channels
+from .dispatch_namespace import DispatchNamespace
 from .images import Images
 from .service import Service
 
 __all__ = ["FACADES"]
 
 # What makes the facade of a binding, by its type.
-FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType({"images": Images, "service": Service})
+FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
+    {"dispatch_namespace": DispatchNamespace, "images": Images, "service": Service}
+)

@@ -68,6 +68,7 @@ class Declaration:
 
 _MODULES: Final = {
     "service": "proxy_server.bindings.service",
+    "dispatch_namespace": "proxy_server.bindings.dispatch_namespace",
     "images": "proxy_server.bindings.images",
 }
 # Types that Wrangler knows, and that a person may rightly expect here.
