@@ -152,7 +152,7 @@ class ProxyApp:
             await send_text(send, found.status, found.text)
         else:
             async with found.used() as opened:
-                binding = _chosen(opened, header(scope, _DISPATCH_HEADER))
+                binding = _chosen(opened, _dispatch_of_request(scope))
                 if isinstance(binding, Refusal):
                     await send_text(send, binding.status, binding.text)
                 else:
@@ -230,7 +230,13 @@ def _queried(scope: Scope, name: str) -> str | None:
 def _dispatch_of_websocket(scope: Scope) -> str | None:
     """What a WebSocket asks of a dispatch namespace: in the query for RPC, in a header as a request of fetch()."""
     in_query = _rpc_name(scope) is not None
-    return _queried(scope, DISPATCH_OPTIONS) if in_query else header(scope, _DISPATCH_HEADER)
+    return _queried(scope, DISPATCH_OPTIONS) if in_query else _dispatch_of_request(scope)
+
+
+def _dispatch_of_request(scope: Scope) -> str | None:
+    """The Workers runtime writes headers in UTF-8. What is not, its JSON will say."""
+    value = header(scope, _DISPATCH_HEADER)
+    return None if value is None else value.encode("latin-1").decode("utf-8", "replace")
 
 
 def _chosen(binding: Binding, dispatch: str | None) -> Binding | Refusal:

@@ -151,8 +151,9 @@ async def chat_app(scope: _Event, receive: _Receive, send: _Send) -> None:
 async def _chat(scope: _Event, receive: _Receive, send: _Send) -> None:
     path = scope["path"]
     if path in ("/refuse", "/plain"):
-        status, name, text = (403, b"x-reason", b"members only") if path == "/refuse" else (200, b"x-plain", b"plain /plain")
-        value = b"none" if path == "/refuse" else b"yes"
+        refused = path == "/refuse"
+        status, text = (403, b"members only") if refused else (200, b"plain /plain")
+        name, value = (b"x-reason", b"none") if refused else (b"x-plain", b"yes")
         await send({"type": "websocket.http.response.start", "status": status, "headers": [(name, value)]})
         await send({"type": "websocket.http.response.body", "body": text, "more_body": False})
         return

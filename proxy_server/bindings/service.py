@@ -23,7 +23,7 @@ from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.peer import Peer
-from proxy_server.bindings.targets import Factory, described, import_target, required_parameters
+from proxy_server.bindings.targets import GIVEN, Factory, described, import_target, required_parameters
 from proxy_server.bindings.upstream import Upstream, check_upstream_url
 from proxy_server.channels import AsgiApp
 from proxy_server.channels.handshake import Handshake
@@ -71,7 +71,7 @@ def parse_service(table: Table, *, dispatched: bool = False) -> Opener:
     (target,) = targets
     imported = import_target(table, target, entrypoint)
     name = target if entrypoint is None else f"{target.partition(':')[0]}:{entrypoint}"
-    if kind == "asgi" or (kind is None and required_parameters(imported) == _ASGI_PARAMETERS):
+    if kind == "asgi" or (kind is None and required_parameters(imported, GIVEN) == _ASGI_PARAMETERS):
         if props:
             raise table.error("an ASGI application has no props: a class or a factory has", "props")
         return _asgi_opener(table, name, imported)

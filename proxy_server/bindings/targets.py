@@ -16,11 +16,12 @@ from typing import Any, Final, cast
 
 from proxy_server.tables import Table, suggestion
 
-__all__ = ["Factory", "described", "import_target", "required_parameters"]
+__all__ = ["GIVEN", "Factory", "described", "import_target", "required_parameters"]
 
 # What a class or a factory is given, by keyword, if it has a parameter of that name.
 PROPS: Final = "props"
 DISPATCHED: Final = frozenset({"args", "options"})
+GIVEN: Final = DISPATCHED | {PROPS}
 
 _POSITIONAL: Final = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
 
@@ -42,7 +43,7 @@ class Factory:
     """
 
     def __init__(self, name: str, make: object, props: Mapping[str, Any], *, dispatched: bool = False) -> None:
-        given = DISPATCHED | {PROPS} if dispatched else frozenset({PROPS})
+        given = GIVEN if dispatched else frozenset({PROPS})
         problem = None
         if not callable(make):
             problem = f"is {described(make)}: name an RpcTarget class, or a function that makes a target"

@@ -6,7 +6,6 @@ const FLOOD_SIZE = 10_000;
 
 // How the last WebSocket to /watch was closed.
 const ends = [];
-let ended = () => {};
 
 function websocket(request, path) {
   if (path === "/refuse") return new Response("members only", { status: 403, headers: { "x-reason": "none" } });
@@ -14,6 +13,7 @@ function websocket(request, path) {
   const headers = { "x-room": "lobby" };
   if (offered.includes("chat")) headers["sec-websocket-protocol"] = "chat";
   const [client, server] = Object.values(new WebSocketPair());
+  server.binaryType = "arraybuffer";
   server.accept();
   if (path === "/farewell") {
     server.send("bye");
@@ -27,8 +27,8 @@ function websocket(request, path) {
   } else {
     server.addEventListener("message", ({ data }) => server.send(data));
     server.addEventListener("close", ({ code, reason }) => {
+      if (path !== "/watch") return;
       ends.push([code, reason]);
-      ended();
     });
   }
   return new Response(null, { status: 101, webSocket: client, headers });
@@ -44,7 +44,8 @@ export default class extends WorkerEntrypoint {
     if (path === "/fail") throw new Error("no room today");
     if (request.headers.get("upgrade") === "websocket" && path !== "/plain") return websocket(request, path);
     if (path === "/watched") {
-      while (ends.length === 0) await new Promise((resolve) => (ended = resolve));
+      // One request cannot wake another here.
+      while (ends.length === 0) await scheduler.wait(1);
       return Response.json(ends.pop());
     }
     return new Response(`plain ${path}`, { headers: { "x-plain": "yes" } });

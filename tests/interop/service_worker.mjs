@@ -20,7 +20,9 @@ function described(data) {
 }
 
 async function open(binding, path, headers = {}) {
-  return binding.fetch(`https://a.example${path}`, { headers: { Upgrade: "websocket", ...headers } });
+  const response = await binding.fetch(`https://a.example${path}`, { headers: { Upgrade: "websocket", ...headers } });
+  if (response.webSocket) response.webSocket.binaryType = "arraybuffer";
+  return response;
 }
 
 /** What comes of a WebSocket, to its end. */
@@ -63,14 +65,14 @@ const SCENARIOS = {
     return answers;
   },
 
-  async closedHere(env, { binding, close }) {
+  async closedHere(env, { binding, close, asked = binding }) {
     const { webSocket } = await open(env[binding], "/watch");
     webSocket.accept();
     const answers = collected(webSocket, 1);
     webSocket.send("hello");
     const { messages } = await answers;
     webSocket.close(...close);
-    const seen = await env[binding].fetch("https://a.example/watched");
+    const seen = await env[asked].fetch("https://a.example/watched");
     return { messages, seen: await seen.json() };
   },
 
