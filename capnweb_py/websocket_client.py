@@ -72,12 +72,14 @@ async def open_web_socket(
         ping_timeout=PING_TIMEOUT,
         close_timeout=CLOSE_TIMEOUT,
     )
-    connection = await _opened(connecting, title)
+    socket = ClientWebSocket(await _opened(connecting, title))
     try:
-        yield ClientWebSocket(connection)
+        yield socket
     finally:
-        with anyio.CancelScope(shield=True):  # it has a time-out of its own
-            await connecting.__aexit__(None, None, None)
+        # Over trio, a connection is a nursery, which ends where it began: outside any scope of this side's.
+        with anyio.CancelScope(shield=True):  # closing has a time-out of its own
+            await socket.close()
+        await connecting.__aexit__(None, None, None)
 
 
 async def _opened(connecting: Any, title: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 import anyio
 
@@ -15,11 +15,13 @@ from proxy_server.channels.handshake import Handshake
 
 __all__ = ["serve_socket"]
 
+Handler: TypeAlias = Callable[[ServerWebSocket], Awaitable[Response | None]]
+
 # How long, in seconds, a handler may go on once its WebSocket is closed, before it is cancelled.
 GRACE: Final = 10.0
 
 
-async def serve_socket(handshake: Handshake, run: Callable[[ServerWebSocket], Awaitable[Response | None]]) -> None:
+async def serve_socket(handshake: Handshake, run: Handler) -> None:
     """Have a handler answer a handshake, and carry the WebSocket until the handler returns.
 
     A handler that returns a response refuses the WebSocket with it. One that has not ended some seconds after the
@@ -32,20 +34,29 @@ async def serve_socket(handshake: Handshake, run: Callable[[ServerWebSocket], Aw
         return
     socket = _Socket(handshake)
     failure: Exception | SystemExit | None = None
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(socket.pump, tasks.cancel_scope)
-        try:
-            response = await run(socket)
-            if response is not None:
-                await socket.refuse(response)
-        except WebSocketClosed:
-            LOG.debug("a handler ended with its WebSocket")
-        except (Exception, SystemExit) as error:
-            # Kept, not raised: the task group would wrap it.
-            failure = error
-        tasks.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(socket.pump, tasks.cancel_scope)
+            try:
+                await _run(socket, run)
+            except (Exception, SystemExit) as error:
+                # Kept, not raised: the task group would wrap it.
+                failure = error
+            tasks.cancel_scope.cancel()
+    finally:
+        socket.release()
     if failure is not None:
         raise failure
+
+
+async def _run(socket: _Socket, run: Handler) -> None:
+    try:
+        response = await run(socket)
+    except WebSocketClosed:
+        LOG.debug("a handler ended with its WebSocket")
+    else:
+        if response is not None:
+            await socket.refuse(response)
 
 
 class _Socket(ServerWebSocket):
@@ -133,6 +144,11 @@ class _Socket(ServerWebSocket):
         await anyio.sleep(GRACE)
         LOG.warning("a handler went on for %s s after its WebSocket had ended, and is cancelled", GRACE)
         handler.cancel()
+
+    def release(self) -> None:
+        """The handler has ended. One that kept the WebSocket reads nothing more."""
+        self._arrive.close()
+        self._arrived.close()
 
     async def _accepted(self) -> None:
         if not self._handshake.accepted and self._end is None:
