@@ -71,7 +71,7 @@ class DispatchNamespace:
         if service is None:
             return _Missing()
         # A URL and an ASGI application have their arguments from the request alone.
-        return service.dispatched(dispatch.args, dispatch.options) if isinstance(service, RpcService) else service
+        return service.with_arguments(dispatch.args, dispatch.options) if isinstance(service, RpcService) else service
 
     def rpc_main(self) -> object:
         return _Namespace(self)

@@ -139,7 +139,7 @@ class RpcService:
         self._name = name
         self._factory = factory
 
-    def dispatched(self, args: Mapping[str, Any], options: Mapping[str, Any]) -> RpcService:
+    def with_arguments(self, args: Mapping[str, Any], options: Mapping[str, Any]) -> RpcService:
         """The same, as one `get` of a dispatch namespace has it."""
         return RpcService(self._name, partial(self._factory, args=args, options=options))
 
