@@ -28,7 +28,7 @@ from anyio.streams.tls import TLSStream
 from .loops import Spawn
 from .web import Headers, ReadableStream, Request, Response, Url
 
-__all__ = ["Http11Client"]
+__all__ = ["CONNECT_TIMEOUT", "Http11Client", "Unreachable", "os_reason"]
 
 _log = logging.getLogger("capnweb_py")
 
@@ -91,7 +91,9 @@ class Http11Client:
         self._abandoned: deque[_Exchange] = deque()
         self._closed = False
 
-    async def exchange(self, request: Request, url: str, *, title: str | None = None) -> Response:
+    async def exchange(
+        self, request: Request, url: str, *, title: str | None = None, keep_unsent: bool = False
+    ) -> Response:
         """Send a request, and return its response as soon as its head is there.
 
         The response may begin, and end, before the request's body is sent: the rest goes on being sent until it ends
@@ -106,8 +108,10 @@ class Http11Client:
                 are left out: Host follows from the URL, and a body without a length is sent in chunks.
             url: where to, http or https. It may hold a secret: no error names more of it than host and port.
             title: what errors call the server; by default, its host and port.
+            keep_unsent: leave the request's body as it is when Unreachable is raised, so that it can go elsewhere.
 
         Raises:
+            Unreachable: if there is no connection. It is a ConnectionError, and nothing was sent.
             ValueError: if the URL or the request cannot be sent, or the body is not as long as it says.
             ConnectionError: if the server cannot be reached, or sends no valid response. Reading the body raises it if
                 it breaks off.
@@ -125,9 +129,16 @@ class Http11Client:
             if reused is not None:
                 try:
                     return await self._exchange(request, head, body, reused, title)
-                except _Stale:
+                except _Stale as error:
                     body.start_again()
+                    return await self._exchange_again(request, head, body, origin, title, error)
             return await self._exchange(request, head, body, await self._connect(origin, title), title)
+        except Unreachable:
+            if keep_unsent:
+                body.give_back()
+            else:
+                await body.aclose()
+            raise
         except BaseException:
             await body.aclose()
             raise
@@ -146,6 +157,16 @@ class Http11Client:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    async def _exchange_again(
+        self, request: Request, head: h11.Request, body: _Body, origin: _Origin, title: str, lost: _Stale
+    ) -> Response:
+        try:
+            connection = await self._connect(origin, title)
+        except Unreachable as error:
+            # The first attempt may have arrived.
+            raise ConnectionError(str(error)) from lost
+        return await self._exchange(request, head, body, connection, title)
 
     async def _exchange(
         self, request: Request, head: h11.Request, body: _Body, connection: _Connection, title: str
@@ -195,9 +216,9 @@ class Http11Client:
             with anyio.fail_after(CONNECT_TIMEOUT):
                 connection = await _connected(origin, self._tls)
         except TimeoutError as error:
-            raise ConnectionError(f"{title} cannot be reached: no connection after {CONNECT_TIMEOUT:g} s") from error
+            raise Unreachable(f"{title} cannot be reached: no connection after {CONNECT_TIMEOUT:g} s") from error
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            raise ConnectionError(f"{title} cannot be reached: {_reason(error)}") from error
+            raise Unreachable(f"{title} cannot be reached: {os_reason(error)}") from error
         try:
             self._check_open()
         except ConnectionError:
@@ -213,6 +234,10 @@ class Http11Client:
         for connection in [connection for connection in self._idle if not connection.is_alive()]:
             self._idle.remove(connection)
             await connection.close()
+
+
+class Unreachable(ConnectionError):
+    """There is no connection to the server: nothing of a request has been sent, and it can go elsewhere."""
 
 
 class _Stale(ConnectionError):
@@ -238,6 +263,11 @@ class _Body:
 
     def start_again(self) -> None:
         self._at = 0
+
+    def give_back(self) -> None:
+        """Nothing was read: the request can be sent elsewhere."""
+        if self._stream is not None:
+            self._stream.give_back()
 
     async def next_chunk(self) -> bytes | None:
         """The next piece; None at the end. Raises TypeError if the stream yields something else, and what it raises."""
@@ -399,7 +429,7 @@ class _Exchange:
                 raise self._lost("it closed the connection") from error
             raise ConnectionError(f"the response of {self._title} is not valid: {error}") from error
         except anyio.BrokenResourceError as error:
-            raise self._lost(_reason(error)) from error
+            raise self._lost(os_reason(error)) from error
         except anyio.ClosedResourceError:
             raise self._failure or self._lost("the connection has been closed here") from None
 
@@ -592,7 +622,7 @@ def _readable(raw_socket: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
-def _reason(error: BaseException) -> str:
+def os_reason(error: BaseException) -> str:
     """What lies behind an error, in the words of the operating system where there are some."""
     cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
     return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import anyio
@@ -11,7 +13,7 @@ from .errors import SessionClosed
 from .hooks import ErrorHook, PromiseHook
 from .loops import Spawn
 from .options import SessionOptions
-from .session import RpcSession
+from .session import RpcSession, SessionStats
 from .stub import RpcStub, make_stub
 
 __all__ = ["LazySession"]
@@ -21,17 +23,22 @@ class LazySession:
     """The way to a peer's main object that costs nothing until it is used.
 
     Args:
-        url: of the peer.
+        url: of the peer, or what opens a session with one.
         title: what errors call the peer.
         spawn: starts the task that holds a session open. It must outlive `aclose`.
-        options: of the sessions.
+        options: of the sessions with a URL.
     """
 
-    def __init__(self, url: str, title: str, spawn: Spawn, options: SessionOptions | None = None) -> None:
-        self._url = url
+    def __init__(
+        self,
+        url: str | Callable[[], AbstractAsyncContextManager[RpcSession]],
+        title: str,
+        spawn: Spawn,
+        options: SessionOptions | None = None,
+    ) -> None:
+        self._open = partial(open_session, url, options=options) if isinstance(url, str) else url
         self._title = title
         self._spawn = spawn
-        self._options = options
         # The main stub, from the first use on: calls on it wait for the session to open.
         self._main: RpcStub | None = None
         self._session: RpcSession | None = None
@@ -41,6 +48,13 @@ class LazySession:
         self._attempt = anyio.CancelScope()
         # Whether `aclose` has been called.
         self._finished = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is lost when the session is closed: it is not open, or nobody refers to anything of it."""
+        if self._main is None or self._session is None:
+            return self._main is None
+        return self._session.closed or self._session.stats() == SessionStats(imports=1, exports=1)
 
     def main(self) -> RpcStub:
         """The peer's main object. Calls on it wait until the session is open, and fail if it cannot be opened."""
@@ -61,7 +75,7 @@ class LazySession:
         opened = False
         try:
             with self._attempt:
-                async with open_session(self._url, options=self._options) as session:
+                async with self._open() as session:
                     self._session = session
                     session.remote_main.on_broken(lambda _error: over.set())
                     opened = True

@@ -18,6 +18,7 @@ from .bindings import FACADES
 from .bindings.channels import Channel, Channels, ProxyAddress, describe
 from .http11 import Http11Client
 from .lazy import LazySession
+from .lazy_sessions import Sessions
 from .loops import task_set
 from .options import SessionOptions
 
@@ -81,17 +82,20 @@ async def connect_env(
     address = ProxyAddress(connection_string)
     async with task_set() as spawn, Http11Client(spawn) as http:
         types = await _types(address, http) if bindings is None else bindings
+        # Of what a binding gives that has sessions of its own.
+        others = Sessions("the service of a dispatch namespace", spawn, options)
         sessions = {name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options) for name in types}
         try:
             yield Env(
                 {
-                    name: _facade(types[name])(Channels(name, address, http, session.main, channel))
+                    name: _facade(types[name])(Channels(name, address, http, session.main, channel, others.main))
                     for name, session in sessions.items()
                 }
             )
         finally:
             for session in sessions.values():
                 await session.aclose()
+            await others.aclose()
 
 
 async def _types(address: ProxyAddress, http: Http11Client) -> dict[str, str]:

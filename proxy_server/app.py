@@ -19,15 +19,18 @@ from capnweb_py.bindings.channels import DESCRIBE
 from capnweb_py.options import SessionOptions
 from proxy_server.auth import Gate, Refusal
 from proxy_server.bindings import Binding, BindingError, Declaration, Opener
+from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispatcher, DispatchError
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.rpc import serve_rpc
+from proxy_server.channels.websocket import serve_fetched_websocket
 
 __all__ = ["ProxyApp"]
 
 # The header of a request that asks which bindings there are. Cloudflare's proxy worker does not know it, and answers as
 # to any request without a binding.
 _DESCRIBE: Final = DESCRIBE.encode()
+_DISPATCH_HEADER: Final = DISPATCH_OPTIONS.lower().encode()
 
 
 class ProxyApp:
@@ -126,11 +129,17 @@ class ProxyApp:
             await send({"type": "lifespan.shutdown.complete"})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._gate.refusal(scope) or self._rpc_binding(scope)
+        found = self._gate.refusal(scope) or self._websocket_binding(scope)
         if isinstance(found, Refusal):
             await refuse_websocket(scope, receive, send, found.status, found.text)
-        else:
-            async with found.used() as binding:
+            return
+        async with found.used() as opened:
+            binding = _chosen(opened, _dispatch_of_websocket(scope))
+            if isinstance(binding, Refusal):
+                await refuse_websocket(scope, receive, send, binding.status, binding.text)
+            elif _rpc_name(scope) is None:
+                await serve_fetched_websocket(binding, scope, receive, send)
+            else:
                 await serve_rpc(binding, scope, receive, send, self._options)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,8 +151,12 @@ class ProxyApp:
         if isinstance(found, Refusal):
             await send_text(send, found.status, found.text)
         else:
-            async with found.used() as binding:
-                await serve_http(binding, scope, receive, send)
+            async with found.used() as opened:
+                binding = _chosen(opened, _dispatch_of_request(scope))
+                if isinstance(binding, Refusal):
+                    await send_text(send, binding.status, binding.text)
+                else:
+                    await serve_http(binding, scope, receive, send)
 
     async def _describe(self, send: Send) -> None:
         """Tell which bindings there are, and of which types."""
@@ -153,7 +166,7 @@ class ProxyApp:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _rpc_binding(self, scope: Scope) -> _OpenBinding | Refusal:
+    def _websocket_binding(self, scope: Scope) -> _OpenBinding | Refusal:
         """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
         name = _rpc_name(scope)
         tunnel = header(scope, b"mf-connect-address") is not None
@@ -162,8 +175,6 @@ class ProxyApp:
             return binding
         if tunnel:
             return Refusal(501, "raw TCP connections through a binding are not served yet")
-        if name is None:
-            return Refusal(501, "WebSockets through fetch() are not served: call methods instead")
         return binding
 
     def _binding(self, name: str | None) -> _OpenBinding | Refusal:
@@ -208,8 +219,36 @@ def _quoted(name: str | None) -> str:
 
 def _rpc_name(scope: Scope) -> str | None:
     """The binding that a WebSocket is to speak RPC with: the query names it, and for no other purpose."""
+    return _queried(scope, "MF-Binding")
+
+
+def _queried(scope: Scope, name: str) -> str | None:
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    return query["MF-Binding"][0] if "MF-Binding" in query else None
+    return query[name][0] if name in query else None
+
+
+def _dispatch_of_websocket(scope: Scope) -> str | None:
+    """What a WebSocket asks of a dispatch namespace: in the query for RPC, in a header as a request of fetch()."""
+    in_query = _rpc_name(scope) is not None
+    return _queried(scope, DISPATCH_OPTIONS) if in_query else _dispatch_of_request(scope)
+
+
+def _dispatch_of_request(scope: Scope) -> str | None:
+    """The Workers runtime writes headers in UTF-8. What is not, its JSON will say."""
+    value = header(scope, _DISPATCH_HEADER)
+    return None if value is None else value.encode("latin-1").decode("utf-8", "replace")
+
+
+def _chosen(binding: Binding, dispatch: str | None) -> Binding | Refusal:
+    """The binding itself, or what a dispatch namespace gives for the options of a `get`."""
+    if dispatch is None:
+        return binding
+    if not isinstance(binding, Dispatcher):
+        return Refusal(400, f"{DISPATCH_OPTIONS} is for dispatch namespaces, and the binding is none")
+    try:
+        return binding.dispatched(Dispatch.parse(dispatch))
+    except DispatchError as error:
+        return Refusal(error.status, str(error))
 
 
 async def _opened(name: str, opener: Opener, tasks: TaskGroup) -> Binding:

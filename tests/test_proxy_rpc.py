@@ -55,7 +55,7 @@ def exiting() -> RpcTarget:
         ("MF-Binding=", [], 400, "Binding  not found"),
         ("", [], 400, "Binding  not found"),
         ("", [("mf-binding", "NONE")], 400, 'Binding "NONE" not found'),
-        ("", [("mf-binding", "S")], 501, "WebSockets through fetch() are not served: call methods instead"),
+        ("", [("mf-binding", "S")], 500, "Handler does not export a fetch() function. tests:RpcTarget has none."),
         (
             "",
             [("mf-binding", "S"), ("mf-connect-address", "a:1")],

@@ -8,20 +8,27 @@ to the proxy; a WebSocket names its binding in the query, a request in the heade
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from ..http11 import Http11Client
 from ..stub import RpcStub
 from ..web import Headers, Request, Response
+from ..web_socket import WebSocket
+from ..websocket_client import open_web_socket
 
-__all__ = ["DESCRIBE", "Channel", "Channels", "ProxyAddress", "describe"]
+__all__ = ["DESCRIBE", "DISPATCH_OPTIONS", "Channel", "Channels", "ProxyAddress", "describe"]
 
 Channel = Literal["http", "rpc"]
 
 # The header that asks a proxy which bindings it has, and of which types. An extension of this project's.
 DESCRIBE: Final = "capnweb-describe"
+
+
+# What says which service of a dispatch namespace is meant: a header of a request, or a parameter of a session's URL.
+DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
 
 
 class ProxyAddress:
@@ -38,11 +45,15 @@ class ProxyAddress:
         self.http_url: str = connection_string
         self._parts = parts
 
-    def rpc_url(self, binding: str) -> str:
+    def rpc_url(self, binding: str, metadata: Mapping[str, str] | None = None) -> str:
         """Where a binding speaks RPC."""
-        scheme = "wss" if self._parts.scheme == "https" else "ws"
-        query = urlencode([*parse_qsl(self._parts.query), ("MF-Binding", binding)])
-        return urlunsplit(self._parts._replace(scheme=scheme, query=query))
+        query = urlencode([*parse_qsl(self._parts.query), ("MF-Binding", binding), *(metadata or {}).items()])
+        return urlunsplit(urlsplit(self.websocket_url)._replace(query=query))
+
+    @property
+    def websocket_url(self) -> str:
+        """Where a binding has WebSockets that are not RPC: its name is in a header."""
+        return urlunsplit(self._parts._replace(scheme="wss" if self._parts.scheme == "https" else "ws"))
 
     def __repr__(self) -> str:
         # Not the path: it is the secret.
@@ -58,6 +69,8 @@ class Channels:
         http: sends the requests.
         open_rpc: gives the main stub of the binding's session, which is opened for the first caller.
         preferred: the channel of a facade that can use either. Cloudflare's own proxy serves HTTP alone for most types.
+        open_other: gives the main stub of the session at another URL of the binding's.
+        metadata: headers of every request, beside the binding's name.
     """
 
     def __init__(
@@ -67,12 +80,16 @@ class Channels:
         http: Http11Client,
         open_rpc: Callable[[], RpcStub],
         preferred: Channel = "http",
+        open_other: Callable[[str], RpcStub] | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.preferred: Channel = preferred
         self._address = address
         self._http = http
         self._open_rpc = open_rpc
+        self._open_other = open_other
+        self._metadata = dict(metadata or {})
 
     @property
     def rpc(self) -> RpcStub:
@@ -88,12 +105,53 @@ class Channels:
             ConnectionError: if the proxy cannot be reached. Reading the body raises it if it breaks off.
             Exception: what the request's body raises.
         """
-        headers = Headers({"MF-URL": request.url, "MF-Binding": self.name})
+        body = request.body if request.buffered is None else request.buffered
+        wrapped = Request(self._address.http_url, method=request.method, headers=self._wrapped(request), body=body)
+        return await self._http.exchange(wrapped, self._address.http_url, title=f"the binding {self.name!r}")
+
+    @asynccontextmanager
+    async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
+        """Open a WebSocket of the binding's, as fetch() with the header Upgrade does in the Workers runtime.
+
+        Args:
+            request: its URL and headers.
+            subprotocols: what to offer, what is liked best first.
+
+        Raises: as `open_web_socket`.
+        """
+        headers = self._wrapped(request)
+        if subprotocols:
+            headers["MF-Header-Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
+        # They are offered to the proxy, too: a client is not answered with what it did not ask for.
+        opening = open_web_socket(
+            self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=f"the binding {self.name!r}"
+        )
+        async with opening as socket:
+            yield socket
+
+    def dispatched(self, name: str, options: str) -> Channels:
+        """The channels of one service of a dispatch namespace.
+
+        Args:
+            name: of the service.
+            options: the `get`, as JSON.
+        """
+        metadata = {DISPATCH_OPTIONS: options}
+        open_other = self._open_other
+        if open_other is None:
+            raise TypeError(f"the binding {self.name!r} has no services to choose from here")
+        url = self._address.rpc_url(self.name, metadata)
+
+        def open_rpc() -> RpcStub:
+            return open_other(url)
+
+        return Channels(self.name, self._address, self._http, open_rpc, self.preferred, metadata=metadata)
+
+    def _wrapped(self, request: Request) -> Headers:
+        headers = Headers({"MF-URL": request.url, "MF-Binding": self.name, **self._metadata})
         for name, value in request.headers.pairs():
             headers.append(f"MF-Header-{name}", value)
-        body = request.body if request.buffered is None else request.buffered
-        wrapped = Request(self._address.http_url, method=request.method, headers=headers, body=body)
-        return await self._http.exchange(wrapped, self._address.http_url, title=f"the binding {self.name!r}")
+        return headers
 
 
 async def describe(address: ProxyAddress, http: Http11Client) -> dict[str, Any] | None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ..handle import Handle
 from ..hooks import Hook
 from ..stub import RpcPromise
 from ..web import BodyInit, HeadersInit, Request, Response
+from ..web_socket import WebSocket
 from .channels import Channels
 
 __all__ = ["Service"]
@@ -16,7 +19,8 @@ __all__ = ["Service"]
 class Service(Handle):
     """The facade of a service binding: `env.GREETER.hello("World")` calls, `env.GREETER.fetch(request)` requests.
 
-    Every name but `fetch` is a member of the remote object, as on a stub; `service["fetch"]` reaches one of that name.
+    Every name but `fetch` and `websocket` is a member of the remote object, as on a stub; `service["fetch"]` reaches
+    one of that name.
     Passed in a call or a result, it arrives as a stub of the remote object.
     """
 
@@ -62,6 +66,29 @@ class Service(Handle):
         if isinstance(request, str):
             request = Request(request, method=method, headers=headers, body=body)
         return await self._channels.fetch(request)
+
+    @asynccontextmanager
+    async def websocket(
+        self, url: str, *, subprotocols: Sequence[str] = (), headers: HeadersInit | None = None
+    ) -> AsyncIterator[WebSocket]:
+        """Open a WebSocket to the service, which is closed at the end of the block.
+
+            async with env.CHAT.websocket("https://chat.example/room") as socket:
+                await socket.send("hello")
+                async for message in socket: ...
+
+        Args:
+            url: what the service is asked for; http, https, ws or wss.
+            subprotocols: what to offer, what is liked best first. `socket.subprotocol` is what was chosen.
+            headers: of the handshake.
+
+        Raises:
+            WebSocketRefused: if the service answers with an ordinary response, which is its `response`.
+            ConnectionError: if the proxy cannot be reached.
+        """
+        request = Request(url, headers=headers)
+        async with self._channels.websocket(request, subprotocols) as socket:
+            yield socket
 
     def __repr__(self) -> str:
         return f"<service {self._channels.name}>"

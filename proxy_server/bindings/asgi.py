@@ -18,18 +18,19 @@ from capnweb_py.web import Headers, ReadableStream, Request, Response
 from proxy_server.bindings import BindingError
 from proxy_server.channels import BODILESS_STATUSES, LOG, AsgiApp, Scope, end_to_end
 from proxy_server.channels.chunks import ChunkPipe
+from proxy_server.channels.handshake import Handshake
 
 __all__ = ["AsgiService"]
 
 _ASGI_VERSION: Final = {"version": "3.0", "spec_version": "2.4"}
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 # How long an application may take over its shutdown, in seconds, before it is cancelled.
 _SHUTDOWN_TIMEOUT: Final = 10.0
 
 
 class AsgiService:
-    """Answers the HTTP channel with an ASGI application. It has no RPC side.
+    """Answers the HTTP channel, and WebSockets of fetch(), with an ASGI application. It has no RPC side.
 
     Args:
         app: the application.
@@ -58,6 +59,11 @@ class AsgiService:
         exchange = _Exchange(request, self._name)
         self._tasks.start_soon(exchange.run, self._app, _http_scope(request, self._lifespan.state))
         return await exchange.response()
+
+    async def websocket(self, handshake: Handshake) -> None:
+        """Have the application answer a handshake: it says what it wants by ASGI's own events."""
+        scope = _websocket_scope(handshake, self._lifespan.state)
+        await self._app(scope, handshake.receive, handshake.send)
 
     async def aclose(self) -> None:
         """Run the application's shutdown."""
@@ -235,13 +241,36 @@ class _Exchange:
 def _http_scope(request: Request, state: dict[str, Any]) -> Scope:
     """The scope of a request (ASGI, section "HTTP Connection Scope")."""
     url = urlsplit(request.url)
+    scope = _scope(request, url, state)
+    scope.update(type="http", method=request.method, scheme=url.scheme, extensions={})
+    return scope
+
+
+def _websocket_scope(handshake: Handshake, state: dict[str, Any]) -> Scope:
+    """The scope of a WebSocket (ASGI, section "WebSocket Connection Scope")."""
+    url = urlsplit(handshake.request.url)
+    scope = _scope(handshake.request, url, state)
+    scope["headers"] += [
+        (b"upgrade", b"websocket"),
+        (b"connection", b"Upgrade"),
+        (b"sec-websocket-version", b"13"),
+        *((b"sec-websocket-protocol", name.encode("latin-1")) for name in handshake.subprotocols),
+    ]
+    scope.update(
+        type="websocket",
+        scheme="wss" if url.scheme in {"https", "wss"} else "ws",
+        subprotocols=list(handshake.subprotocols),
+        extensions=handshake.scope.get("extensions") or {},
+    )
+    return scope
+
+
+def _scope(request: Request, url: SplitResult, state: dict[str, Any]) -> Scope:
+    """What both have."""
     path = url.path or "/"
     return {
-        "type": "http",
         "asgi": _ASGI_VERSION,
         "http_version": "1.1",
-        "method": request.method,
-        "scheme": url.scheme,
         "path": unquote(path),
         "raw_path": path.encode(),
         "query_string": url.query.encode(),
@@ -250,7 +279,6 @@ def _http_scope(request: Request, state: dict[str, Any]) -> Scope:
         "client": None,
         "server": (url.hostname, url.port or _DEFAULT_PORTS.get(url.scheme)),
         "state": state.copy(),
-        "extensions": {},
     }
 
 

@@ -1,35 +1,43 @@
 """The "service" binding: a Python class that answers calls, an ASGI application, or an HTTP server elsewhere.
 
-Which of them a table means is decided here, when the configuration is read: a URL is forwarded to; of what a
-"module:name" imports, something that takes `(scope, receive, send)` is an ASGI application, and a class or a
-function that takes nothing makes one target per session. `kind = "rpc"` or `kind = "asgi"` says it where that
+Which of them a table means is decided here, when the configuration is read: a URL is forwarded to, or several of one
+kind; of what a "module:name" imports, something that takes `(scope, receive, send)` is an ASGI application, and a class
+or a function that takes nothing makes one target per session. `kind = "rpc"` or `kind = "asgi"` says it where that
 cannot be told.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from anyio.abc import TaskGroup
 
+from capnweb_py.stub import RpcStub
 from capnweb_py.target import release, retain
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.peer import Peer
+from proxy_server.bindings.targets import GIVEN, Factory, described, import_target, required_parameters
 from proxy_server.bindings.upstream import Upstream, check_upstream_url
 from proxy_server.channels import AsgiApp
-from proxy_server.tables import ConfigError, Table, suggestion
+from proxy_server.channels.handshake import Handshake
+from proxy_server.channels.sockets import serve_socket
+from proxy_server.tables import Table
 
-__all__ = ["RpcService", "parse"]
+__all__ = ["RpcService", "parse", "parse_service"]
 
 _URL: Final = re.compile(r"([a-z]+)://", re.IGNORECASE)
 _ASGI_PARAMETERS: Final = 3
+
+# The schemes of URLs, by what speaks them.
+_HTTP: Final = frozenset({"http", "https"})
+_RPC: Final = frozenset({"ws", "wss"})
 
 
 def parse(table: Table, _state_dir: Path) -> Opener:
@@ -38,127 +46,102 @@ def parse(table: Table, _state_dir: Path) -> Opener:
     Raises:
         ConfigError: if the target cannot be imported, or is nothing that can be served.
     """
-    target = table.text("target")
+    return parse_service(table)
+
+
+def parse_service(table: Table, *, dispatched: bool = False) -> Opener:
+    """Check the table of a service.
+
+    Args:
+        table: it.
+        dispatched: whether it stands in a dispatch namespace.
+
+    Raises: as `parse`.
+    """
+    targets = table.texts("target") if isinstance(table.written.get("target"), list) else (table.text("target"),)
     kind = table.optional_text("kind")
+    entrypoint = table.optional_text("entrypoint")
+    props = table.table("props").written
     table.finish()
     if kind not in {None, "rpc", "asgi"}:
         raise table.error(f'"{kind}" is no kind of service: "rpc" and "asgi" are', "kind")
-    if _URL.match(target):
-        return _url_opener(table, target)
-    imported = _import(table, target)
-    if kind == "asgi" or (kind is None and _required_parameters(imported) == _ASGI_PARAMETERS):
-        return _asgi_opener(table, target, imported)
-    return _rpc_opener(table, target, imported)
-
-
-def _url_opener(table: Table, target: str) -> Opener:
-    scheme = target.partition(":")[0].lower()
-    if scheme not in {"http", "https", "ws", "wss"}:
-        raise table.error(f"URLs with {scheme}: are not served: http:, https:, ws: and wss: are", "target")
+    if len(targets) != 1 or _URL.match(targets[0]):
+        _refuse_for_urls(table, entrypoint, props)
+        return _url_opener(table, targets)
+    (target,) = targets
+    imported = import_target(table, target, entrypoint)
+    name = target if entrypoint is None else f"{target.partition(':')[0]}:{entrypoint}"
+    if kind == "asgi" or (kind is None and required_parameters(imported, GIVEN) == _ASGI_PARAMETERS):
+        if props:
+            raise table.error("an ASGI application has no props: a class or a factory has", "props")
+        return _asgi_opener(table, name, imported)
     try:
-        check_upstream_url(target)
+        factory = Factory(name, imported, props, dispatched=dispatched)
     except ValueError as error:
-        raise table.error(str(error), "target") from error
+        raise table.error(str(error), "target") from None
+
+    async def open_service(_tasks: TaskGroup) -> Binding:
+        return RpcService(name, factory)
+
+    return open_service
+
+
+def _refuse_for_urls(table: Table, entrypoint: str | None, props: Mapping[str, Any]) -> None:
+    for key, value in {"entrypoint": entrypoint, "props": props}.items():
+        if value:
+            raise table.error("a URL has none: this is for what is imported here", key)
+
+
+def _url_opener(table: Table, targets: tuple[str, ...]) -> Opener:
+    if not targets:
+        raise table.error("at least one URL is needed here", "target")
+    schemes = {target.partition(":")[0].lower() if _URL.match(target) else "" for target in targets}
+    for scheme in sorted(schemes - _HTTP - _RPC):
+        problem = f"URLs with {scheme}: are not served" if scheme else "of several targets, each is a URL"
+        raise table.error(f"{problem}: http:, https:, ws: and wss: are", "target")
+    if schemes & _HTTP and schemes & _RPC:
+        raise table.error("replicas speak the same: either http: and https: URLs, or ws: and wss: ones", "target")
+    for target in targets:
+        try:
+            check_upstream_url(target)
+        except ValueError as error:
+            raise table.error(str(error), "target") from error
 
     async def open_upstream(tasks: TaskGroup) -> Binding:
-        return Peer(target, tasks) if scheme in {"ws", "wss"} else Upstream(target, tasks)
+        return Peer(targets, tasks) if schemes & _RPC else Upstream(targets, tasks)
 
     return open_upstream
 
 
-def _asgi_opener(table: Table, target: str, imported: object) -> Opener:
+def _asgi_opener(table: Table, name: str, imported: object) -> Opener:
     if not callable(imported):
-        raise table.error(f'"{target}" is {_described(imported)}, which cannot be called', "target")
+        raise table.error(f'"{name}" is {described(imported)}, which cannot be called', "target")
     app = cast(AsgiApp, imported)
 
     async def open_app(tasks: TaskGroup) -> Binding:
-        service = AsgiService(app, target, tasks)
+        service = AsgiService(app, name, tasks)
         await service.start()
         return service
 
     return open_app
 
 
-def _rpc_opener(table: Table, target: str, imported: object) -> Opener:
-    problem = None
-    if not callable(imported):
-        problem = f"is {_described(imported)}: name an RpcTarget class, or a function that makes a target"
-    elif inspect.iscoroutinefunction(imported):
-        problem = "is a coroutine function: what makes a target is called where nothing can be awaited"
-    elif _required_parameters(imported) not in {0, None}:
-        problem = "needs arguments: a factory takes none, and an ASGI application (scope, receive, send)"
-    if problem is not None:
-        raise table.error(f'"{target}" {problem}', "target")
-    service = RpcService(target, cast(Callable[[], object], imported))
-
-    async def open_service(_tasks: TaskGroup) -> Binding:
-        return service
-
-    return open_service
-
-
-def _import(table: Table, target: str) -> object:
-    module_name, colon, attribute_path = target.partition(":")
-    if not colon or not module_name or not attribute_path:
-        raise table.error(
-            f'"{target}" is no target: "module:name" is, such as "my_package.greeter:Greeter", or a URL',
-            "target",
-        )
-    try:
-        found: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        problem = f'there is no module "{error.name}" on the path or beside the file'
-        raise table.error(f'"{target}" cannot be imported: {problem}', "target") from error
-    except (Exception, SystemExit) as error:
-        # Whatever a module raises while it is imported makes its target unusable, and is for the same person
-        # to read. A module that is a program, and exits, must not end the server that others use.
-        problem = f"importing {module_name} raised {type(error).__name__}: {error}"
-        raise table.error(f'"{target}" cannot be imported: {problem}', "target") from error
-    for name in attribute_path.split("."):
-        found = _member(table, target, found, name)
-    return found
-
-
-def _member(table: Table, target: str, owner: object, name: str) -> object:
-    try:
-        return getattr(owner, name)
-    except AttributeError:
-        public = [known for known in dir(owner) if not known.startswith("_")]
-        raise _no_member(table, target, name, public) from None
-
-
-def _no_member(table: Table, target: str, name: str, public: list[str]) -> ConfigError:
-    return table.error(f'"{target}" cannot be imported: there is no "{name}": {suggestion(name, public)}', "target")
-
-
-def _required_parameters(imported: object) -> int | None:
-    """How many positional arguments a call needs at least; None where nobody can tell."""
-    if not callable(imported):
-        return None
-    try:
-        parameters = inspect.signature(imported).parameters.values()
-    except (TypeError, ValueError):
-        # Some callables that are written in C have no signature.
-        return None
-    positional = {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
-    return sum(parameter.kind in positional and parameter.default is parameter.empty for parameter in parameters)
-
-
-def _described(value: object) -> str:
-    return f"an instance of {type(value).__name__}"
-
-
 class RpcService:
-    """Targets made by a class or a factory: one for each RPC session, and one for each HTTP request.
+    """Targets made by a class or a factory: one for each RPC session, each HTTP request and each WebSocket.
 
     Args:
         name: the "module:name" that the factory is, for messages.
-        factory: makes a target. One that has `fetch(request)` answers the HTTP channel.
+        factory: makes a target. One that has `fetch(request)` answers the HTTP channel, and one that has
+            `websocket(socket, request)` WebSockets of fetch().
     """
 
-    def __init__(self, name: str, factory: Callable[[], object]) -> None:
+    def __init__(self, name: str, factory: Callable[..., object]) -> None:
         self._name = name
         self._factory = factory
+
+    def with_arguments(self, args: Mapping[str, Any], options: Mapping[str, Any]) -> RpcService:
+        """The same, as one `get` of a dispatch namespace has it."""
+        return RpcService(self._name, partial(self._factory, args=args, options=options))
 
     def rpc_main(self) -> object:
         return self._factory()
@@ -173,8 +156,21 @@ class RpcService:
             raise
         return _owning(target, response)
 
+    async def websocket(self, handshake: Handshake) -> None:
+        target = self._factory()
+        retain(target)
+        try:
+            # A stub has every member, and this one's arguments are of this process.
+            handler = None if isinstance(target, RpcStub) else getattr(target, "websocket", None)
+            if handler is None:
+                await serve_socket(handshake, lambda _socket: self._call_fetch(target, handshake.request))
+            else:
+                await serve_socket(handshake, lambda socket: handler(socket, handshake.request))
+        finally:
+            release(target)
+
     async def aclose(self) -> None:
-        """Nothing is held: every target belongs to its session, or to its response."""
+        """Nothing is held: every target belongs to its session, its response or its WebSocket."""
 
     async def _call_fetch(self, target: object, request: Request) -> Response:
         handler = getattr(target, "fetch", None)

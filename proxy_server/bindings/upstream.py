@@ -1,17 +1,25 @@
-"""An HTTP server elsewhere as a binding: requests are forwarded to it, and its responses come back as they are."""
+"""An HTTP server elsewhere as a binding, or several that do the same: requests and WebSockets are forwarded, and what
+is answered comes back as it is."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections.abc import Sequence
+from urllib.parse import SplitResult, urlsplit
 
 from anyio.abc import TaskGroup
 
-from capnweb_py.http11 import Http11Client
+from capnweb_py.http11 import Http11Client, Unreachable
 from capnweb_py.web import Request, Response, Url
+from capnweb_py.web_socket import ServerWebSocket, WebSocketRefused
+from capnweb_py.websocket_client import open_web_socket
 from proxy_server.bindings import BindingError
+from proxy_server.bindings.relay import relay
+from proxy_server.bindings.replicas import Replicas
 from proxy_server.channels import LOG, end_to_end
+from proxy_server.channels.handshake import Handshake
+from proxy_server.channels.sockets import serve_socket
 
-__all__ = ["Upstream", "check_upstream_url"]
+__all__ = ["Upstream", "check_upstream_url", "forward_websocket"]
 
 
 def check_upstream_url(url: str) -> None:
@@ -34,35 +42,84 @@ class Upstream:
     URL's.
 
     Args:
-        url: one that `check_upstream_url` accepts.
+        urls: one that `check_upstream_url` accepts, or several, over which requests are spread.
         tasks: where bodies are sent from.
     """
 
-    def __init__(self, url: str, tasks: TaskGroup) -> None:
-        self._url = url
+    def __init__(self, urls: str | Sequence[str], tasks: TaskGroup) -> None:
+        self._replicas = Replicas(urls)
         self._client = Http11Client(tasks.start_soon)
 
     def rpc_main(self) -> object:
-        raise BindingError(f"upstream URLs speak HTTP only: use fetch() of {self._url}")
+        raise BindingError(f"upstream URLs speak HTTP only: use fetch() of {self._replicas.title}")
 
     async def fetch(self, request: Request) -> Response:
         outgoing = Request(request.url, method=request.method, headers=end_to_end(request.headers), body=request.body)
+
+        async def send_to(url: str) -> Response:
+            return await self._client.exchange(outgoing, _forwarded(url, request.url).geturl(), keep_unsent=True)
+
         try:
-            answer = await self._client.exchange(outgoing, self._forwarded_url(request.url))
+            answer = await self._replicas.reach(send_to)
         except ConnectionError as error:
-            LOG.warning("%s did not answer: %s", self._url, error)
-            return Response(f"the upstream {self._url} did not answer: {error}", status=502)
+            if isinstance(error, Unreachable) and outgoing.body is not None:
+                await outgoing.body.aclose()
+            return _unanswered(self._replicas, error)
         return Response(
             answer.body, status=answer.status, status_text=answer.status_text, headers=end_to_end(answer.headers)
         )
 
+    async def websocket(self, handshake: Handshake) -> None:
+        await forward_websocket(handshake, self._replicas)
+
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    def _forwarded_url(self, original: str) -> str:
-        target, parts = urlsplit(self._url), urlsplit(original)
-        path = target.path.rstrip("/") + _without_dots(parts.path or "/")
-        return target._replace(path=path, query=parts.query).geturl()
+
+async def forward_websocket(handshake: Handshake, replicas: Replicas) -> None:
+    """Have a server elsewhere answer a handshake, and pass on what both sides say."""
+    request = handshake.request
+
+    async def run(socket: ServerWebSocket) -> Response | None:
+        async def carry(url: str) -> Response | None:
+            opening = open_web_socket(
+                _as_websocket(_forwarded(url, request.url)),
+                headers=end_to_end(request.headers),
+                subprotocols=socket.subprotocols,
+                title=f"the upstream {url}",
+            )
+            try:
+                async with opening as upstream:
+                    await socket.accept(subprotocol=upstream.subprotocol, headers=upstream.headers)
+                    await relay(socket, upstream)
+            except WebSocketRefused as refusal:
+                return refusal.response
+            return None
+
+        try:
+            return await replicas.reach(carry)
+        except ConnectionError as error:
+            if handshake.accepted:
+                raise
+            return _unanswered(replicas, error)
+
+    await serve_socket(handshake, run)
+
+
+def _unanswered(replicas: Replicas, error: ConnectionError) -> Response:
+    LOG.warning("%s did not answer: %s", replicas.title, error)
+    return Response(f"the upstream {replicas.title} did not answer: {error}", status=502)
+
+
+def _forwarded(url: str, original: str) -> SplitResult:
+    target, parts = urlsplit(url), urlsplit(original)
+    path = target.path.rstrip("/") + _without_dots(parts.path or "/")
+    return target._replace(path=path, query=parts.query)
+
+
+def _as_websocket(parts: SplitResult) -> str:
+    secure = parts.scheme.lower() in {"https", "wss"}
+    return parts._replace(scheme="wss" if secure else "ws").geturl()
 
 
 def _without_dots(path: str) -> str:

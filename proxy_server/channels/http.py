@@ -18,7 +18,7 @@ from proxy_server.bindings import Binding, BindingError
 from proxy_server.channels import LOG, REASON_PHRASES, Receive, Scope, Send, end_to_end, header, send_text
 from proxy_server.channels.chunks import ChunkPipe
 
-__all__ = ["serve_http"]
+__all__ = ["serve_http", "unwrapped"]
 
 # What a request is for when nobody says: the default of Cloudflare's own proxy worker.
 _DEFAULT_URL: Final = "http://example.com"
@@ -40,7 +40,8 @@ async def serve_http(binding: Binding, scope: Scope, receive: Receive, send: Sen
     """
     with closing(_Upload(receive)) as upload:
         try:
-            request = _unwrapped(scope, upload)
+            body = ReadableStream(upload, length=_declared_length(scope)) if _has_body(scope) else None
+            request = unwrapped(scope, scope["method"], body)
         except ValueError as error:
             await send_text(send, 400, f"the request cannot be passed on: {error}")
             return
@@ -89,7 +90,7 @@ async def _cancel_when_gone(upload: _Upload, handler: anyio.CancelScope) -> None
     handler.cancel()
 
 
-def _unwrapped(scope: Scope, upload: _Upload) -> Request:
+def unwrapped(scope: Scope, method: str, body: ReadableStream[bytes] | None) -> Request:
     """The request that the client of the proxy was given.
 
     Raises:
@@ -103,8 +104,7 @@ def _unwrapped(scope: Scope, upload: _Upload) -> Request:
             # The one header that clients do not rename: the Workers runtime would refuse the response
             # otherwise.
             headers.append("upgrade", value.decode("latin-1"))
-    body = ReadableStream(upload, length=_declared_length(scope)) if _has_body(scope) else None
-    return Request(header(scope, b"mf-url") or _DEFAULT_URL, method=scope["method"], headers=headers, body=body)
+    return Request(header(scope, b"mf-url") or _DEFAULT_URL, method=method, headers=headers, body=body)
 
 
 def _has_body(scope: Scope) -> bool:

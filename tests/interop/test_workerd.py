@@ -322,10 +322,10 @@ def test_targets_that_speak_http_only(worker: ServiceWorker, binding: str) -> No
     assert "speak HTTP only: use fetch() of" in call["message"]
 
 
-def test_a_websocket_through_fetch_is_refused(worker: ServiceWorker) -> None:
-    refusal = worker.run("webSocket")
-    assert (refusal["status"], refusal["socket"]) == (501, False)
-    assert "call methods instead" in refusal["body"]
+def test_a_service_without_websockets_answers_as_to_a_request(worker: ServiceWorker) -> None:
+    answer = worker.run("webSocket")
+    assert (answer["status"], answer["socket"]) == (200, False)
+    assert json.loads(answer["body"])["method"] == "GET"
 
 
 # Bindings that are out of reach

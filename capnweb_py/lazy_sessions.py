@@ -1,0 +1,51 @@
+"""RPC sessions by their URLs, for bindings with more than one: a service of a dispatch namespace has its own."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .lazy import LazySession
+from .loops import Spawn
+from .options import SessionOptions
+from .stub import RpcStub
+
+__all__ = ["Sessions"]
+
+# How many sessions stay open that nobody uses. What is used again is opened again.
+MAX_IDLE: Final = 50
+
+
+class Sessions:
+    """Sessions that are opened when they are used. Of those that nobody uses, the newest stay open.
+
+    Args:
+        title: what errors call the peer.
+        spawn: starts the tasks that hold sessions open. They must outlive `aclose`.
+        options: of the sessions.
+    """
+
+    def __init__(self, title: str, spawn: Spawn, options: SessionOptions | None = None) -> None:
+        self._title = title
+        self._spawn = spawn
+        self._options = options
+        # The one that was used last is at the end.
+        self._sessions: dict[str, LazySession] = {}
+
+    def main(self, url: str) -> RpcStub:
+        """The main object of the session at a URL."""
+        session = self._sessions.pop(url, None) or LazySession(url, self._title, self._spawn, self._options)
+        self._sessions[url] = session
+        if len(self._sessions) > MAX_IDLE:
+            self._close_idle()
+        return session.main()
+
+    async def aclose(self) -> None:
+        """Close all sessions."""
+        while self._sessions:
+            _url, session = self._sessions.popitem()
+            await session.aclose()
+
+    def _close_idle(self) -> None:
+        for url in list(self._sessions)[:-MAX_IDLE]:
+            if self._sessions[url].idle:
+                self._spawn(self._sessions.pop(url).aclose)
