@@ -42,6 +42,8 @@ _CHUNK_BYTES: Final = 65_536
 _CANVAS_FIELDS: Final = ("image", "text_input")
 _DRAWN_FIELDS: Final = ("draw_image", "draw_text")
 _OPTION_FIELDS: Final = ("transforms", "output_format", "output_quality", "background", "anim")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
+
 # What becomes part of a file's name.
 _STORE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -197,10 +199,18 @@ def _output(form: _Form) -> Output:
         raise ImagingError(BAD_OPTION, f"output.anim must be true or false, not {shown(anim)}")
     return Output(
         media_type,
-        quality=form.text("output_quality"),
+        quality=_number_or_text(form.text("output_quality")),
         background=form.text("background"),
         anim=anim != "false",
     )
+
+
+def _number_or_text(value: str | None) -> Any:
+    """The quality, which comes as text: a number, or one of the words for it."""
+    if value is None or not _NUMBER.fullmatch(value):
+        return value
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def _json(field: str, data: bytes) -> Any:
