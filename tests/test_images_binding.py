@@ -41,6 +41,7 @@ from proxy_server.bindings.images import MAX_FIELD_BYTES, ImagesService
 from proxy_server.bindings.multipart import MAX_FORM_BYTES, MAX_PARTS
 from proxy_server.imaging.options import MAX_OPERATIONS
 from proxy_server.imaging.rendering import MAX_SOURCES
+from proxy_server.stores.images_files import FileImageStore
 from proxy_server.tables import ConfigError, Table
 
 pytestmark = pytest.mark.anyio
@@ -82,24 +83,29 @@ def order(image: bytes, *operations: object, **fields: str) -> list[Entry]:
     return [("image", image), ("transforms", json.dumps(operations)), *options.items()]
 
 
+def service(**options: Any) -> ImagesService:
+    """A binding whose hosted images nobody asks for: their store would be made at its first use."""
+    return ImagesService(FileImageStore(Path("/dev/null/images")), **options)
+
+
 async def transformed(*entries: Entry) -> bytes:
-    response = await ImagesService().fetch(post(form(*entries)))
+    response = await service().fetch(post(form(*entries)))
     assert response.status == 200, await response.text()
     return await response.bytes()
 
 
 async def refusal(request: Request, binding: ImagesService | None = None) -> tuple[int, str | None, str]:
     """The status of a response, its error header, and its text."""
-    response = await (binding or ImagesService()).fetch(request)
+    response = await (binding or service()).fetch(request)
     return response.status, response.headers.get("cf-images-binding"), await response.text()
 
 
 async def test_info_has_the_names_that_the_runtime_reads() -> None:
     image = flat(RED, 30, 10)
-    response = await ImagesService().fetch(post(form(("image", image)), "/info"))
+    response = await service().fetch(post(form(("image", image)), "/info"))
     assert await response.json() == {"format": "image/png", "file_size": len(image), "width": 30, "height": 10}
     assert response.headers["content-type"] == "application/json"
-    response = await ImagesService().fetch(post(form(("image", SVG)), "/info"))
+    response = await service().fetch(post(form(("image", SVG)), "/info"))
     assert await response.json() == {"format": "image/svg+xml"}
 
 
@@ -147,7 +153,7 @@ async def test_a_text_can_be_the_canvas() -> None:
 async def test_output_options_are_read_from_their_texts() -> None:
     clear = flat((0, 0, 0, 0))
     assert pixel(await transformed(*order(clear, background="#0000ff")), 5, 5) == BLUE
-    response = await ImagesService().fetch(post(form(*order(clear, output_format="image/webp", output_quality="50"))))
+    response = await service().fetch(post(form(*order(clear, output_format="image/webp", output_quality="50"))))
     assert response.headers["content-type"] == "image/webp"
     frames = pyvips.Image.new_from_buffer(flat(RED), "").join(pyvips.Image.new_from_buffer(flat(BLUE), ""), "vertical")
     animation: bytes = frames.gifsave_buffer(page_height=20)
@@ -159,7 +165,7 @@ async def test_output_options_are_read_from_their_texts() -> None:
 
 async def test_the_answer_is_streamed_in_pieces_of_a_known_length() -> None:
     noise: bytes = pyvips.Image.gaussnoise(400, 400).cast("uchar").pngsave_buffer()
-    response = await ImagesService().fetch(post(form(*order(noise))))
+    response = await service().fetch(post(form(*order(noise))))
     assert response.body is not None
     assert response.buffered is None
     chunks = [chunk async for chunk in response.body]
@@ -177,7 +183,7 @@ async def test_a_form_is_read_however_it_is_cut(step: int) -> None:
         for start in range(0, len(body), step):
             yield body[start : start + step]
 
-    response = await ImagesService().fetch(post(ReadableStream(pieces())))
+    response = await service().fetch(post(ReadableStream(pieces())))
     assert size(await response.bytes()) == (8, 8)
 
 
@@ -256,7 +262,8 @@ def changed(**fields: str | bytes | None) -> list[Entry]:
         ),
         (changed(output_format=None), 9523, 'the field "output_format" is missing'),
         (changed(output_format="undefined"), 9401, "output.format must be one of image/jpeg"),
-        (changed(output_quality="101"), 9401, "output.quality must be 1 to 100"),
+        (changed(output_quality="101"), 9401, "output.quality must be a whole number from 1 to 100"),
+        (changed(output_quality="best"), 9401, "output.quality must be 1 to 100, or one of low"),
         (changed(anim="yes"), 9401, "output.anim must be true or false, not 'yes'"),
         (changed(hue="1"), 9523, "there is no field 'hue' here"),
     ],
@@ -288,7 +295,7 @@ async def test_other_requests_are_answered_by_what_there_is(method: str, path: s
 
 
 async def test_images_fields_parts_and_forms_have_caps() -> None:
-    small = ImagesService(max_input_bytes=100)
+    small = service(max_input_bytes=100)
     assert (await refusal(post(form(("image", b"x" * 101)), "/info"), small))[:2] == (413, "err=9402")
     assert (await refusal(post(form(("image", b"x" * 100)), "/info"), small))[:2] == (415, "err=9412")
     status, header, text = await refusal(post(form(*changed(transforms="[" + " " * MAX_FIELD_BYTES + "]"))))
@@ -356,7 +363,7 @@ def test_the_table_of_the_binding_is_checked() -> None:
             parse_binding(Table({"type": "images"} | values, Path("a.toml"), "bindings.I"), Path())
         return str(caught.value)
 
-    assert mistake(store="x") == "a.toml: bindings.I.store: unknown key: known here: max_input_bytes, type"
+    assert mistake(store="x") == "a.toml: bindings.I.store: unknown key: known here: id, max_input_bytes, type"
     assert "0 is out of range: 1 to 20000000 are valid" in mistake(max_input_bytes=0)
     assert "an integer is needed here" in mistake(max_input_bytes="1 MB")
 
@@ -367,7 +374,7 @@ def test_the_table_of_the_binding_is_checked() -> None:
 @asynccontextmanager
 async def stub(binding: ImagesService | None = None, **options: Any) -> AsyncIterator[RpcStub]:
     """`env.IMAGES` on the other side of a session."""
-    async with memory_pair(None, (binding or ImagesService()).rpc_main(), **options) as (client, _server):
+    async with memory_pair(None, (binding or service()).rpc_main(), **options) as (client, _server):
         yield client.remote_main
 
 
@@ -392,7 +399,7 @@ async def test_info_over_rpc(options: dict[str, Any]) -> None:
 
 
 async def test_a_whole_chain_is_one_round_trip(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with memory_pair(None, ImagesService().rpc_main()) as (client, _):
+    async with memory_pair(None, service().rpc_main()) as (client, _):
         kinds: list[str] = []
         decode = JsonCodec.decode
 
@@ -416,7 +423,7 @@ async def test_a_whole_chain_is_one_round_trip(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_nothing_stays_referred_to_after_a_chain() -> None:
     one_entry_each = SessionStats(imports=1, exports=1)
-    async with memory_pair(None, ImagesService().rpc_main()) as (client, server):
+    async with memory_pair(None, service().rpc_main()) as (client, server):
         logo = client.remote_main.input(flat(BLUE))
         result = client.remote_main.input(flat(RED)).draw(logo).output({"format": "image/png"})
         await result.image()
@@ -480,7 +487,7 @@ async def test_what_cannot_be_drawn_says_so_and_uses_nothing_up() -> None:
             await canvas.draw(images)
         with pytest.raises(TypeError, match=r"a transformer of this binding, not another stub"):
             await canvas.draw(lambda: flat(RED))
-        with pytest.raises(TypeError, match=r"draw\(\) takes the bytes of an image, not int"):
+        with pytest.raises(TypeError, match=r"draw\(\) takes the bytes of an image, or a stream of them, not int"):
             await canvas.draw(5)
         with pytest.raises(TypeError, match=r"draw\(\) takes its options as an object, not as str"):
             await canvas.draw(logo, "top")
@@ -536,7 +543,7 @@ async def test_what_cannot_be_drawn_says_so_and_uses_nothing_up() -> None:
 async def test_errors_over_rpc_are_those_of_the_runtime(
     ask: Callable[[RpcStub], RpcPromise], code: int, message: str
 ) -> None:
-    async with stub(ImagesService(max_input_bytes=5000)) as images:
+    async with stub(service(max_input_bytes=5000)) as images:
         seen_code, seen = await error_of(ask(images))
         assert seen_code == code
         assert seen.startswith(message)
@@ -544,9 +551,9 @@ async def test_errors_over_rpc_are_those_of_the_runtime(
 
 async def test_an_image_of_a_wrong_type_is_a_type_error() -> None:
     async with stub() as images:
-        with pytest.raises(TypeError, match=r"input\(\) takes the bytes of an image, not str"):
+        with pytest.raises(TypeError, match=r"input\(\) takes the bytes of an image, or a stream of them, not str"):
             await images.input("photo.jpg")
-        with pytest.raises(TypeError, match=r"info\(\) takes bytes, or a str of base64, not int"):
+        with pytest.raises(TypeError, match=r"info\(\) takes bytes or a str of base64, or a stream of them, not int"):
             await images.info(5, {"encoding": "base64"})
         with pytest.raises(TypeError, match=r"transform\(\) takes its options as an object, not as list"):
             await images.input(flat(RED)).transform([])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -17,16 +16,12 @@ from typing import Any, Final
 import anyio
 import httpx2
 import pytest
-from pictures import BLUE, GREEN, RED, flat, is_like, picture_format, pixel, size
+from pictures import RED, flat
 from proxying import ROOT, SECRET, serving, start
 
 from capnweb_py import RemoteError, RpcStub, RpcTarget, SessionClosed, serve
-from capnweb_py.bindings.channels import Channels, ProxyAddress
-from capnweb_py.bindings.images import MAX_INPUT_BYTES, Images, ImageSource
-from capnweb_py.http11 import Http11Client
 from capnweb_py.remote import Env, connect_env, start_remote_proxy_session
 from capnweb_py.web import Request
-from proxy_server.imaging.sources import MAX_IMAGE_BYTES
 
 pytestmark = pytest.mark.anyio
 
@@ -328,130 +323,6 @@ async def test_a_body_that_fails_is_no_whole_body(env: Env) -> None:
     response = await env.SVC.fetch("https://a.example/cut")
     with pytest.raises(ConnectionError, match="the response of the binding 'SVC' broke off"):
         await response.bytes()
-
-
-# Images
-
-
-async def in_pieces(data: bytes) -> AsyncIterator[bytes]:
-    for at in range(0, len(data), 50):
-        yield data[at : at + 50]
-
-
-async def test_image_info(env: Env) -> None:
-    image = flat(RED, 40, 20)
-    for source in (image, bytearray(image), memoryview(image), in_pieces(image)):
-        info = await env.IMAGES.info(source)
-        assert (info.format, info.file_size, info.width, info.height) == ("image/png", len(image), 40, 20)
-    svg = await env.IMAGES.info(b'<svg xmlns="http://www.w3.org/2000/svg"/>')
-    assert (svg.format, svg.file_size, svg.width) == ("image/svg+xml", None, None)
-
-
-@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "avif"])
-async def test_an_image_is_made_in_every_format(env: Env, kind: str) -> None:
-    result = await env.IMAGES.input(flat(RED, 40, 20)).transform(width=20).output(format=f"image/{kind}")
-    assert result.content_type == f"image/{kind}"
-    assert (picture_format(result.data), size(result.data)) == ("heif" if kind == "avif" else kind, (20, 10))
-    assert is_like(pixel(result.data, 10, 5), RED)
-
-
-async def test_steps_and_drawn_images(env: Env) -> None:
-    badge = env.IMAGES.input(in_pieces(flat(BLUE, 8, 8))).transform(width=4).draw(flat(GREEN, 1, 1), top=0, left=0)
-    picture = (
-        env.IMAGES.input(flat(RED, 40, 20)).transform(rotate=90).transform(height=20).draw(badge, right=0, bottom=0)
-    )
-    made = (await picture.output(format="image/png")).data
-    assert size(made) == (10, 20)
-    assert [pixel(made, *at) for at in ((0, 0), (5, 15), (6, 16), (7, 17))] == [RED, RED, GREEN, BLUE]
-
-
-async def test_a_text_is_drawn(env: Env) -> None:
-    text = env.IMAGES.text("M", size=30, color="#0000ff")
-    made = await env.IMAGES.input(flat(RED, 60, 60)).draw(text, top=5, left=5).output(format="image/png")
-    assert any(is_like(pixel(made.data, x, y), BLUE) for x in range(60) for y in range(60))
-
-
-async def test_the_quality_of_an_output(env: Env) -> None:
-    noisy = await env.IMAGES.text("noise", size=40).output(format="image/png", background="#ffffff")
-    poor, good = [
-        await env.IMAGES.input(noisy.data).output(format="image/jpeg", quality=quality) for quality in (5, 95)
-    ]
-    assert len(poor.data) < len(good.data)
-
-
-async def test_a_result_in_all_its_forms(env: Env) -> None:
-    result = await env.IMAGES.input(flat(RED, 4, 4)).output(format="image/png")
-    streamed = b"".join([chunk async for chunk in result.image()])
-    assert bytes(result) == await result.bytes() == result.data == streamed
-    response = result.response(headers={"x-one": "1"})
-    assert (response.headers["content-type"], response.headers["x-one"]) == ("image/png", "1")
-    assert await response.bytes() == result.data
-
-
-async def test_a_transformer_is_used_once(env: Env) -> None:
-    picture = env.IMAGES.input(flat(RED, 4, 4))
-    await picture.output(format="image/png")
-    with pytest.raises(RuntimeError, match="this transformer was used already"):
-        await picture.output(format="image/png")
-    with pytest.raises(RuntimeError, match="this transformer was used already"):
-        env.IMAGES.input(flat(RED, 4, 4)).draw(picture)
-
-
-async def test_image_errors_have_cloudflares_codes(env: Env) -> None:
-    with pytest.raises(RemoteError, match="IMAGES_INFO_ERROR 9412") as caught:
-        await env.IMAGES.info(b"no image")
-    assert caught.value.props == {"code": 9412}
-    with pytest.raises(RemoteError, match=r"IMAGES_TRANSFORM_ERROR 9401: .*width must be") as caught:
-        await env.IMAGES.input(flat(RED, 4, 4)).transform(width=-1).output(format="image/png")
-    assert caught.value.props == {"code": 9401}
-    with pytest.raises(RemoteError, match=r"IMAGES_TRANSFORM_ERROR 9401: .*unknown option") as caught:
-        await env.IMAGES.input(flat(RED, 4, 4)).output(format="image/png", brightness=2)
-    with pytest.raises(TypeError, match="a picture is bytes, or an async iterable of bytes, not str"):
-        await env.IMAGES.info("a path")
-
-
-def _zeros(count: int) -> bytes:
-    return bytes(count)
-
-
-async def _zeros_without_end(count: int) -> AsyncIterator[bytes]:
-    """So many bytes at a time. Whoever goes on reading after the first is not done."""
-    yield bytes(count)
-    pytest.fail("a picture that is too large is read no further")
-
-
-@pytest.mark.parametrize("make", [_zeros, _zeros_without_end])
-async def test_a_picture_that_is_too_large_is_refused_as_the_binding_would_but_before_it_is_sent(
-    env: Env, make: Callable[[int], ImageSource]
-) -> None:
-    def nothing_is_sent() -> RpcStub:
-        raise AssertionError("nothing is sent")
-
-    images = Images(Channels("IMAGES", ProxyAddress("http://127.0.0.1/"), Http11Client(print), nothing_is_sent))
-    beyond = MAX_INPUT_BYTES + 1
-    with pytest.raises(RemoteError) as thrown:
-        await env.IMAGES.rpc.info(bytes(beyond))
-    with pytest.raises(RemoteError) as caught:
-        await images.info(make(beyond))
-    assert (caught.value.name, str(caught.value), caught.value.props) == (
-        thrown.value.name,
-        str(thrown.value),
-        thrown.value.props,
-    )
-    with pytest.raises(RemoteError) as thrown:
-        await env.IMAGES.rpc.input(bytes(beyond)).output({"format": "image/png"})
-    with pytest.raises(RemoteError) as caught:
-        await images.input(make(beyond)).output(format="image/png")
-    assert (str(caught.value), caught.value.props) == (str(thrown.value), thrown.value.props)
-
-
-async def test_the_limit_of_a_picture_is_that_of_the_bytes_that_base64_stands_for(env: Env) -> None:
-    assert MAX_INPUT_BYTES == MAX_IMAGE_BYTES
-    largest = base64.b64encode(bytes(MAX_INPUT_BYTES))
-    with pytest.raises(RemoteError, match="IMAGES_INFO_ERROR 9412"):
-        await env.IMAGES.info(largest, encoding="base64")
-    with pytest.raises(RemoteError, match="IMAGES_INFO_ERROR 9402"):
-        await env.IMAGES.info(largest + b"AAAA", encoding="base64")
 
 
 # Servers of a program's own

@@ -1,29 +1,32 @@
-"""Images: look at pictures and transform them, as `env.IMAGES` of the Workers runtime does."""
+"""Images: look at pictures and transform them, as `env.IMAGES` of the Workers runtime does.
+
+What is here is what a program sees. It goes over either channel: over HTTP as the forms that the runtime sends
+(images_http.py), over RPC as calls (images_calls.py).
+"""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import aclosing
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import anyio
 import attrs
 
-from ..errors import RemoteError, remote_error
 from ..stub import RpcStub
 from ..web import HeadersInit, ReadableStream, Response
 from .channels import Channels
+from .images_calls import rpc_info, rpc_output
+from .images_hosted import HostedImages
+from .images_http import http_info, http_output
+from .images_order import Chain, Drawing, TextPicture
+from .images_source import MAX_INPUT_BYTES, Encoding, ImageSource, PictureStream, picture
 
 __all__ = ["MAX_INPUT_BYTES", "ImageInfo", "ImageResult", "ImageSource", "ImageTransformer", "Images"]
 
-# Cloudflare's documented limit for one picture that a binding is given, and its number for one that is larger. It
-# is refused here already: sending it would take long, and could end the session, whose messages have a limit too.
-MAX_INPUT_BYTES: Final = 20_000_000
-_TOO_MANY_BYTES: Final = 9402
-
-# A picture: its bytes, in one piece or in several.
-ImageSource: TypeAlias = bytes | bytearray | memoryview | AsyncIterable[bytes]
+# How an operation says over HTTP which picture it is for. The numbers come from the order of the calls.
+_NUMBERS: Final = frozenset({"imageIndex", "drawImageIndex", "targetImageIndex"})
 
 
 @attrs.frozen
@@ -91,23 +94,45 @@ class Images:
         """The stub of the remote binding, with the methods that the Workers runtime's has."""
         return self._channels.rpc
 
-    async def info(self, image: ImageSource, **options: Any) -> ImageInfo:
+    @property
+    def hosted(self) -> HostedImages:
+        """The images that the binding keeps."""
+        return HostedImages(self._channels)
+
+    async def info(self, image: ImageSource, *, encoding: Encoding | None = None) -> ImageInfo:
         """What a picture is.
+
+        Args:
+            image: its bytes. An async iterable is read as fast as the binding takes it, and closed.
+            encoding: "base64" if that is how the bytes are written.
 
         Raises:
             RemoteError: if it is none, or too large; `code` is Cloudflare's number for the reason.
         """
-        data = await _whole(image, "INFO", options)
-        info = await self._channels.rpc.info(data, *_optional(options))
+        given = picture(image, "INFO", encoding)
+        ask = http_info if self._channels.preferred == "http" else rpc_info
+        async with _sending([given] if isinstance(given, PictureStream) else []):
+            info = await ask(self._channels, given)
         return ImageInfo(info["format"], info.get("fileSize"), info.get("width"), info.get("height"))
 
-    def input(self, image: ImageSource, **options: Any) -> ImageTransformer:
-        """Begin with a picture. Nothing is sent before `output`."""
-        return ImageTransformer(self._channels, "input", image, options)
+    def input(self, image: ImageSource, *, encoding: Encoding | None = None) -> ImageTransformer:
+        """Begin with a picture, given as to `info`. Nothing is sent, and nothing read, before `output`."""
+        return ImageTransformer(self._channels, image, encoding)
 
-    def text(self, content: str, **options: Any) -> ImageTransformer:
-        """Begin with a picture of a text, to be drawn on others. Options: font, size, color."""
-        return ImageTransformer(self._channels, "text", content, options)
+    def text(
+        self, content: str, *, font: str | None = None, size: float | None = None, color: str | None = None
+    ) -> ImageTransformer:
+        """Begin with a picture of a text, to be drawn on others.
+
+        Args:
+            content: the text.
+            font: the name of a family of fonts that the server has.
+            size: in points.
+            color: a CSS colour.
+        """
+        return ImageTransformer(
+            self._channels, TextPicture(content, _without_none({"font": font, "size": size, "color": color}))
+        )
 
     def __repr__(self) -> str:
         return f"<images {self._channels.name}>"
@@ -116,56 +141,64 @@ class Images:
 class ImageTransformer:
     """A picture, and what is to be done to it, in order. Options have the names of Cloudflare's documentation."""
 
-    def __init__(self, channels: Channels, origin: str, source: Any, options: Mapping[str, Any]) -> None:
+    def __init__(self, channels: Channels, source: ImageSource | TextPicture, encoding: Encoding | None = None) -> None:
         self._channels = channels
-        # The remote method that makes the picture ("input" or "text"), what it is made of, and its options.
-        self._origin = origin
         self._source = source
-        self._options = options
-        self._steps: list[tuple[str, Any, Mapping[str, Any]]] = []
+        self._encoding: Encoding | None = encoding
+        # What is drawn is a transformer, too.
+        self._steps: list[Mapping[str, Any] | tuple[ImageTransformer, Mapping[str, Any]]] = []
         self._consumed = False
 
     def transform(self, **options: Any) -> ImageTransformer:
         """Transform the picture: width, height, fit, gravity, rotate, flip, background, blur, trim ..."""
-        self._steps.append(("transform", None, options))
+        self._steps.append(_options("transform", options))
         return self
 
     def draw(self, image: ImageSource | ImageTransformer, **options: Any) -> ImageTransformer:
         """Draw another picture on this one: top, left, bottom, right, opacity, repeat, composite."""
-        if isinstance(image, ImageTransformer):
-            image._consume()
-        self._steps.append(("draw", image, options))
+        checked = _options("draw", options)
+        drawn = image if isinstance(image, ImageTransformer) else ImageTransformer(self._channels, image)
+        drawn._consume()
+        self._steps.append((drawn, checked))
         return self
 
-    async def output(self, *, format: str, **options: Any) -> ImageResult:  # noqa: A002 - the option's name
+    async def output(
+        self,
+        *,
+        format: str,  # noqa: A002 - the option's name
+        quality: int | str | None = None,
+        background: str | None = None,
+        anim: bool | None = None,
+    ) -> ImageResult:
         """Make the picture, in one round trip.
 
         Args:
             format: "image/jpeg", "image/png", "image/webp", "image/avif", "image/gif", "rgb" or "rgba".
-            options: quality (1 to 100), background, anim.
+            quality: 1 to 100, or "low", "medium-low", "medium-high" or "high".
+            background: a CSS colour to put underneath.
+            anim: False keeps the first frame of an animation alone.
 
         Raises:
             RuntimeError: if the transformer has been used before.
             RemoteError: if the picture or an option is not valid; `code` is Cloudflare's number for the reason.
         """
         self._consume()
-        remote = await self._remote()
-        result = remote.output({"format": format, **options})
-        content_type, data = await _both(result.contentType(), result.image())
+        make = http_output if self._channels.preferred == "http" else rpc_output
+        output = {"format": format, "quality": quality, "background": background, "anim": anim}
+        streams: list[PictureStream] = []
+        async with _sending(streams):
+            content_type, data = await make(self._channels, self._chain(streams), output)
         return ImageResult(content_type, data)
 
-    async def _remote(self) -> RpcStub:
-        """The promise of the remote transformer with all steps taken. Awaits the pictures, and nothing remote."""
-        source = self._source if self._origin == "text" else await _whole(self._source, "TRANSFORM", self._options)
-        remote: RpcStub = self._channels.rpc[self._origin](source, *_optional(self._options))
-        for name, image, options in self._steps:
-            if name == "transform":
-                remote = remote.transform(dict(options))
-            elif isinstance(image, ImageTransformer):
-                remote = remote.draw(await image._remote(), *_optional(options))
-            else:
-                remote = remote.draw(await _whole(image, "TRANSFORM"), *_optional(options))
-        return remote
+    def _chain(self, streams: list[PictureStream]) -> Chain:
+        """All that is to be done. Pictures that are streams are added to `streams`."""
+        source = self._source
+        chain = Chain(source if isinstance(source, TextPicture) else picture(source, "TRANSFORM", self._encoding))
+        if isinstance(chain.picture, PictureStream):
+            streams.append(chain.picture)
+        for step in self._steps:
+            chain.steps.append(Drawing(step[0]._chain(streams), step[1]) if isinstance(step, tuple) else step)
+        return chain
 
     def _consume(self) -> None:
         if self._consumed:
@@ -173,49 +206,32 @@ class ImageTransformer:
         self._consumed = True
 
 
-def _optional(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Options as an argument, which is left out where there are none."""
-    return [dict(options)] if options else []
-
-
-async def _both(first: Any, second: Any) -> tuple[Any, Any]:
-    """Two promises' values, asked for together."""
-    values: dict[str, Any] = {}
-
-    async def put(name: str, promise: Any) -> None:
-        values[name] = await promise
-
+@asynccontextmanager
+async def _sending(streams: Sequence[PictureStream]) -> AsyncIterator[None]:
+    """While pictures are being sent. Where one cannot be read, that is what went wrong. All are closed at the end."""
     try:
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(put, "first", first)
-            tasks.start_soon(put, "second", second)
-    except* Exception as group:
-        raise group.exceptions[0] from None
-    return values["first"], values["second"]
+        yield
+    except Exception:
+        for stream in streams:
+            if stream.failure is not None:
+                raise stream.failure from None
+        raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            for stream in streams:
+                await stream.aclose()
 
 
-async def _whole(
-    image: ImageSource, operation: Literal["INFO", "TRANSFORM"], options: Mapping[str, Any] | None = None
-) -> bytes:
-    """The bytes of a picture. Raises what the binding would throw for more of them than it takes."""
-    encoded = options is not None and options.get("encoding") == "base64"
-    # Base64 has four characters for three bytes, and fills up the last three.
-    limit = -(-MAX_INPUT_BYTES // 3) * 4 if encoded else MAX_INPUT_BYTES
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        if memoryview(image).nbytes > limit:
-            raise _too_large(operation)
-        return bytes(image)
-    if not isinstance(image, AsyncIterable):
-        raise TypeError(f"a picture is bytes, or an async iterable of bytes, not {type(image).__name__}")
-    whole = bytearray()
-    async with aclosing(ReadableStream(image)) as stream:
-        async for chunk in stream:
-            whole += chunk
-            if len(whole) > limit:
-                raise _too_large(operation)
-    return bytes(whole)
+def _options(method: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    for name in _NUMBERS & options.keys():
+        raise TypeError(f"{method}() takes no option {name!r}: it is for the picture that it is called on")
+    return _without_none(options)
 
 
-def _too_large(operation: str) -> RemoteError:
-    message = f"IMAGES_{operation}_ERROR {_TOO_MANY_BYTES}: The image is too large: at most {MAX_INPUT_BYTES} bytes"
-    return remote_error("ImagesError", f"{message} are allowed", props={"code": _TOO_MANY_BYTES})
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that were left out as None, which to the binding would be a value."""
+    return {
+        name: _without_none(value) if isinstance(value, Mapping) else value
+        for name, value in options.items()
+        if value is not None
+    }

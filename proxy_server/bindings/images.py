@@ -1,12 +1,14 @@
 """The "images" binding: pictures made by the engine in `proxy_server.imaging`, over both channels.
 
 Here is its HTTP channel: the forms that the Workers runtime's own `env.IMAGES` sends (workerd,
-src/cloudflare/internal/images-api.ts), and the answers that it reads. The RPC channel is in images_rpc.py.
+src/cloudflare/internal/images-api.ts), and the answers that it reads. The RPC channel is in images_rpc.py, and hosted
+images, which go by that one alone, in images_hosted.py.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final
@@ -17,13 +19,15 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Binding, Opener
-from proxy_server.bindings.images_renderer import Renderer, text_source
+from proxy_server.bindings.images_renderer import Renderer, text_source, too_large
 from proxy_server.bindings.images_rpc import ImagesBinding
 from proxy_server.bindings.multipart import FormError, Part, PartTooLargeError, read_form
 from proxy_server.imaging import ImagingError, Output, Probed, Source, Text
 from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST
 from proxy_server.imaging.fields import shown
 from proxy_server.imaging.sources import MAX_IMAGE_BYTES
+from proxy_server.stores.images import ImageStore
+from proxy_server.stores.images_files import FileImageStore
 from proxy_server.tables import Table
 
 __all__ = ["MAX_FIELD_BYTES", "ImagesService", "parse"]
@@ -38,36 +42,50 @@ _CHUNK_BYTES: Final = 65_536
 _CANVAS_FIELDS: Final = ("image", "text_input")
 _DRAWN_FIELDS: Final = ("draw_image", "draw_text")
 _OPTION_FIELDS: Final = ("transforms", "output_format", "output_quality", "background", "anim")
+_NUMBER: Final = re.compile(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?")
+
+# What becomes part of a file's name.
+_STORE_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
 _IMAGE_FIELDS: Final = frozenset({"image", "draw_image"})
 
 
-def parse(table: Table, _state_dir: Path) -> Opener:
-    """Check the table of an images binding. `max_input_bytes` lowers the cap on one image file.
+def parse(table: Table, state_dir: Path) -> Opener:
+    """Check the table of an images binding.
+
+    `max_input_bytes` lowers the cap on one image file. `id` names the store of hosted images: bindings that name the
+    same one, or none, share it, as those of one account do at Cloudflare.
 
     Raises:
         ConfigError: if a key is unknown, or its value not valid.
     """
     max_input_bytes = table.integer("max_input_bytes", MAX_IMAGE_BYTES, low=1, high=MAX_IMAGE_BYTES)
+    store_id = table.optional_text("id")
+    if store_id is not None and not _STORE_ID.fullmatch(store_id):
+        raise table.error('1 to 64 letters, digits, "-" and "_" are needed here', "id")
     table.finish()
+    path = state_dir / ("images" if store_id is None else f"images-{store_id}")
 
     async def open_images(_tasks: TaskGroup) -> Binding:
-        return ImagesService(max_input_bytes)
+        return ImagesService(FileImageStore(path), max_input_bytes)
 
     return open_images
 
 
 class ImagesService:
-    """Answers both channels. Nothing is kept between requests.
+    """Answers both channels. Nothing is kept between requests but hosted images.
 
     Args:
+        store: of hosted images. It is closed with the binding.
         max_input_bytes: how large one image file may be; 1 to MAX_IMAGE_BYTES.
     """
 
-    def __init__(self, max_input_bytes: int = MAX_IMAGE_BYTES) -> None:
+    def __init__(self, store: ImageStore, max_input_bytes: int = MAX_IMAGE_BYTES) -> None:
+        self._store = store
         self._renderer = Renderer(max_input_bytes)
 
     def rpc_main(self) -> object:
-        return ImagesBinding(self._renderer)
+        return ImagesBinding(self._renderer, self._store)
 
     async def fetch(self, request: Request) -> Response:
         """Answer `POST /info` and `POST /transform`. What the engine refuses is a response that says so."""
@@ -82,7 +100,7 @@ class ImagesService:
                 await request.body.aclose()
 
     async def aclose(self) -> None:
-        """Nothing is held."""
+        await self._store.aclose()
 
     async def _answer(self, request: Request) -> Response:
         path = urlsplit(request.url).path
@@ -112,8 +130,8 @@ class ImagesService:
         try:
             return _Form(await read_form(request, sizes))
         except PartTooLargeError as error:
-            refusal = self._renderer.too_large() if error.field in _IMAGE_FIELDS else _bad_request(str(error))
-            raise refusal from error
+            is_image = error.field in _IMAGE_FIELDS
+            raise (too_large(error.limit) if is_image else _bad_request(str(error))) from error
         except FormError as error:
             raise _bad_request(str(error)) from error
 
@@ -181,10 +199,18 @@ def _output(form: _Form) -> Output:
         raise ImagingError(BAD_OPTION, f"output.anim must be true or false, not {shown(anim)}")
     return Output(
         media_type,
-        quality=form.text("output_quality"),
+        quality=_number_or_text(form.text("output_quality")),
         background=form.text("background"),
         anim=anim != "false",
     )
+
+
+def _number_or_text(value: str | None) -> Any:
+    """The quality, which comes as text: a number, or one of the words for it."""
+    if value is None or not _NUMBER.fullmatch(value):
+        return value
+    number = float(value)
+    return int(number) if number.is_integer() else number
 
 
 def _json(field: str, data: bytes) -> Any:

@@ -14,11 +14,11 @@ import anyio
 import anyio.lowlevel
 from anyio import to_thread
 
-from proxy_server.imaging import ImagingError, Output, Probed, Rendered, Source, Stop, Text, probe, render
+from proxy_server.imaging import ImagingError, Output, Probed, Rendered, Source, Stop, Text, check, probe, render
 from proxy_server.imaging.errors import BAD_OPTION, TOO_MANY_BYTES
 from proxy_server.imaging.fields import Fields
 
-__all__ = ["MAX_RENDERS", "Renderer", "text_source"]
+__all__ = ["MAX_RENDERS", "Renderer", "text_source", "too_large"]
 
 # How many pictures are worked on at a time. libvips puts every core to one picture by itself, and each may hold
 # 400 MB of pixels (MAX_PIXELS of the engine): more at a time would take memory and save no time.
@@ -39,13 +39,13 @@ class Renderer:
         self.max_input_bytes = max_input_bytes
         self._threads = anyio.CapacityLimiter(MAX_RENDERS)
 
-    def too_large(self) -> ImagingError:
-        """The error about an image of more bytes than this binding takes, to raise."""
-        return ImagingError(TOO_MANY_BYTES, f"The image is too large: at most {self.max_input_bytes} bytes are allowed")
-
     async def probe(self, data: bytes) -> Probed:
         """See `imaging.probe`."""
         return await to_thread.run_sync(probe, data, limiter=self._threads)
+
+    async def check(self, data: bytes) -> None:
+        """See `imaging.check`."""
+        await to_thread.run_sync(check, data, limiter=self._threads)
 
     async def render(self, sources: Sequence[Source], operations: Sequence[object], output: Output) -> Rendered:
         """See `imaging.render`."""
@@ -65,6 +65,11 @@ class Renderer:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+
+def too_large(limit: int) -> ImagingError:
+    """The error about an image of more bytes than are taken, to raise."""
+    return ImagingError(TOO_MANY_BYTES, f"The image is too large: at most {limit} bytes are allowed")
 
 
 async def _stop_when_cancelled(stop: Stop) -> None:

@@ -9,19 +9,28 @@ checked by the engine. Method names are the Workers API's own.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import attrs
 
 from capnweb_py.stub import RpcStub, local_target
 from capnweb_py.target import RpcTarget
-from capnweb_py.values import UNDEFINED, TypedArray
 from proxy_server import imaging
+from proxy_server.bindings.images_hosted import HostedImages
+from proxy_server.bindings.images_input import (
+    ImagesError,
+    StreamedImage,
+    given_image,
+    is_base64,
+    options_of,
+    thrown_by,
+    whole,
+)
 from proxy_server.bindings.images_renderer import Renderer, text_source
-from proxy_server.imaging import Output, Rendered, Source
-from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST, CONSUMED, NOT_AN_IMAGE
+from proxy_server.bindings.multipart import MAX_FORM_BYTES
+from proxy_server.imaging import Output, Rendered, Source, Text
+from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST, CONSUMED
 from proxy_server.imaging.fields import Fields, shown
 from proxy_server.imaging.options import MAX_OPERATIONS
 from proxy_server.imaging.rendering import MAX_SOURCES
@@ -32,52 +41,37 @@ __all__ = ["ImageTransformationResult", "ImagesBinding", "ImagesError", "Transfo
 _INDEX_KEYS: Final = frozenset({"imageIndex", "drawImageIndex", "targetImageIndex"})
 
 
-class ImagesError(Exception):
-    """What `env.IMAGES` throws: `code` is Cloudflare's number and travels with the error.
+class ImagesBinding(HostedImages):
+    """The main object of a session: `env.IMAGES`.
 
-    The message has the runtime's form: "IMAGES_TRANSFORM_ERROR 9520: ...", or "IMAGES_INFO_ERROR ...".
+    The methods of `hosted` are its own as well: the runtime calls them there.
     """
 
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@contextmanager
-def _thrown_by(operation: Literal["INFO", "TRANSFORM"]) -> Iterator[None]:
-    """Have the engine's errors raised as the runtime throws them."""
-    try:
-        yield
-    except imaging.ImagingError as error:
-        # None: what the image library said is not for peers.
-        raise ImagesError(f"IMAGES_{operation}_{error}", error.code) from None
-
-
-class ImagesBinding(RpcTarget):
-    """The main object of a session: `env.IMAGES`."""
-
-    def __init__(self, renderer: Renderer) -> None:
-        self._renderer = renderer
+    @property
+    def hosted(self) -> HostedImages:
+        """The images that are kept."""
+        return HostedImages(self._renderer, self._store)
 
     async def info(self, image: object, options: object = None) -> dict[str, object]:
         """What kind of image it is: `{format, fileSize, width, height}`, of an SVG `{format}` alone.
 
         Args:
-            image: the bytes of an image; in base64 where `options` is `{"encoding": "base64"}`.
+            image: the bytes of an image, in one piece or as a stream; in base64 where `options` is
+                `{"encoding": "base64"}`.
 
         Raises:
             ImagesError: it is no image, or none that is read.
         """
-        with _thrown_by("INFO"):
-            info = await self._renderer.probe(_image_bytes(self._renderer, "info", image, options))
+        with thrown_by("INFO"):
+            info = await self._renderer.probe(await whole(_image(self._renderer, "info", image, options)))
         if info.width is None:
             return {"format": info.format}
         return {"format": info.format, "fileSize": info.file_size, "width": info.width, "height": info.height}
 
     def input(self, image: object, options: object = None) -> TransformerTarget:
-        """Begin with an image. Arguments and errors are those of `info`."""
-        with _thrown_by("TRANSFORM"):
-            return TransformerTarget(self._renderer, _image_bytes(self._renderer, "input", image, options))
+        """Begin with an image. Arguments and errors are those of `info`; a stream is read by `output`."""
+        with thrown_by("TRANSFORM"):
+            return TransformerTarget(self._renderer, _image(self._renderer, "input", image, options))
 
     def text(self, content: object, options: object = None) -> TransformerTarget:
         """Begin with a text.
@@ -89,14 +83,14 @@ class ImagesBinding(RpcTarget):
         Raises:
             ImagesError: an option is unknown, or the font one to be downloaded.
         """
-        with _thrown_by("TRANSFORM"):
-            return TransformerTarget(self._renderer, text_source(content, _options("text", options)))
+        with thrown_by("TRANSFORM"):
+            return TransformerTarget(self._renderer, text_source(content, options_of("text", options)))
 
 
 class TransformerTarget(RpcTarget):
     """An image, or a text, and what is to be done to it. It is used up by `output`, or by being drawn."""
 
-    def __init__(self, renderer: Renderer, source: Source) -> None:
+    def __init__(self, renderer: Renderer, source: Text | bytes | StreamedImage) -> None:
         self._renderer = renderer
         self._source = source
         self._steps: list[dict[str, object] | _Drawing] = []
@@ -104,7 +98,7 @@ class TransformerTarget(RpcTarget):
 
     def transform(self, options: object) -> TransformerTarget:
         """Do this next: width, height, fit, rotate, blur and the like. Returns the same transformer."""
-        with _thrown_by("TRANSFORM"):
+        with thrown_by("TRANSFORM"):
             self._record(_step("transform", options))
         return self
 
@@ -112,14 +106,14 @@ class TransformerTarget(RpcTarget):
         """Draw an image on this one. Returns the same transformer.
 
         Args:
-            image: the bytes of an image, or a transformer of this binding, which is used up.
+            image: the bytes of an image, a stream of them, or a transformer of this binding, which is used up.
             options: opacity, repeat, composite, top, left, bottom, right.
 
         Raises:
             ImagesError: the transformer is used up already.
             TypeError: `image` is something else.
         """
-        with _thrown_by("TRANSFORM"):
+        with thrown_by("TRANSFORM"):
             step = _step("draw", options)
             overlay = self._overlay(image)
             self._check_room()
@@ -136,11 +130,12 @@ class TransformerTarget(RpcTarget):
         Raises:
             ImagesError: an image, an option, or what was asked is refused; or the transformer is used up.
         """
-        with _thrown_by("TRANSFORM"):
+        with thrown_by("TRANSFORM"):
             self._consume()
             output = _output(options)
             order = _Order.of(self)
-            return ImageTransformationResult(await self._renderer.render(order.sources, order.operations, output))
+            sources = await _all_read(order.sources)
+            return ImageTransformationResult(await self._renderer.render(sources, order.operations, output))
 
     def _overlay(self, image: object) -> TransformerTarget:
         target = local_target(image) if isinstance(image, RpcStub) else image
@@ -148,7 +143,7 @@ class TransformerTarget(RpcTarget):
             return target
         if isinstance(image, RpcStub):
             raise TypeError("draw() takes the bytes of an image or a transformer of this binding, not another stub")
-        return TransformerTarget(self._renderer, _image_bytes(self._renderer, "draw", image, None))
+        return TransformerTarget(self._renderer, _image(self._renderer, "draw", image, None))
 
     def _record(self, step: dict[str, object] | _Drawing) -> None:
         self._check_room()
@@ -181,8 +176,10 @@ class ImageTransformationResult(RpcTarget):
 
     def image(self, options: object = None) -> bytes:
         """The file; in base64 where `options` is `{"encoding": "base64"}`."""
-        with _thrown_by("TRANSFORM"):
-            encoded = _is_base64("image", options)
+        with thrown_by("TRANSFORM"):
+            fields = Fields("image", options_of("image", options))
+            fields.allow("encoding")
+            encoded = is_base64(fields)
         return base64.b64encode(self._rendered.data) if encoded else self._rendered.data
 
 
@@ -202,7 +199,7 @@ class _Order:
     runtime gives them.
     """
 
-    sources: list[Source] = attrs.field(factory=list)
+    sources: list[Text | bytes | StreamedImage] = attrs.field(factory=list)
     operations: list[dict[str, object]] = attrs.field(factory=list)
 
     @classmethod
@@ -228,39 +225,27 @@ class _Order:
         return number
 
 
-def _image_bytes(renderer: Renderer, method: str, image: object, options: object) -> bytes:
-    """The bytes of an image that a peer gave: where all of them come in."""
-    encoded = _is_base64(method, options)
-    if isinstance(image, TypedArray):
-        image = bytes(image)
-    if isinstance(image, bytes) or (encoded and isinstance(image, str)):
-        data = _decoded(image) if encoded else image
-        assert isinstance(data, bytes), "a str is decoded"
-        if len(data) > renderer.max_input_bytes:
-            raise renderer.too_large()
-        return data
-    wanted = "bytes, or a str of base64" if encoded else "the bytes of an image"
-    raise TypeError(f"{method}() takes {wanted}, not {type(image).__name__}")
-
-
-def _decoded(text: bytes | str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError as error:
-        raise imaging.ImagingError(NOT_AN_IMAGE, f"The input is not base64: {error}") from error
-
-
-def _is_base64(method: str, options: object) -> bool:
-    fields = Fields(method, _options(method, options))
+def _image(renderer: Renderer, method: str, image: object, options: object) -> bytes | StreamedImage:
+    fields = Fields(method, options_of(method, options))
     fields.allow("encoding")
-    encoding = fields.values.get("encoding")
-    if encoding not in (None, "base64"):
-        raise fields.wrong("encoding", '"base64", or left out')
-    return encoding is not None
+    return given_image(renderer.max_input_bytes, method, image, encoded=is_base64(fields))
+
+
+async def _all_read(sources: Sequence[Text | bytes | StreamedImage]) -> list[Source]:
+    """The images, those that are streams read one after another."""
+    read: list[Source] = []
+    size = 0
+    for source in sources:
+        image = source if isinstance(source, Text) else await whole(source)
+        read.append(image)
+        size += 0 if isinstance(image, Text) else len(image)
+        if size > MAX_FORM_BYTES:
+            raise imaging.ImagingError(BAD_REQUEST, f"The images have more than {MAX_FORM_BYTES} bytes together")
+    return read
 
 
 def _output(options: object) -> Output:
-    fields = Fields("output", _options("output", options))
+    fields = Fields("output", options_of("output", options))
     fields.allow(*(field.name for field in attrs.fields(Output)))
     # The engine checks the values, that of a missing format among them.
     values: Mapping[str, Any] = fields.values
@@ -268,24 +253,7 @@ def _output(options: object) -> Output:
 
 
 def _step(method: str, options: object) -> dict[str, object]:
-    step = _options(method, options)
+    step = options_of(method, options)
     for key in sorted(_INDEX_KEYS & step.keys()):
         raise imaging.ImagingError(BAD_OPTION, f"{method} has the unknown option {shown(key)}")
     return step
-
-
-def _options(method: str, options: object) -> dict[str, object]:
-    """An object of options as a peer gave it, without what is undefined: to JavaScript that is absent."""
-    if options is None or options is UNDEFINED:
-        return {}
-    if not isinstance(options, dict):
-        raise TypeError(f"{method}() takes its options as an object, not as {type(options).__name__}")
-    return _defined(options)
-
-
-def _defined(options: dict[str, Any]) -> dict[str, object]:
-    return {
-        key: _defined(value) if isinstance(value, dict) else value
-        for key, value in options.items()
-        if value is not UNDEFINED and value is not None
-    }

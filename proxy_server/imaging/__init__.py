@@ -1,15 +1,15 @@
 """The images engine: what the `images` binding does to pixels, on libvips. It knows no RPC and no HTTP.
 
-`probe` answers `.info()`, and `render` does `.input().transform().draw().output()` in one go; everything else serves
-these two. Files, from the ground floor up: errors, colors, fields, options (the JSON, checked), geometry and work
-(arithmetic), stopping, picture, sources and text (bytes to pixels), transforms and drawing (pixels to pixels),
-encoding (pixels to bytes), rendering.
+`probe` answers `.info()`, `check` says whether a file may be kept, and `render` does
+`.input().transform().draw().output()` in one go; everything else serves these three. Files, from the ground floor up:
+errors, colors, fields, options (the JSON, checked), geometry and work (arithmetic), stopping, picture, sources and text
+(bytes to pixels), transforms and drawing (pixels to pixels), encoding (pixels to bytes), rendering.
 """
 
 from .encoding import Output, Rendered
 from .errors import ImagingError
 from .rendering import Source, render
-from .sources import Probed, probe
+from .sources import Probed, check, probe
 from .stopping import Stop, StoppedError
 from .text import Text
 
@@ -22,6 +22,7 @@ __all__ = [
     "Stop",
     "StoppedError",
     "Text",
+    "check",
     "probe",
     "render",
 ]

@@ -131,6 +131,15 @@ def probe(data: bytes) -> Probed:
     return Probed(kind.mime, len(data), size.width, size.height)
 
 
+def check(data: bytes) -> None:
+    """Find out from its header alone whether `data` is an image that may be kept: any that is read, or an SVG.
+
+    Raises ImagingError as `probe` does, and 9413 for an image that is too large, all its frames together.
+    """
+    if probe(data).width is not None:
+        read_header(data, animated=True)
+
+
 def read_header(data: bytes, *, animated: bool) -> Encoded:
     """An image file, found fit to be decoded; of an animation all frames where `animated`, or the first.
 

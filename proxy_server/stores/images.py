@@ -1,0 +1,100 @@
+"""What keeps hosted images: the protocol of a store, and the values that go in and out.
+
+A store checks nothing: what an id, a file or a limit may be is the binding's matter (bindings/images_hosted.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import attrs
+
+from capnweb_py.web import ReadableStream
+
+__all__ = ["Changes", "HostedImage", "ImageStore", "Position", "Selection"]
+
+
+@attrs.frozen
+class HostedImage:
+    """What is known of a hosted image.
+
+    Attributes:
+        id: its name in the store.
+        uploaded: when it came, in milliseconds since 1970, UTC.
+        filename: what its uploader calls the file.
+        require_signed_urls: whether a public URL of it would have to be signed.
+        meta: the uploader's own JSON object.
+        creator: the uploader's own name for whoever made it.
+    """
+
+    id: str
+    uploaded: int
+    filename: str
+    require_signed_urls: bool = False
+    meta: Mapping[str, Any] = attrs.field(factory=dict)
+    creator: str | None = None
+
+    @property
+    def position(self) -> Position:
+        """Where it stands in a list."""
+        return Position(self.uploaded, self.id)
+
+
+@attrs.frozen
+class Position:
+    """A place in the order of a list: by the time of the upload, and by the id where that is the same."""
+
+    uploaded: int
+    id: str
+
+
+@attrs.frozen
+class Changes:
+    """What to change of a hosted image. None leaves it as it is."""
+
+    require_signed_urls: bool | None = None
+    meta: Mapping[str, Any] | None = None
+    creator: str | None = None
+
+
+@attrs.frozen
+class Selection:
+    """Which images to list.
+
+    Attributes:
+        limit: how many at most.
+        after: only those that follow this position, whether there is an image at it or not.
+        newest_first: from the last to the first.
+        creator: only those of this creator.
+    """
+
+    limit: int
+    after: Position | None = None
+    newest_first: bool = False
+    creator: str | None = None
+
+
+class ImageStore(Protocol):
+    """A store of hosted images. What has returned is kept, whatever happens to the process."""
+
+    async def add(self, image: HostedImage, data: bytes) -> bool:
+        """Keep a new image. False, and nothing is changed, if there is one of this id."""
+
+    async def details(self, image_id: str) -> HostedImage | None:
+        """What is known of an image; None if there is none of this id."""
+
+    async def data(self, image_id: str) -> ReadableStream[bytes] | None:
+        """The bytes of an image; None if there is none of this id. Deleting it does not disturb who reads them."""
+
+    async def update(self, image_id: str, changes: Changes) -> HostedImage | None:
+        """Change what is known of an image. What is known then; None if there is none of this id."""
+
+    async def delete(self, image_id: str) -> bool:
+        """Remove an image. Whether there was one of this id."""
+
+    async def select(self, selection: Selection) -> list[HostedImage]:
+        """Some of the images, in order."""
+
+    async def aclose(self) -> None:
+        """Let go of what the store holds open. Safe where nothing was opened."""

@@ -1,0 +1,207 @@
+// What a Worker does with env.IMAGES, for runtime.mjs: a request to /NAME runs what SCENARIOS has under NAME, and answers
+// with {result}, or with {thrown}. The same scenarios run with our proxy behind the binding and with Miniflare's own
+// images service. Nothing here judges: the Python tests do.
+
+function errorParts(error) {
+  const { name, message, code } = error;
+  return { name, message, code };
+}
+
+async function outcome(promise) {
+  try {
+    return { value: await promise };
+  } catch (error) {
+    return { thrown: errorParts(error) };
+  }
+}
+
+function fromBase64(text) {
+  return Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
+}
+
+function toBase64(bytes) {
+  return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+}
+
+/** A stream of the bytes, in pieces of so many. */
+function streamOf(bytes, size = bytes.length) {
+  const { readable, writable } = new FixedLengthStream(bytes.length);
+  const writer = writable.getWriter();
+  (async () => {
+    for (let at = 0; at < bytes.length; at += size) await writer.write(bytes.subarray(at, at + size));
+    await writer.close();
+  })().catch(() => {});
+  return readable;
+}
+
+async function wholeOf(stream) {
+  return stream === null ? null : toBase64(new Uint8Array(await new Response(stream).arrayBuffer()));
+}
+
+/** Everything that details() says but what differs from run to run. */
+function settled(details) {
+  if (details === null) return null;
+  const { uploaded, ...rest } = details;
+  return { ...rest, uploaded: new Date(uploaded).toISOString() === uploaded };
+}
+
+const SCENARIOS = {
+  async uploadAndDetails({ IMAGES }, { image, options }) {
+    const bytes = fromBase64(image);
+    const uploaded = await IMAGES.hosted.upload(streamOf(bytes), options);
+    const details = await IMAGES.hosted.image(uploaded.id).details();
+    const kept = await wholeOf(await IMAGES.hosted.image(uploaded.id).bytes());
+    return {
+      uploaded: settled(uploaded),
+      same: JSON.stringify(uploaded) === JSON.stringify(details),
+      kept: kept === image,
+      deleted: await IMAGES.hosted.image(uploaded.id).delete(),
+    };
+  },
+
+  async ids({ IMAGES }, { image }) {
+    const given = await IMAGES.hosted.upload(streamOf(fromBase64(image)));
+    const deleted = await IMAGES.hosted.image(given.id).delete();
+    return { given: /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(given.id), deleted };
+  },
+
+  async uploadForms({ IMAGES }, { image }) {
+    const bytes = fromBase64(image);
+    const forms = {
+      arrayBuffer: () => [bytes.buffer],
+      pieces: () => [streamOf(bytes, 7)],
+      base64: () => [streamOf(new TextEncoder().encode(image)), { encoding: "base64" }],
+      base64ArrayBuffer: () => [new TextEncoder().encode(image).buffer, { encoding: "base64" }],
+    };
+    const kept = {};
+    for (const [name, form] of Object.entries(forms)) {
+      kept[name] = await outcome(
+        (async () => {
+          const { id } = await IMAGES.hosted.upload(...form());
+          const same = (await wholeOf(await IMAGES.hosted.image(id).bytes())) === image;
+          await IMAGES.hosted.image(id).delete();
+          return same;
+        })(),
+      );
+    }
+    return kept;
+  },
+
+  async missing({ IMAGES }) {
+    const image = () => IMAGES.hosted.image("no/such/image");
+    return {
+      details: await outcome(image().details()),
+      bytes: await outcome(image().bytes()),
+      delete: await outcome(image().delete()),
+      update: await outcome(image().update({ creator: "nobody" })),
+    };
+  },
+
+  async update({ IMAGES }, { image }) {
+    const { id } = await IMAGES.hosted.upload(streamOf(fromBase64(image)), {
+      metadata: { a: 1, b: [null, { c: "ü" }] },
+      creator: "first",
+    });
+    const handle = () => IMAGES.hosted.image(id);
+    const steps = [];
+    for (const options of [{}, { metadata: { d: true } }, { creator: "second" }, { requireSignedURLs: true }]) {
+      const { id: same, ...rest } = settled(await handle().update(options));
+      steps.push({ same: same === id, ...rest });
+    }
+    const { id: _, ...details } = settled(await handle().details());
+    const kept = (await wholeOf(await handle().bytes())) === image;
+    await handle().delete();
+    return { steps, details, kept };
+  },
+
+  async list({ IMAGES }, { image }) {
+    const ids = ["list/a", "list/b", "list/c", "list/d", "list/e"];
+    for (const id of ids) {
+      await IMAGES.hosted.upload(streamOf(fromBase64(image)), { id, creator: id < "list/d" ? "early" : "late" });
+      // The order is by time, in whole milliseconds; a clock that stands still leaves it to the ids.
+      await scheduler.wait(2);
+    }
+    const pages = async (options) => {
+      const seen = [];
+      let cursor;
+      do {
+        const page = await IMAGES.hosted.list({ ...options, cursor });
+        seen.push({ ids: page.images.map(({ id }) => id), complete: page.listComplete, more: "cursor" in page && page.cursor !== undefined });
+        cursor = page.cursor;
+      } while (cursor);
+      return seen;
+    };
+    const whole = await IMAGES.hosted.list();
+    const result = {
+      whole: { ids: whole.images.map(({ id }) => id), complete: whole.listComplete },
+      first: settled(whole.images[0]),
+      twos: await pages({ limit: 2 }),
+      exact: await pages({ limit: 5 }),
+      descending: await pages({ limit: 3, sortOrder: "desc" }),
+      ascending: await pages({ limit: 4, sortOrder: "asc" }),
+      creator: await pages({ creator: "early", limit: 2 }),
+      nobody: await pages({ creator: "nobody" }),
+    };
+    for (const id of ids) await IMAGES.hosted.image(id).delete();
+    result.empty = await pages({});
+    return result;
+  },
+
+  /** What an upload with these options comes to. */
+  async upload({ IMAGES }, { image, options }) {
+    const answer = await outcome(IMAGES.hosted.upload(streamOf(fromBase64(image)), options));
+    if (answer.value) await IMAGES.hosted.image(answer.value.id).delete();
+    return answer.value ? { value: settled(answer.value) } : answer;
+  },
+
+  async uploadTwice({ IMAGES }, { image }) {
+    const upload = () => IMAGES.hosted.upload(streamOf(fromBase64(image)), { id: "twice" });
+    const answers = [await outcome(upload()), await outcome(upload())];
+    await IMAGES.hosted.image("twice").delete();
+    return answers.map(({ value, thrown }) => ({ value: value && settled(value), thrown }));
+  },
+
+  async listing({ IMAGES }, { options }) {
+    return outcome(IMAGES.hosted.list(options));
+  },
+
+  async updating({ IMAGES }, { image, options }) {
+    const { id } = await IMAGES.hosted.upload(streamOf(fromBase64(image)), { id: "custom" });
+    const answer = await outcome(IMAGES.hosted.image(id).update(options));
+    await IMAGES.hosted.image(id).delete();
+    return answer;
+  },
+
+  async transformHosted({ IMAGES }, { image }) {
+    const { id } = await IMAGES.hosted.upload(streamOf(fromBase64(image)));
+    const result = await IMAGES.input(await IMAGES.hosted.image(id).bytes())
+      .transform({ width: 10 })
+      .output({ format: "image/png" });
+    const made = await wholeOf(result.image());
+    await IMAGES.hosted.image(id).delete();
+    return { type: result.contentType(), image: made };
+  },
+
+  async info({ IMAGES }, { image, options }) {
+    return outcome(IMAGES.info(streamOf(fromBase64(image), 1000), options));
+  },
+
+  async output({ IMAGES }, { image, steps = [], output }) {
+    let picture = IMAGES.input(streamOf(fromBase64(image), 1000));
+    for (const step of steps) picture = picture.transform(step);
+    const answer = await outcome(picture.output(output));
+    if (answer.thrown) return answer;
+    return { value: { type: answer.value.contentType(), image: await wholeOf(answer.value.image()) } };
+  },
+};
+
+export default {
+  async fetch(request, env) {
+    const scenario = SCENARIOS[new URL(request.url).pathname.slice(1)];
+    try {
+      return Response.json({ result: await scenario(env, await request.json()) });
+    } catch (error) {
+      return Response.json({ thrown: { ...errorParts(error), stack: error.stack } });
+    }
+  },
+};

@@ -1,0 +1,168 @@
+"""env.IMAGES of a real workerd, with our proxy behind it and with Miniflare's own images service.
+
+One script, images_worker.mjs, runs with both. The service of Miniflare is the oracle for hosted images, for what it
+checks. It checks little: what Cloudflare's documentation refuses and it does not is in REFUSED, with the page that says
+so. For pictures it is none: it knows no option but a size and a rotation, and its errors are those of its image
+library, with the stack of Node.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from pictures import RED, flat, pixel, size
+from proxying import serving
+
+from .runtime import Worker, workerd
+
+SCRIPT: Final = "images_worker.mjs"
+IMAGE: Final = flat(RED, 40, 20)
+PNG: Final = {"format": "image/png"}
+
+
+def base64_of(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+IMAGE_TEXT: Final = base64_of(IMAGE)
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The connection string of a proxy of ours."""
+    config: Path = tmp_path_factory.mktemp("images") / "capnweb.toml"
+    config.write_text('[bindings.IMAGES]\ntype = "images"\n')
+    with serving(config) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def ours(node: str, url: str) -> Iterator[Worker]:
+    """A Worker whose env.IMAGES is behind our proxy."""
+    with workerd(node, SCRIPT, images={"binding": "IMAGES", "remoteProxyConnectionString": url}) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def simulated(node: str) -> Iterator[Worker]:
+    """A Worker whose env.IMAGES is Miniflare's own."""
+    with workerd(node, SCRIPT, images={"binding": "IMAGES"}) as worker:
+        yield worker
+
+
+# Hosted images
+
+
+@pytest.mark.parametrize(
+    ("scenario", "arguments"),
+    [
+        ("uploadAndDetails", {"options": {"id": "a/path of/ü.png", "filename": "x.png", "creator": "me"}}),
+        ("uploadAndDetails", {"options": {"id": "b", "metadata": {"k": [1, None, {"d": "ü"}]}}}),
+        ("ids", {}),
+        ("missing", {}),
+        ("update", {}),
+        ("list", {}),
+    ],
+)
+def test_hosted_images_are_as_in_miniflare(
+    ours: Worker, simulated: Worker, scenario: str, arguments: dict[str, Any]
+) -> None:
+    answer = ours.run(scenario, image=IMAGE_TEXT, **arguments)
+    assert answer == simulated.run(scenario, image=IMAGE_TEXT, **arguments)
+    assert answer
+
+
+def test_the_list_is_what_was_asked_for(ours: Worker) -> None:
+    """That two runtimes agree says little if both are empty."""
+    answer = ours.run("list", image=IMAGE_TEXT)
+    assert [page["ids"] for page in answer["twos"]] == [["list/a", "list/b"], ["list/c", "list/d"], ["list/e"]]
+    assert [page["complete"] for page in answer["twos"]] == [False, False, True]
+    assert [page["ids"] for page in answer["descending"]] == [["list/e", "list/d", "list/c"], ["list/b", "list/a"]]
+    assert [page["ids"] for page in answer["creator"]] == [["list/a", "list/b"], ["list/c"]]
+    assert answer["empty"] == [{"ids": [], "complete": True, "more": False}]
+
+
+def test_images_come_in_streams_and_in_base64(ours: Worker, simulated: Worker) -> None:
+    """The capnweb that Miniflare bundles for remote bindings knows no ArrayBuffer: it fails before it reaches us."""
+    answer = ours.run("uploadForms", image=IMAGE_TEXT)
+    unknown = {"thrown": {"name": "TypeError", "message": "Cannot serialize value: [object ArrayBuffer]"}}
+    kept = {"value": True}
+    assert answer == {"arrayBuffer": unknown, "pieces": kept, "base64": kept, "base64ArrayBuffer": unknown}
+    assert simulated.run("uploadForms", image=IMAGE_TEXT) == dict.fromkeys(answer, kept)
+
+
+def test_a_hosted_image_is_transformed(ours: Worker) -> None:
+    answer = ours.run("transformHosted", image=IMAGE_TEXT)
+    made = base64.b64decode(answer["image"])
+    assert (answer["type"], size(made), pixel(made, 5, 2)) == ("image/png", (10, 5), RED)
+
+
+# What Cloudflare's documentation does not allow, and Miniflare does: the scenario, its arguments, and the error.
+REFUSED: Final[list[tuple[str, dict[str, Any], str]]] = [
+    # "Limits and formats": what can be uploaded, and how large.
+    ("upload", {"image": base64_of(b"no image")}, "IMAGES_UPLOAD_ERROR 9412: The input is not an image"),
+    ("upload", {"image": base64_of(b"")}, "IMAGES_UPLOAD_ERROR 9412: The input is not an image"),
+    ("upload", {"image": base64_of(IMAGE[:60])}, "IMAGES_UPLOAD_ERROR 9516: The PNG image is corrupt or cut short"),
+    ("upload", {"image": base64_of(bytes(10_000_001))}, "IMAGES_UPLOAD_ERROR 9402: The image is too large: at most 10"),
+    # "Upload via custom path", and the schema of the REST API.
+    ("upload", {"options": {"id": "/x"}}, "IMAGES_UPLOAD_ERROR 9401: upload.id must be a path that"),
+    (
+        "upload",
+        {"options": {"id": "2cdc28f0-017a-49c4-9ed7-87056c839010"}},
+        "IMAGES_UPLOAD_ERROR 9401: upload.id must be something else than a UUID",
+    ),
+    ("upload", {"options": {"id": 5}}, "IMAGES_UPLOAD_ERROR 9401: upload.id must be a string"),
+    ("upload", {"options": {"metadata": [1]}}, "IMAGES_UPLOAD_ERROR 9401: upload.metadata must be an object"),
+    ("upload", {"options": {"wrong": 1}}, "IMAGES_UPLOAD_ERROR 9401: upload has the unknown option 'wrong'"),
+    # "Manage hosted images with Workers".
+    (
+        "upload",
+        {"options": {"id": "x", "requireSignedURLs": True}},
+        "IMAGES_UPLOAD_ERROR 9401: upload.requireSignedURLs can't be true for an image with a custom id",
+    ),
+    (
+        "updating",
+        {"options": {"requireSignedURLs": True}},
+        "IMAGES_UPDATE_ERROR 9401: update.requireSignedURLs can't be true for an image with a custom id",
+    ),
+    ("listing", {"options": {"limit": 0}}, "IMAGES_LIST_ERROR 9401: list.limit must be a whole number from 1 to 1000"),
+    ("listing", {"options": {"cursor": "x"}}, "IMAGES_LIST_ERROR 9401: list.cursor must be the cursor of a page"),
+    ("listing", {"options": {"sortOrder": "up"}}, "IMAGES_LIST_ERROR 9401: list.sortOrder must be one of asc, desc"),
+]
+
+
+@pytest.mark.parametrize(("scenario", "arguments", "message"), REFUSED)
+def test_what_cloudflare_does_not_allow_is_refused(
+    ours: Worker, simulated: Worker, scenario: str, arguments: dict[str, Any], message: str
+) -> None:
+    thrown = ours.run(scenario, **{"image": IMAGE_TEXT, **arguments})["thrown"]
+    assert thrown["name"] == "Error"
+    assert thrown["message"].startswith(message)
+    assert "value" in simulated.run(scenario, **{"image": IMAGE_TEXT, **arguments}), "Miniflare refuses it, too"
+
+
+def test_ids_have_up_to_1024_characters(ours: Worker, simulated: Worker) -> None:
+    """In Miniflare 512 bytes, as many as a key of its KV namespace has."""
+    longest, beyond = ({"id": "x" * length} for length in (1024, 1025))
+    assert ours.run("upload", image=IMAGE_TEXT, options=longest)["value"]["id"] == longest["id"]
+    refusal = ours.run("upload", image=IMAGE_TEXT, options=beyond)["thrown"]["message"]
+    assert refusal.startswith("IMAGES_UPLOAD_ERROR 9401: upload.id must be a string of 1 to 1024 characters")
+    assert "length limit of 512" in simulated.run("upload", image=IMAGE_TEXT, options=longest)["thrown"]["message"]
+
+
+def test_metadata_of_more_than_1024_bytes_is_refused_by_both(ours: Worker, simulated: Worker) -> None:
+    large = {"metadata": {"k": "x" * 1100}}
+    assert "at most 1024 are allowed" in ours.run("upload", image=IMAGE_TEXT, options=large)["thrown"]["message"]
+    assert "exceeds limit of 1024" in simulated.run("upload", image=IMAGE_TEXT, options=large)["thrown"]["message"]
+
+
+def test_an_id_is_given_once(ours: Worker, simulated: Worker) -> None:
+    """The REST API answers 409 with this number and these words. Miniflare replaces the first image."""
+    first, second = ours.run("uploadTwice", image=IMAGE_TEXT)
+    assert first["value"]["id"] == "twice"
+    assert second["thrown"]["message"] == "IMAGES_UPLOAD_ERROR 5409: Resource already exists: twice"
+    assert "value" in simulated.run("uploadTwice", image=IMAGE_TEXT)[1]
