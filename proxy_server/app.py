@@ -22,12 +22,19 @@ from proxy_server.bindings import Binding, BindingError, Declaration, Opener
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.rpc import serve_rpc
+from proxy_server.channels.tcp import serve_connection_string, serve_tcp
 
 __all__ = ["ProxyApp"]
 
 # The header of a request that asks which bindings there are. Cloudflare's proxy worker does not know it, and answers as
 # to any request without a binding.
 _DESCRIBE: Final = DESCRIBE.encode()
+
+# Of a WebSocket that is a TCP connection: where it leads.
+_CONNECT_ADDRESS: Final = b"mf-connect-address"
+
+# The header of a request for a Hyperdrive binding's connection string.
+_CONNECTION_STRING: Final = b"mf-hd-seed"
 
 
 class ProxyApp:
@@ -126,12 +133,16 @@ class ProxyApp:
             await send({"type": "lifespan.shutdown.complete"})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._gate.refusal(scope) or self._rpc_binding(scope)
+        found = self._gate.refusal(scope) or self._websocket_binding(scope)
         if isinstance(found, Refusal):
             await refuse_websocket(scope, receive, send, found.status, found.text)
-        else:
-            async with found.used() as binding:
+            return
+        async with found.used() as binding:
+            address = header(scope, _CONNECT_ADDRESS)
+            if address is None:
                 await serve_rpc(binding, scope, receive, send, self._options)
+            else:
+                await serve_tcp(binding, address, scope, receive, send)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._gate.refusal(scope)
@@ -141,9 +152,12 @@ class ProxyApp:
         found = refusal or self._binding(header(scope, b"mf-binding"))
         if isinstance(found, Refusal):
             await send_text(send, found.status, found.text)
-        else:
-            async with found.used() as binding:
+            return
+        async with found.used() as binding:
+            if header(scope, _CONNECTION_STRING) is None:
                 await serve_http(binding, scope, receive, send)
+            else:
+                await serve_connection_string(binding, send)
 
     async def _describe(self, send: Send) -> None:
         """Tell which bindings there are, and of which types."""
@@ -153,16 +167,12 @@ class ProxyApp:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _rpc_binding(self, scope: Scope) -> _OpenBinding | Refusal:
+    def _websocket_binding(self, scope: Scope) -> _OpenBinding | Refusal:
         """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
         name = _rpc_name(scope)
-        tunnel = header(scope, b"mf-connect-address") is not None
+        tunnel = header(scope, _CONNECT_ADDRESS) is not None
         binding = self._binding(header(scope, b"mf-binding") if tunnel or name is None else name)
-        if isinstance(binding, Refusal):
-            return binding
-        if tunnel:
-            return Refusal(501, "raw TCP connections through a binding are not served yet")
-        if name is None:
+        if not isinstance(binding, Refusal) and not tunnel and name is None:
             return Refusal(501, "WebSockets through fetch() are not served: call methods instead")
         return binding
 

@@ -11,10 +11,27 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from .channels import Channels
+from .connect import Connect
+from .fetcher import Fetcher, Pipeline
 from .images import Images
 from .service import Service
 
 __all__ = ["FACADES"]
 
 # What makes the facade of a binding, by its type.
-FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType({"images": Images, "service": Service})
+FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
+    {
+        "ai": Fetcher,
+        "browser": Fetcher,
+        "connect": Connect,
+        "fetcher": Fetcher,
+        "hyperdrive": Connect,
+        "images": Images,
+        "mtls_certificate": Fetcher,
+        "pipeline": Pipeline,
+        "service": Service,
+        "vectorize": Fetcher,
+        "vpc_network": Connect,
+        "vpc_service": Connect,
+    }
+)

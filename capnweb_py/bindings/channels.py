@@ -8,7 +8,7 @@ to the proxy; a WebSocket names its binding in the query, a request in the heade
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -38,11 +38,15 @@ class ProxyAddress:
         self.http_url: str = connection_string
         self._parts = parts
 
+    @property
+    def websocket_url(self) -> str:
+        """Where WebSockets go that name their binding in a header."""
+        return urlunsplit(self._parts._replace(scheme="wss" if self._parts.scheme == "https" else "ws"))
+
     def rpc_url(self, binding: str) -> str:
         """Where a binding speaks RPC."""
-        scheme = "wss" if self._parts.scheme == "https" else "ws"
         query = urlencode([*parse_qsl(self._parts.query), ("MF-Binding", binding)])
-        return urlunsplit(self._parts._replace(scheme=scheme, query=query))
+        return urlunsplit(urlsplit(self.websocket_url)._replace(query=query))
 
     def __repr__(self) -> str:
         # Not the path: it is the secret.
@@ -78,6 +82,20 @@ class Channels:
     def rpc(self) -> RpcStub:
         """The binding's main object. Using it needs no waiting: calls queue until the session is open."""
         return self._open_rpc()
+
+    @property
+    def websocket_url(self) -> str:
+        """Where WebSockets to the binding go. It holds the secret."""
+        return self._address.websocket_url
+
+    async def ask(self, headers: Mapping[str, str]) -> Response:
+        """Ask the proxy about the binding, in headers of the request.
+
+        Raises:
+            ConnectionError: if the proxy cannot be reached.
+        """
+        request = Request(self._address.http_url, headers={**headers, "MF-Binding": self.name})
+        return await self._http.exchange(request, self._address.http_url, title=f"the binding {self.name!r}")
 
     async def fetch(self, request: Request) -> Response:
         """Send a request to the binding. Its body streams there and the response's body back, both at a time.

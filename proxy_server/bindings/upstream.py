@@ -11,7 +11,7 @@ from capnweb_py.web import Request, Response, Url
 from proxy_server.bindings import BindingError
 from proxy_server.channels import LOG, end_to_end
 
-__all__ = ["Upstream", "check_upstream_url"]
+__all__ = ["Upstream", "check_upstream_url", "forwarded_url"]
 
 
 def check_upstream_url(url: str) -> None:
@@ -48,7 +48,7 @@ class Upstream:
     async def fetch(self, request: Request) -> Response:
         outgoing = Request(request.url, method=request.method, headers=end_to_end(request.headers), body=request.body)
         try:
-            answer = await self._client.exchange(outgoing, self._forwarded_url(request.url))
+            answer = await self._client.exchange(outgoing, forwarded_url(self._url, request.url))
         except ConnectionError as error:
             LOG.warning("%s did not answer: %s", self._url, error)
             return Response(f"the upstream {self._url} did not answer: {error}", status=502)
@@ -59,17 +59,20 @@ class Upstream:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    def _forwarded_url(self, original: str) -> str:
-        target, parts = urlsplit(self._url), urlsplit(original)
-        path = target.path.rstrip("/") + _without_dots(parts.path or "/")
-        return target._replace(path=path, query=parts.query).geturl()
+
+def forwarded_url(target: str, original: str) -> str:
+    """Where a request goes: its path and query, put behind the path of the target."""
+    base, parts = urlsplit(target), urlsplit(original)
+    path = base.path.rstrip("/") + _without_dots(parts.path or "/")
+    return base._replace(path=path, query=parts.query).geturl()
 
 
 def _without_dots(path: str) -> str:
     """The path with its dot segments resolved (URL standard, "path state"): none climbs out of the target."""
     segments: list[str] = []
     last = ""
-    for segment in path.split("/")[1:]:
+    # The URL standard takes a backslash for a slash in URLs of http.
+    for segment in path.replace("\\", "/").split("/")[1:]:
         last = segment.lower().replace("%2e", ".")
         if last == "..":
             del segments[-1:]
