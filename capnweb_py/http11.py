@@ -13,9 +13,9 @@ import socket
 import ssl
 import string
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import anyio
@@ -28,7 +28,10 @@ from anyio.streams.tls import TLSStream
 from .loops import Spawn
 from .web import Headers, ReadableStream, Request, Response, Url
 
-__all__ = ["CONNECT_TIMEOUT", "Http11Client", "Unreachable", "os_reason"]
+__all__ = ["CONNECT_TIMEOUT", "Connector", "Http11Client", "Unreachable", "os_reason"]
+
+# Opens a connection to a host and a port. It may refuse to: an exception that is no OSError comes out as it is.
+Connector: TypeAlias = Callable[[str, int], Awaitable[SocketStream]]
 
 _log = logging.getLogger("capnweb_py")
 
@@ -79,11 +82,15 @@ class Http11Client:
     Args:
         spawn: starts the tasks that send bodies. They end with `aclose`, which its tasks must outlive.
         tls: for https; by default, the system's certificate authorities are trusted.
+        connector: opens the connections; by default, to every host.
     """
 
-    def __init__(self, spawn: Spawn, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, spawn: Spawn, *, tls: ssl.SSLContext | None = None, connector: Connector = anyio.connect_tcp
+    ) -> None:
         self._spawn = spawn
         self._tls = tls
+        self._connector = connector
         # The one that became idle last is at the end, and is used first.
         self._idle: list[_Connection] = []
         self._exchanges: set[_Exchange] = set()
@@ -115,7 +122,8 @@ class Http11Client:
             ValueError: if the URL or the request cannot be sent, or the body is not as long as it says.
             ConnectionError: if the server cannot be reached, or sends no valid response. Reading the body raises it if
                 it breaks off.
-            Exception: whatever the request's body raises: here, or where the response is read.
+            Exception: whatever the request's body raises: here, or where the response is read. And what a connector
+                raises that is no OSError.
         """
         body = _Body(request)
         try:
@@ -214,7 +222,7 @@ class Http11Client:
             self._tls = ssl.create_default_context()
         try:
             with anyio.fail_after(CONNECT_TIMEOUT):
-                connection = await _connected(origin, self._tls)
+                connection = await _connected(origin, self._tls, self._connector)
         except TimeoutError as error:
             raise Unreachable(f"{title} cannot be reached: no connection after {CONNECT_TIMEOUT:g} s") from error
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
@@ -597,8 +605,8 @@ class _Connection:
             await self._tcp.aclose()
 
 
-async def _connected(origin: _Origin, tls: ssl.SSLContext | None) -> _Connection:
-    tcp = await anyio.connect_tcp(origin.host, origin.port)
+async def _connected(origin: _Origin, tls: ssl.SSLContext | None, connector: Connector) -> _Connection:
+    tcp = await connector(origin.host, origin.port)
     if origin.scheme == "http":
         return _Connection(origin, tcp, tcp)
     try:

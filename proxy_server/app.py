@@ -23,6 +23,7 @@ from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispat
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.rpc import serve_rpc
+from proxy_server.channels.tcp import serve_connection_string, serve_tcp
 from proxy_server.channels.websocket import serve_fetched_websocket
 
 __all__ = ["ProxyApp"]
@@ -31,6 +32,12 @@ __all__ = ["ProxyApp"]
 # to any request without a binding.
 _DESCRIBE: Final = DESCRIBE.encode()
 _DISPATCH_HEADER: Final = DISPATCH_OPTIONS.lower().encode()
+
+# Of a WebSocket that is a TCP connection: where it leads.
+_CONNECT_ADDRESS: Final = b"mf-connect-address"
+
+# The header of a request for a Hyperdrive binding's connection string.
+_CONNECTION_STRING: Final = b"mf-hd-seed"
 
 
 class ProxyApp:
@@ -135,8 +142,11 @@ class ProxyApp:
             return
         async with found.used() as opened:
             binding = _chosen(opened, _dispatch_of_websocket(scope))
+            address = header(scope, _CONNECT_ADDRESS)
             if isinstance(binding, Refusal):
                 await refuse_websocket(scope, receive, send, binding.status, binding.text)
+            elif address is not None:
+                await serve_tcp(binding, address, scope, receive, send)
             elif _rpc_name(scope) is None:
                 await serve_fetched_websocket(binding, scope, receive, send)
             else:
@@ -150,13 +160,15 @@ class ProxyApp:
         found = refusal or self._binding(header(scope, b"mf-binding"))
         if isinstance(found, Refusal):
             await send_text(send, found.status, found.text)
-        else:
-            async with found.used() as opened:
-                binding = _chosen(opened, _dispatch_of_request(scope))
-                if isinstance(binding, Refusal):
-                    await send_text(send, binding.status, binding.text)
-                else:
-                    await serve_http(binding, scope, receive, send)
+            return
+        async with found.used() as opened:
+            binding = _chosen(opened, _dispatch_of_request(scope))
+            if isinstance(binding, Refusal):
+                await send_text(send, binding.status, binding.text)
+            elif header(scope, _CONNECTION_STRING) is None:
+                await serve_http(binding, scope, receive, send)
+            else:
+                await serve_connection_string(binding, send)
 
     async def _describe(self, send: Send) -> None:
         """Tell which bindings there are, and of which types."""
@@ -169,13 +181,8 @@ class ProxyApp:
     def _websocket_binding(self, scope: Scope) -> _OpenBinding | Refusal:
         """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
         name = _rpc_name(scope)
-        tunnel = header(scope, b"mf-connect-address") is not None
-        binding = self._binding(header(scope, b"mf-binding") if tunnel or name is None else name)
-        if isinstance(binding, Refusal):
-            return binding
-        if tunnel:
-            return Refusal(501, "raw TCP connections through a binding are not served yet")
-        return binding
+        tunnel = header(scope, _CONNECT_ADDRESS) is not None
+        return self._binding(header(scope, b"mf-binding") if tunnel or name is None else name)
 
     def _binding(self, name: str | None) -> _OpenBinding | Refusal:
         if name is not None and name in self._open:

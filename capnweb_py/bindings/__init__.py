@@ -11,9 +11,14 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from .channels import Channels
+from .connect import Connect
 from .d1 import D1Database
+from .dispatch_namespace import DispatchNamespace
+from .fetcher import Fetcher, Pipeline
 from .images import Images
 from .kv import KvNamespace
+from .queue import Queue
+from .send_email import SendEmail
 from .service import Service
 
 __all__ = ["FACADES"]
@@ -22,8 +27,21 @@ __all__ = ["FACADES"]
 FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
     {
         "d1": D1Database,
+        "dispatch_namespace": DispatchNamespace,
         "images": Images,
         "kv_namespace": KvNamespace,
+        "queue": Queue,
+        "send_email": SendEmail,
         "service": Service,
+        "fetcher": Fetcher,
+        "ai": Fetcher,
+        "browser": Fetcher,
+        "mtls_certificate": Fetcher,
+        "pipeline": Pipeline,
+        "vectorize": Fetcher,
+        "connect": Connect,
+        "hyperdrive": Connect,
+        "vpc_network": Connect,
+        "vpc_service": Connect,
     }
 )

@@ -96,6 +96,20 @@ class Channels:
         """The binding's main object. Using it needs no waiting: calls queue until the session is open."""
         return self._open_rpc()
 
+    @property
+    def websocket_url(self) -> str:
+        """Where WebSockets to the binding go. It holds the secret."""
+        return self._address.websocket_url
+
+    async def ask(self, headers: Mapping[str, str]) -> Response:
+        """Ask the proxy about the binding, in headers of the request.
+
+        Raises:
+            ConnectionError: if the proxy cannot be reached.
+        """
+        request = Request(self._address.http_url, headers={**headers, "MF-Binding": self.name})
+        return await self._http.exchange(request, self._address.http_url, title=f"the binding {self.name!r}")
+
     async def fetch(self, request: Request) -> Response:
         """Send a request to the binding. Its body streams there and the response's body back, both at a time.
 

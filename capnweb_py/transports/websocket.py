@@ -31,7 +31,16 @@ from .keepalive import Pinging, keep_alive
 from .refusals import explanation, shown
 from .websocket_asyncio import SessionClientConnection, SessionServerConnection, WebSocketDriver, connection_closed_text
 
-__all__ = ["CANCELLING", "Listening", "codec_of", "listen", "open_websocket", "select_subprotocol", "subprotocols_for"]
+__all__ = [
+    "CANCELLING",
+    "Listening",
+    "codec_of",
+    "listen",
+    "open_websocket",
+    "readable_refusals",
+    "select_subprotocol",
+    "subprotocols_for",
+]
 
 
 # CBOR, with a peer that takes a "release" of the result of a "stream" message. It has a name of its own, since a peer
@@ -94,7 +103,7 @@ async def open_websocket(
     }
     if ssl is not None:
         settings["ssl"] = ssl
-    with _readable_refusals(url):
+    with readable_refusals(url):
         connecting = _connecting(url, limits.max_unsent, settings)
         connection = await connecting.__aenter__()
     try:
@@ -128,7 +137,7 @@ def _connecting(url: str, write_limit: int, settings: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _readable_refusals(url: str) -> Iterator[None]:
+def readable_refusals(url: str) -> Iterator[None]:
     """Turns what the two drivers raise for a connection that does not open into the errors of `open_session`."""
     try:
         yield

@@ -10,15 +10,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import attrs
-from anyio.abc import TaskGroup
+from anyio.abc import ByteStream, TaskGroup
 
 from capnweb_py.web import Request, Response
 from proxy_server.tables import Table, suggestion
 
-__all__ = ["Binding", "BindingError", "Declaration", "Opener", "parse_binding"]
+__all__ = ["Binding", "BindingError", "Connectable", "Declaration", "Opener", "parse_binding"]
 
 
 class BindingError(Exception):
@@ -46,6 +46,26 @@ class Binding(Protocol):
         """Release what the binding holds. No session and no request uses it any more."""
 
 
+@runtime_checkable
+class Connectable(Binding, Protocol):
+    """A binding that makes raw TCP connections, too."""
+
+    async def connect(self, address: str) -> ByteStream:
+        """Connect to "host:port". Whoever asked closes the stream.
+
+        Raises:
+            BindingError: if the address is none, or not allowed.
+            ConnectionError: if it cannot be reached.
+        """
+
+    def connection_string(self) -> str:
+        """What programs give to a database's driver. It is a secret.
+
+        Raises:
+            BindingError: if the binding has none.
+        """
+
+
 # Opens a binding when the server starts. Tasks that the binding needs for all its life are started in the
 # group, which is cancelled after `aclose`. Raises BindingError if the binding cannot be opened.
 Opener: TypeAlias = Callable[[TaskGroup], Awaitable[Binding]]
@@ -68,10 +88,25 @@ class Declaration:
 
 _MODULES: Final = {
     "d1": "proxy_server.bindings.d1",
+    "dispatch_namespace": "proxy_server.bindings.dispatch_namespace",
     "images": "proxy_server.bindings.images",
     "kv_namespace": "proxy_server.bindings.kv",
+    "queue": "proxy_server.bindings.queue",
     "r2_bucket": "proxy_server.bindings.r2",
+    "send_email": "proxy_server.bindings.send_email",
     "service": "proxy_server.bindings.service",
+    "fetcher": "proxy_server.bindings.fetcher",
+    # Wrangler's names of bindings that are plain HTTP services.
+    "ai": "proxy_server.bindings.fetcher",
+    "browser": "proxy_server.bindings.fetcher",
+    "mtls_certificate": "proxy_server.bindings.fetcher",
+    "pipeline": "proxy_server.bindings.fetcher",
+    "vectorize": "proxy_server.bindings.fetcher",
+    "connect": "proxy_server.bindings.connect",
+    # Wrangler's names of bindings that are raw TCP.
+    "hyperdrive": "proxy_server.bindings.connect",
+    "vpc_network": "proxy_server.bindings.connect",
+    "vpc_service": "proxy_server.bindings.connect",
 }
 
 

@@ -4,7 +4,7 @@ is answered comes back as it is."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from anyio.abc import TaskGroup
 
@@ -19,7 +19,7 @@ from proxy_server.channels import LOG, end_to_end
 from proxy_server.channels.handshake import Handshake
 from proxy_server.channels.sockets import serve_socket
 
-__all__ = ["Upstream", "check_upstream_url", "forward_websocket"]
+__all__ = ["Upstream", "check_upstream_url", "forward_websocket", "forwarded_url"]
 
 
 def check_upstream_url(url: str) -> None:
@@ -57,7 +57,7 @@ class Upstream:
         outgoing = Request(request.url, method=request.method, headers=end_to_end(request.headers), body=request.body)
 
         async def send_to(url: str) -> Response:
-            return await self._client.exchange(outgoing, _forwarded(url, request.url).geturl(), keep_unsent=True)
+            return await self._client.exchange(outgoing, forwarded_url(url, request.url), keep_unsent=True)
 
         try:
             answer = await self._replicas.reach(send_to)
@@ -83,7 +83,7 @@ async def forward_websocket(handshake: Handshake, replicas: Replicas) -> None:
     async def run(socket: ServerWebSocket) -> Response | None:
         async def carry(url: str) -> Response | None:
             opening = open_web_socket(
-                _as_websocket(_forwarded(url, request.url)),
+                _as_websocket(forwarded_url(url, request.url)),
                 headers=end_to_end(request.headers),
                 subprotocols=socket.subprotocols,
                 title=f"the upstream {url}",
@@ -111,13 +111,15 @@ def _unanswered(replicas: Replicas, error: ConnectionError) -> Response:
     return Response(f"the upstream {replicas.title} did not answer: {error}", status=502)
 
 
-def _forwarded(url: str, original: str) -> SplitResult:
-    target, parts = urlsplit(url), urlsplit(original)
-    path = target.path.rstrip("/") + _without_dots(parts.path or "/")
-    return target._replace(path=path, query=parts.query)
+def forwarded_url(target: str, original: str) -> str:
+    """Where a request goes: its path and query, put behind the path of the target."""
+    base, parts = urlsplit(target), urlsplit(original)
+    path = base.path.rstrip("/") + _without_dots(parts.path or "/")
+    return base._replace(path=path, query=parts.query).geturl()
 
 
-def _as_websocket(parts: SplitResult) -> str:
+def _as_websocket(url: str) -> str:
+    parts = urlsplit(url)
     secure = parts.scheme.lower() in {"https", "wss"}
     return parts._replace(scheme="wss" if secure else "ws").geturl()
 
@@ -126,7 +128,8 @@ def _without_dots(path: str) -> str:
     """The path with its dot segments resolved (URL standard, "path state"): none climbs out of the target."""
     segments: list[str] = []
     last = ""
-    for segment in path.split("/")[1:]:
+    # The URL standard takes a backslash for a slash in URLs of http.
+    for segment in path.replace("\\", "/").split("/")[1:]:
         last = segment.lower().replace("%2e", ".")
         if last == "..":
             del segments[-1:]

@@ -1,0 +1,220 @@
+"""TCP connections of bindings as anyio byte streams: over the WebSocket tunnel of Cloudflare's remote bindings, or over
+a pair of streams of Cap'n Web.
+
+The tunnel (workers-sdk, ProxyServerWorker.ts, "handleConnect") has bytes in binary messages; a close with the code 1000
+is the end of the stream, with 1011 and a reason a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import websockets.asyncio.client
+from anyio.abc import ByteStream
+from websockets.exceptions import ConcurrencyError, ConnectionClosed
+
+from ..errors import RpcError
+from ..loops import on_asyncio
+from ..stub import RpcStub
+from ..transports.websocket import readable_refusals
+from ..web import ReadableStream
+
+__all__ = ["TunnelError", "open_tunnel", "rpc_stream"]
+
+# RFC 6455, section 7.4.1.
+_NORMAL: Final = 1000
+
+# The longest message that is taken, in bytes, and how many wait to be received before nothing more is read. Ours are
+# of 64 KiB at most, and a Worker's of what its socket gave at a time.
+_MAX_MESSAGE: Final = 1 << 24
+_MAX_WAITING: Final = 16
+
+# How many bytes may wait to be sent before `send` waits, too.
+_MAX_UNSENT: Final = 65536
+
+# How long, in seconds, opening may take, and the closing handshake.
+_OPEN_TIMEOUT: Final = 20
+_CLOSE_TIMEOUT: Final = 5
+
+
+class TunnelError(anyio.BrokenResourceError, RpcError):
+    """A connection through a binding failed, or was refused. The message is what the proxy said of it."""
+
+
+async def open_tunnel(url: str, headers: Mapping[str, str]) -> ByteStream:
+    """Open a tunnel.
+
+    Raises:
+        RpcError: if the server refuses it. OSError: if it cannot be reached.
+    """
+    stack = AsyncExitStack()
+    settings: dict[str, Any] = {
+        "additional_headers": headers,
+        "compression": None,
+        "max_size": _MAX_MESSAGE,
+        "max_queue": _MAX_WAITING,
+        "open_timeout": _OPEN_TIMEOUT,
+        "close_timeout": _CLOSE_TIMEOUT,
+        # A connection that rests for long is of use still: the proxy pings.
+        "ping_interval": None,
+    }
+    with readable_refusals(url):
+        connection = await stack.enter_async_context(_connecting(url, settings))
+    return _Tunnel(connection, stack)
+
+
+def _connecting(url: str, settings: dict[str, Any]) -> Any:
+    if on_asyncio():
+        return websockets.asyncio.client.connect(url, write_limit=_MAX_UNSENT, **settings)
+    from websockets.trio.client import connect as connect_on_trio
+
+    return connect_on_trio(url, **settings)
+
+
+class _ReceivedBytes(ByteStream):
+    """A byte stream whose bytes come in pieces. What of a piece was not asked for is kept."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        while not self._rest:
+            self._rest = await self._piece()
+        data, self._rest = self._rest[:max_bytes], self._rest[max_bytes:]
+        return data
+
+    async def _piece(self) -> bytes:
+        """The next piece. Raises anyio.EndOfStream at the end, and TunnelError."""
+        raise NotImplementedError
+
+
+class _Tunnel(_ReceivedBytes):
+    """A connection over a WebSocket.
+
+    Args:
+        connection: of `websockets`, of the running event loop's kind.
+        stack: what it was opened in.
+    """
+
+    def __init__(self, connection: Any, stack: AsyncExitStack) -> None:
+        super().__init__()
+        self._connection = connection
+        self._stack = stack
+        # What is over, here.
+        self._eof_sent = False
+        self._closed = False
+
+    async def _piece(self) -> bytes:
+        if self._closed:
+            raise anyio.ClosedResourceError
+        try:
+            message = await self._connection.recv()
+        except ConcurrencyError:
+            raise anyio.BusyResourceError("reading from") from None
+        except ConnectionClosed as error:
+            if self._closed:
+                raise anyio.ClosedResourceError from None
+            if self._eof_sent or (error.rcvd is not None and error.rcvd.code == _NORMAL):
+                raise anyio.EndOfStream from None
+            raise _failure(error) from error
+        return message.encode() if isinstance(message, str) else bytes(message)
+
+    async def send(self, item: bytes) -> None:
+        if self._eof_sent or self._closed:
+            raise anyio.ClosedResourceError
+        try:
+            await self._connection.send(bytes(item))
+        except ConnectionClosed as error:
+            raise _failure(error) from error
+
+    async def send_eof(self) -> None:
+        """Deliver what was sent, and end both directions. What has come already can be received."""
+        if not self._eof_sent and not self._closed:
+            self._eof_sent = True
+            await _closing(self._connection)(_NORMAL)
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with anyio.CancelScope(shield=True):
+                await self._stack.aclose()
+        await anyio.lowlevel.checkpoint()
+
+
+def _closing(connection: Any) -> Callable[[int], Any]:
+    close: Callable[[int], Any] = connection.close if on_asyncio() else connection.aclose
+    return close
+
+
+def _failure(error: ConnectionClosed) -> TunnelError:
+    closed = error.rcvd
+    if closed is None:
+        return TunnelError("the connection to the proxy is lost")
+    if closed.code == _NORMAL:
+        return TunnelError("the other side has ended the connection")
+    return TunnelError(closed.reason or f"the proxy closed the tunnel with the code {closed.code}")
+
+
+async def rpc_stream(binding: RpcStub, address: str) -> ByteStream:
+    """Connect over the RPC channel. Raises RpcError if that fails."""
+    try:
+        socket = await binding.connect(address)
+    except RpcError as error:
+        raise TunnelError(str(error)) from error
+    return _RpcStream(socket["readable"], socket["writable"])
+
+
+class _RpcStream(_ReceivedBytes):
+    """A connection as a pair of Cap'n Web's streams."""
+
+    def __init__(self, readable: ReadableStream[bytes], writable: Any) -> None:
+        super().__init__()
+        self._readable = readable
+        self._chunks: AsyncIterator[bytes] = aiter(readable)
+        self._writable = writable
+        self._eof_sent = False
+        self._closed = False
+
+    async def _piece(self) -> bytes:
+        if self._closed:
+            raise anyio.ClosedResourceError
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            raise anyio.EndOfStream from None
+        except (RpcError, ConnectionError) as error:
+            raise TunnelError(str(error)) from error
+
+    async def send(self, item: bytes) -> None:
+        if self._eof_sent or self._closed:
+            raise anyio.ClosedResourceError
+        try:
+            await self._writable.write(bytes(item))
+        except (RpcError, ConnectionError) as error:
+            raise TunnelError(str(error)) from error
+
+    async def send_eof(self) -> None:
+        """Say that nothing more is sent. Receiving goes on."""
+        if self._eof_sent or self._closed:
+            return
+        self._eof_sent = True
+        try:
+            await self._writable.aclose()
+        except (RpcError, ConnectionError) as error:
+            raise TunnelError(str(error)) from error
+
+    async def aclose(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        with anyio.move_on_after(_CLOSE_TIMEOUT, shield=True):
+            try:
+                await self._readable.aclose()
+                if not self._eof_sent:
+                    await self._writable.aclose()
+            except (RpcError, ConnectionError):
+                pass  # it is over already
