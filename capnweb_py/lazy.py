@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 
 import anyio
@@ -21,17 +23,22 @@ class LazySession:
     """The way to a peer's main object that costs nothing until it is used.
 
     Args:
-        url: of the peer.
+        peer: its URL, or what opens a session with it.
         title: what errors call the peer.
         spawn: starts the task that holds a session open. It must outlive `aclose`.
-        options: of the sessions.
+        options: of the sessions, where the peer is a URL.
     """
 
-    def __init__(self, url: str, title: str, spawn: Spawn, options: SessionOptions | None = None) -> None:
-        self._url = url
+    def __init__(
+        self,
+        peer: str | Callable[[], AbstractAsyncContextManager[RpcSession]],
+        title: str,
+        spawn: Spawn,
+        options: SessionOptions | None = None,
+    ) -> None:
+        self._open = partial(open_session, peer, options=options) if isinstance(peer, str) else peer
         self._title = title
         self._spawn = spawn
-        self._options = options
         # The main stub, from the first use on: calls on it wait for the session to open.
         self._main: RpcStub | None = None
         self._session: RpcSession | None = None
@@ -61,7 +68,7 @@ class LazySession:
         opened = False
         try:
             with self._attempt:
-                async with open_session(self._url, options=self._options) as session:
+                async with self._open() as session:
                     self._session = session
                     session.remote_main.on_broken(lambda _error: over.set())
                     opened = True

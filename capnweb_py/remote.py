@@ -25,18 +25,27 @@ __all__ = ["Env", "RemoteProxySession", "connect_env", "start_remote_proxy_sessi
 
 
 class Env:
-    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`."""
+    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`.
 
-    def __init__(self, bindings: Mapping[str, Any]) -> None:
+    Args:
+        bindings: by name.
+        missing: names of bindings that are declared and cannot be had here, with the reason of each: using one is a
+            RuntimeError that says it.
+    """
+
+    def __init__(self, bindings: Mapping[str, Any], missing: Mapping[str, str] | None = None) -> None:
         self._bindings = dict(bindings)
+        self._missing = dict(missing or {})
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self._bindings[name]
+            return self[name]
         except KeyError:
             raise AttributeError(f"there is no binding {name!r}{self._choice()}", name=name, obj=self) from None
 
     def __getitem__(self, name: str) -> Any:
+        if name in self._missing:
+            raise RuntimeError(f"the binding {name!r} cannot be used here: {self._missing[name]}")
         return self._bindings[name]
 
     def __contains__(self, name: object) -> bool:

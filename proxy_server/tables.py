@@ -104,6 +104,14 @@ class Table:
             raise self.error(f"{value} is out of range: {low} to {high} are valid", key)
         return value
 
+    def flag(self, key: str) -> bool:
+        """True or false; false where the key is absent.
+
+        Raises:
+            ConfigError: if the value is of another type.
+        """
+        return self._read(key, bool) or False
+
     def texts(self, key: str) -> tuple[str, ...]:
         """An array of strings; empty where the key is absent.
 

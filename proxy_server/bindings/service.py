@@ -17,7 +17,7 @@ from typing import Final, cast
 
 from anyio.abc import TaskGroup
 
-from capnweb_py.target import release, retain
+from capnweb_py.target import RpcTarget, release, retain
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.asgi import AsgiService
@@ -26,7 +26,7 @@ from proxy_server.bindings.upstream import Upstream, check_upstream_url
 from proxy_server.channels import AsgiApp
 from proxy_server.tables import ConfigError, Table, suggestion
 
-__all__ = ["RpcService", "parse"]
+__all__ = ["RpcService", "opener_of", "parse"]
 
 _URL: Final = re.compile(r"([a-z]+)://", re.IGNORECASE)
 _ASGI_PARAMETERS: Final = 3
@@ -49,6 +49,27 @@ def parse(table: Table, _state_dir: Path) -> Opener:
     if kind == "asgi" or (kind is None and _required_parameters(imported) == _ASGI_PARAMETERS):
         return _asgi_opener(table, target, imported)
     return _rpc_opener(table, target, imported)
+
+
+def opener_of(table: Table, target: object) -> Opener:
+    """What opens a service that a program gives itself, instead of the target that its table names.
+
+    Args:
+        table: of the binding, which is looked at for nothing but errors.
+        target: an RpcTarget class, a function that makes a target, a target, an ASGI application, or the text that
+            names one of them.
+
+    Raises:
+        ConfigError: as `parse` does.
+    """
+    if isinstance(target, str):
+        return parse(Table({"target": target}, table.source, table.path), Path())
+    name = getattr(target, "__qualname__", None) or _described(target)
+    if _required_parameters(target) == _ASGI_PARAMETERS:
+        return _asgi_opener(table, name, target)
+    if isinstance(target, RpcTarget):
+        return _rpc_opener(table, name, lambda: target)
+    return _rpc_opener(table, name, target)
 
 
 def _url_opener(table: Table, target: str) -> Opener:

@@ -18,7 +18,7 @@ from proxy_server.bindings import Binding, BindingError
 from proxy_server.channels import LOG, Receive, Scope, Send, end_to_end, header, send_text
 from proxy_server.channels.chunks import ChunkPipe
 
-__all__ = ["serve_http"]
+__all__ = ["answer", "final_headers", "serve_http"]
 
 # What a request is for when nobody says: the default of Cloudflare's own proxy worker.
 _DEFAULT_URL: Final = "http://example.com"
@@ -54,7 +54,7 @@ async def _exchange(binding: Binding, request: Request, upload: _Upload, send: S
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_when_gone, upload, tasks.cancel_scope)
-        response = await _answer(binding, request)
+        response = await answer(binding, request)
         try:
             await _send_response(response, _sender(send))
         except _ClientLeftError:
@@ -117,7 +117,8 @@ def _declared_length(scope: Scope) -> int | None:
     return None if length is None else int(length)
 
 
-async def _answer(binding: Binding, request: Request) -> Response:
+async def answer(binding: Binding, request: Request) -> Response:
+    """The response of a binding. What its handler raises becomes a 500 with the message."""
     try:
         return await binding.fetch(request)
     except BindingError as error:
@@ -132,7 +133,7 @@ async def _answer(binding: Binding, request: Request) -> Response:
 
 
 async def _send_response(response: Response, send: Send) -> None:
-    pairs = _final_headers(response).pairs()
+    pairs = final_headers(response).pairs()
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     if response.body is not None and response.buffered is None:
@@ -142,7 +143,7 @@ async def _send_response(response: Response, send: Send) -> None:
     await send({"type": "http.response.body", "body": response.buffered or b"", "more_body": False})
 
 
-def _final_headers(response: Response) -> Headers:
+def final_headers(response: Response) -> Headers:
     """The headers of a response as they stand on the connection to the client."""
     headers = end_to_end(response.headers)
     if response.status in _NO_CONTENT:
