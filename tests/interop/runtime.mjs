@@ -1,13 +1,25 @@
 // A real workerd for the Python tests: node runtime.mjs OPTIONS
-// OPTIONS is JSON: what `new Miniflare` takes, and "script", a module of this folder or below to run, which may import npm
-// capnweb as "./capnweb.js". It prints {"url"} when that listens on 127.0.0.1, and ends when its standard input does.
+// OPTIONS is JSON: what `new Miniflare` takes; "script", a module of this folder or below to run, which may import npm
+// capnweb as "./capnweb.js"; and "raw", whether the script gets its stores as Wrangler deploys them for the proxy Worker:
+// each is the service behind the binding, to be fetched from. It prints {"url"} when that listens on 127.0.0.1, and ends
+// when its standard input does.
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { Log, LogLevel, Miniflare } from "miniflare";
+import { Log, LogLevel, Miniflare, PLUGINS } from "miniflare";
 
 // Miniflare takes the URL of a proxy as an object.
 const revived = (key, value) => (key === "remoteProxyConnectionString" ? new URL(value) : value);
-const { script, ...options } = JSON.parse(process.argv[2], revived);
+const { script, raw, ...options } = JSON.parse(process.argv[2], revived);
+
+function served({ name, kvNamespace, r2Bucket, queue, wrapped }) {
+  const inner = wrapped?.innerBindings.find((binding) => binding.name === "fetcher").service;
+  return { name, service: kvNamespace ?? r2Bucket ?? queue ?? inner };
+}
+
+for (const plugin of raw ? [PLUGINS.kv, PLUGINS.r2, PLUGINS.d1, PLUGINS.queues] : []) {
+  const { getBindings } = plugin;
+  plugin.getBindings = async (...settings) => (await getBindings.apply(plugin, settings))?.map(served);
+}
 
 const here = (name) => fileURLToPath(new URL(name, import.meta.url));
 

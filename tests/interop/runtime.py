@@ -76,5 +76,5 @@ def workerd(node: str, script: str, **options: Any) -> Iterator[Worker]:
 @contextmanager
 def cloudflare_proxy(node: str, **options: Any) -> Iterator[str]:
     """Run the proxy Worker that npm `wrangler` ships, with these bindings. Yields its connection string."""
-    with workerd(node, _PROXY_WORKER, **options) as worker:
+    with workerd(node, _PROXY_WORKER, raw=True, **options) as worker:
         yield worker.url
