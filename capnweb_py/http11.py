@@ -25,6 +25,8 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
+from .backoff import Backoff
+from .errors import AnswerLost, Unreachable
 from .loops import Spawn
 from .web import Headers, ReadableStream, Request, Response, Url
 
@@ -79,11 +81,15 @@ class Http11Client:
     Args:
         spawn: starts the tasks that send bodies. They end with `aclose`, which its tasks must outlive.
         tls: for https; by default, the system's certificate authorities are trusted.
+        backoff: how a server is reached again that was there before; by default, one attempt is all.
     """
 
-    def __init__(self, spawn: Spawn, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, spawn: Spawn, *, tls: ssl.SSLContext | None = None, backoff: Backoff | None = None) -> None:
         self._spawn = spawn
         self._tls = tls
+        self._backoff = backoff
+        # Where connecting has succeeded the last time.
+        self._known: set[_Origin] = set()
         # The one that became idle last is at the end, and is used first.
         self._idle: list[_Connection] = []
         self._exchanges: set[_Exchange] = set()
@@ -109,8 +115,10 @@ class Http11Client:
 
         Raises:
             ValueError: if the URL or the request cannot be sent, or the body is not as long as it says.
-            ConnectionError: if the server cannot be reached, or sends no valid response. Reading the body raises it if
-                it breaks off.
+            Unreachable: if there is no connection to the server. It is a ConnectionError, and nothing was sent.
+            AnswerLost: if the connection is lost before the response is there. It is a ConnectionError. Reading the
+                body raises it if it breaks off.
+            ConnectionError: if the server sends no valid response.
             Exception: whatever the request's body raises: here, or where the response is read.
         """
         body = _Body(request)
@@ -125,9 +133,10 @@ class Http11Client:
             if reused is not None:
                 try:
                     return await self._exchange(request, head, body, reused, title)
-                except _Stale:
+                except _Stale as lost:
                     body.start_again()
-            return await self._exchange(request, head, body, await self._connect(origin, title), title)
+                    return await self._exchange_again(request, head, body, origin, title, lost)
+            return await self._exchange(request, head, body, await self._reach(origin, title), title)
         except BaseException:
             await body.aclose()
             raise
@@ -146,6 +155,16 @@ class Http11Client:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
+
+    async def _exchange_again(
+        self, request: Request, head: h11.Request, body: _Body, origin: _Origin, title: str, lost: _Stale
+    ) -> Response:
+        try:
+            connection = await self._reach(origin, title)
+        except Unreachable as error:
+            # The first attempt may have arrived.
+            raise AnswerLost(str(error)) from lost
+        return await self._exchange(request, head, body, connection, title)
 
     async def _exchange(
         self, request: Request, head: h11.Request, body: _Body, connection: _Connection, title: str
@@ -187,6 +206,18 @@ class Http11Client:
                 return connection
         return None
 
+    async def _reach(self, origin: _Origin, title: str) -> _Connection:
+        """A new connection. One to a server that was there before is waited for: it may be about to start again."""
+        connect = partial(self._connect, origin, title)
+        try:
+            waits = self._backoff is not None and origin in self._known
+            connection = await (self._backoff.retry(connect) if self._backoff and waits else connect())
+        except ConnectionError:
+            self._known.discard(origin)
+            raise
+        self._known.add(origin)
+        return connection
+
     async def _connect(self, origin: _Origin, title: str) -> _Connection:
         await self._drop_stale()
         if origin.scheme == "https" and self._tls is None:
@@ -195,9 +226,9 @@ class Http11Client:
             with anyio.fail_after(CONNECT_TIMEOUT):
                 connection = await _connected(origin, self._tls)
         except TimeoutError as error:
-            raise ConnectionError(f"{title} cannot be reached: no connection after {CONNECT_TIMEOUT:g} s") from error
+            raise Unreachable(f"{title} cannot be reached: no connection after {CONNECT_TIMEOUT:g} s") from error
         except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            raise ConnectionError(f"{title} cannot be reached: {_reason(error)}") from error
+            raise Unreachable(f"{title} cannot be reached: {_reason(error)}") from error
         try:
             self._check_open()
         except ConnectionError:
@@ -405,9 +436,9 @@ class _Exchange:
 
     def _lost(self, reason: str) -> ConnectionError:
         if self._connection.heard:
-            return ConnectionError(f"the response of {self._title} broke off: {reason}")
+            return AnswerLost(f"the response of {self._title} broke off: {reason}")
         problem = f"{self._title} cannot be reached: {reason} before it answered"
-        return _Stale(problem) if self._replayable else ConnectionError(problem)
+        return _Stale(problem) if self._replayable else AnswerLost(problem)
 
     async def _retire(self) -> None:
         """Give the connection back. The exchange is over."""

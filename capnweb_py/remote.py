@@ -14,6 +14,7 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from .backoff import DEFAULT_BACKOFF, Backoff
 from .bindings import FACADES
 from .bindings.channels import Channel, Channels, ProxyAddress, describe
 from .http11 import Http11Client
@@ -68,13 +69,16 @@ async def connect_env(
     bindings: Mapping[str, str] | None = None,
     options: SessionOptions | None = None,
     channel: Channel = "http",
+    backoff: Backoff = DEFAULT_BACKOFF,
 ) -> AsyncIterator[Env]:
     """Connect to a proxy server, and yield an object with its bindings.
 
         async with connect_env(connection_string) as env:
             await env.GREETER.hello("World")
 
-    A session is opened when its binding is first used, and closed with the context.
+    A session is opened when its binding is first used, and closed with the context. When it is lost, the calls on it
+    fail, and their error has an attribute `may_have_run`; the next call opens another one, and waits for a proxy that
+    restarts.
 
     Args:
         connection_string: as the proxy server prints it. It holds the secret.
@@ -82,15 +86,18 @@ async def connect_env(
             not: {"IMAGES": "images", "GREETER": "service"}.
         options: of the RPC sessions.
         channel: "http" or "rpc", what bindings go by that can go by either. Services are called over RPC in any case.
+        backoff: how a proxy that was reached before, and is not there, is reached again.
 
     Raises:
         ConnectionError: if no proxy answers. PermissionError: if it refuses the connection string.
         ValueError: if the connection string or a binding's type is none.
     """
     address = ProxyAddress(connection_string)
-    async with task_set() as spawn, Http11Client(spawn) as http:
+    async with task_set() as spawn, Http11Client(spawn, backoff=backoff) as http:
         types = await _types(address, http) if bindings is None else bindings
-        sessions = {name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options) for name in types}
+        sessions = {
+            name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options, backoff) for name in types
+        }
         try:
             yield Env(
                 {

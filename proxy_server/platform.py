@@ -14,6 +14,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
+from capnweb_py.backoff import DEFAULT_BACKOFF, Backoff
 from capnweb_py.bindings import FACADES
 from capnweb_py.bindings.channels import Channel
 from capnweb_py.loops import task_group
@@ -42,6 +43,7 @@ async def platform_env(
     remote: bool = True,
     channel: Channel = "http",
     options: SessionOptions | None = None,
+    backoff: Backoff = DEFAULT_BACKOFF,
 ) -> AsyncIterator[Env]:
     """Open the bindings of a program, and yield its `env`.
 
@@ -64,6 +66,7 @@ async def platform_env(
             meaning.
         channel: "http" or "rpc", what facades use that can use either.
         options: of the RPC sessions.
+        backoff: how a proxy that was reached before, and is not there, is reached again.
 
     Raises:
         ConfigError: if the configuration is not valid, or a remote binding has no connection string.
@@ -79,7 +82,9 @@ async def platform_env(
             if not url:
                 raise _no_connection_string(document, next(iter(plan.remote)))
             types = {name: table.text("type") for name, table in plan.remote.items()}
-            proxy = await stack.enter_async_context(connect_env(url, bindings=types, options=options, channel=channel))
+            proxy = await stack.enter_async_context(
+                connect_env(url, bindings=types, options=options, channel=channel, backoff=backoff)
+            )
             bindings.update({name: proxy[name] for name in types})
         tasks = await stack.enter_async_context(task_group())
         openers = dict(plan.local)

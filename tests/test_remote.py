@@ -20,7 +20,7 @@ import pytest
 from pictures import BLUE, GREEN, RED, flat, is_like, picture_format, pixel, size
 from proxying import ROOT, SECRET, serving, start
 
-from capnweb_py import RemoteError, RpcStub, RpcTarget, SessionClosed, serve
+from capnweb_py import Backoff, RemoteError, RpcStub, RpcTarget, SessionClosed, serve
 from capnweb_py.bindings.channels import Channels, ProxyAddress
 from capnweb_py.bindings.images import MAX_INPUT_BYTES, Images, ImageSource
 from capnweb_py.http11 import Http11Client
@@ -192,7 +192,7 @@ async def test_a_server_that_dies_and_comes_back(config: Path) -> None:
     port = httpx2.URL(first.url).port
     # The second server goes on until the env is closed.
     with contextlib.ExitStack() as servers:
-        async with connect_env(first.url) as env:
+        async with connect_env(first.url, backoff=Backoff(patience=0)) as env:
             counter = await env.SVC.make_counter(1)
             with pytest.raises(SessionClosed):
                 await env.SVC.wait(first.process.kill)
