@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from .backoff import Backoff
 from .client import connect, http_batch, open_session
 from .codec import Codec, CodecError
 from .delivery import cancellable
-from .errors import LimitExceeded, ProtocolError, RemoteError, RpcError, SessionClosed
+from .errors import (
+    AnswerLost,
+    CallNotSent,
+    LimitExceeded,
+    ProtocolError,
+    RemoteError,
+    RpcError,
+    SessionClosed,
+    Unreachable,
+)
 from .gathering import gather
 from .options import Limits, SessionOptions
 from .process_session import open_process_session, stdio_session
@@ -24,8 +34,11 @@ __all__ = [
     "COMPILED",
     "INVALID_DATE",
     "UNDEFINED",
+    "AnswerLost",
+    "Backoff",
     "BigInt",
     "Blob",
+    "CallNotSent",
     "Codec",
     "CodecError",
     "Headers",
@@ -45,6 +58,7 @@ __all__ = [
     "SessionOptions",
     "SessionStats",
     "TypedArray",
+    "Unreachable",
     "Url",
     "WritableStream",
     "asgi_app",

@@ -9,17 +9,20 @@ import builtins
 import functools
 import keyword
 import traceback
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
 __all__ = [
+    "AnswerLost",
+    "CallNotSent",
     "ErrorParts",
     "LimitExceeded",
     "ProtocolError",
     "RemoteError",
     "RpcError",
     "SessionClosed",
+    "Unreachable",
     "UnreadableValue",
     "describe_error",
     "drop_tracebacks",
@@ -36,7 +39,39 @@ class RpcError(Exception):
 
 
 class SessionClosed(RpcError):
-    """The session has ended: closed here, by the peer, or by the network. `__cause__` says why, where it is known."""
+    """The session has ended: closed here, by the peer, or by the network. `__cause__` says why, where it is known.
+
+    Attributes:
+        may_have_run: whether the peer may have run the call that fails with this. If not, it can be made again.
+    """
+
+    may_have_run: ClassVar[bool] = True
+
+
+class CallNotSent(SessionClosed):
+    """The session ended before the call was sent: the peer has not run it."""
+
+    may_have_run: ClassVar[bool] = False
+
+
+class Unreachable(RpcError, ConnectionError):
+    """There is no connection to the peer, and so nothing was sent.
+
+    Attributes:
+        may_have_run: False, as of `CallNotSent`.
+    """
+
+    may_have_run: ClassVar[bool] = False
+
+
+class AnswerLost(RpcError, ConnectionError):
+    """The connection was lost before the answer came, or while it did.
+
+    Attributes:
+        may_have_run: True: the request may have arrived.
+    """
+
+    may_have_run: ClassVar[bool] = True
 
 
 class ProtocolError(RpcError):

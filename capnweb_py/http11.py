@@ -25,10 +25,12 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
+from .backoff import Backoff
+from .errors import AnswerLost, Unreachable
 from .loops import Spawn
 from .web import Headers, ReadableStream, Request, Response, Url
 
-__all__ = ["CONNECT_TIMEOUT", "Connector", "Http11Client", "Unreachable", "os_reason"]
+__all__ = ["CONNECT_TIMEOUT", "Connector", "Http11Client", "os_reason"]
 
 # Opens a connection to a host and a port. It may refuse to: an exception that is no OSError comes out as it is.
 Connector: TypeAlias = Callable[[str, int], Awaitable[SocketStream]]
@@ -83,14 +85,23 @@ class Http11Client:
         spawn: starts the tasks that send bodies. They end with `aclose`, which its tasks must outlive.
         tls: for https; by default, the system's certificate authorities are trusted.
         connector: opens the connections; by default, to every host.
+        backoff: how a server is reached again that was there before; by default, one attempt is all.
     """
 
     def __init__(
-        self, spawn: Spawn, *, tls: ssl.SSLContext | None = None, connector: Connector = anyio.connect_tcp
+        self,
+        spawn: Spawn,
+        *,
+        tls: ssl.SSLContext | None = None,
+        connector: Connector = anyio.connect_tcp,
+        backoff: Backoff | None = None,
     ) -> None:
         self._spawn = spawn
         self._tls = tls
         self._connector = connector
+        self._backoff = backoff
+        # Where connecting has succeeded the last time.
+        self._known: set[_Origin] = set()
         # The one that became idle last is at the end, and is used first.
         self._idle: list[_Connection] = []
         self._exchanges: set[_Exchange] = set()
@@ -120,8 +131,9 @@ class Http11Client:
         Raises:
             Unreachable: if there is no connection. It is a ConnectionError, and nothing was sent.
             ValueError: if the URL or the request cannot be sent, or the body is not as long as it says.
-            ConnectionError: if the server cannot be reached, or sends no valid response. Reading the body raises it if
-                it breaks off.
+            AnswerLost: if the connection is lost before the response is there. It is a ConnectionError. Reading the
+                body raises it if it breaks off.
+            ConnectionError: if the server sends no valid response.
             Exception: whatever the request's body raises: here, or where the response is read. And what a connector
                 raises that is no OSError.
         """
@@ -137,10 +149,10 @@ class Http11Client:
             if reused is not None:
                 try:
                     return await self._exchange(request, head, body, reused, title)
-                except _Stale as error:
+                except _Stale as lost:
                     body.start_again()
-                    return await self._exchange_again(request, head, body, origin, title, error)
-            return await self._exchange(request, head, body, await self._connect(origin, title), title)
+                    return await self._exchange_again(request, head, body, origin, title, lost)
+            return await self._exchange(request, head, body, await self._reach(origin, title), title)
         except Unreachable:
             if keep_unsent:
                 body.give_back()
@@ -170,10 +182,10 @@ class Http11Client:
         self, request: Request, head: h11.Request, body: _Body, origin: _Origin, title: str, lost: _Stale
     ) -> Response:
         try:
-            connection = await self._connect(origin, title)
+            connection = await self._reach(origin, title)
         except Unreachable as error:
             # The first attempt may have arrived.
-            raise ConnectionError(str(error)) from lost
+            raise AnswerLost(str(error)) from lost
         return await self._exchange(request, head, body, connection, title)
 
     async def _exchange(
@@ -216,6 +228,18 @@ class Http11Client:
                 return connection
         return None
 
+    async def _reach(self, origin: _Origin, title: str) -> _Connection:
+        """A new connection. One to a server that was there before is waited for: it may be about to start again."""
+        connect = partial(self._connect, origin, title)
+        try:
+            waits = self._backoff is not None and origin in self._known
+            connection = await (self._backoff.retry(connect) if self._backoff and waits else connect())
+        except ConnectionError:
+            self._known.discard(origin)
+            raise
+        self._known.add(origin)
+        return connection
+
     async def _connect(self, origin: _Origin, title: str) -> _Connection:
         await self._drop_stale()
         if origin.scheme == "https" and self._tls is None:
@@ -242,10 +266,6 @@ class Http11Client:
         for connection in [connection for connection in self._idle if not connection.is_alive()]:
             self._idle.remove(connection)
             await connection.close()
-
-
-class Unreachable(ConnectionError):
-    """There is no connection to the server: nothing of a request has been sent, and it can go elsewhere."""
 
 
 class _Stale(ConnectionError):
@@ -443,9 +463,9 @@ class _Exchange:
 
     def _lost(self, reason: str) -> ConnectionError:
         if self._connection.heard:
-            return ConnectionError(f"the response of {self._title} broke off: {reason}")
+            return AnswerLost(f"the response of {self._title} broke off: {reason}")
         problem = f"{self._title} cannot be reached: {reason} before it answered"
-        return _Stale(problem) if self._replayable else ConnectionError(problem)
+        return _Stale(problem) if self._replayable else AnswerLost(problem)
 
     async def _retire(self) -> None:
         """Give the connection back. The exchange is over."""

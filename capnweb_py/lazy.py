@@ -1,15 +1,20 @@
-"""A session that is opened when it is first used, and again when it is used after it has ended."""
+"""A session that is opened when it is first used, and again when it is used after it has ended.
+
+A peer that cannot be reached fails the first use at once. One that was there before is waited for a while: it may be
+about to start again. (After that, a use tries once, until there is a session again.)
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 
 import anyio
 
+from .backoff import DEFAULT_BACKOFF, Backoff
 from .client import open_session
-from .errors import SessionClosed
+from .errors import CallNotSent, Unreachable
 from .hooks import ErrorHook, PromiseHook
 from .loops import Spawn
 from .options import SessionOptions
@@ -23,22 +28,27 @@ class LazySession:
     """The way to a peer's main object that costs nothing until it is used.
 
     Args:
-        url: of the peer, or what opens a session with one.
+        peer: its URL, or what opens a session with it.
         title: what errors call the peer.
         spawn: starts the task that holds a session open. It must outlive `aclose`.
-        options: of the sessions with a URL.
+        options: of the sessions, where the peer is a URL.
+        backoff: how a lost peer is reached again.
     """
 
     def __init__(
         self,
-        url: str | Callable[[], AbstractAsyncContextManager[RpcSession]],
+        peer: str | Callable[[], AbstractAsyncContextManager[RpcSession]],
         title: str,
         spawn: Spawn,
         options: SessionOptions | None = None,
+        backoff: Backoff = DEFAULT_BACKOFF,
     ) -> None:
-        self._open = partial(open_session, url, options=options) if isinstance(url, str) else url
+        self._open = partial(open_session, peer, options=options) if isinstance(peer, str) else peer
         self._title = title
         self._spawn = spawn
+        self._backoff = backoff
+        # Whether the last attempt to open a session succeeded.
+        self._known = False
         # The main stub, from the first use on: calls on it wait for the session to open.
         self._main: RpcStub | None = None
         self._session: RpcSession | None = None
@@ -59,9 +69,7 @@ class LazySession:
     def main(self) -> RpcStub:
         """The peer's main object. Calls on it wait until the session is open, and fail if it cannot be opened."""
         if self._finished:
-            return make_stub(
-                ErrorHook(SessionClosed(f"{self._title} cannot be used any more: its connection is closed"))
-            )
+            return make_stub(ErrorHook(CallNotSent(f"{self._title} cannot be used any more: its connection is closed")))
         if self._main is None or (self._session is not None and self._session.closed):
             opening = PromiseHook()
             self._main, self._session = make_stub(opening), None
@@ -75,10 +83,11 @@ class LazySession:
         opened = False
         try:
             with self._attempt:
-                async with self._open() as session:
+                async with AsyncExitStack() as stack:
+                    session = await self._opened(stack)
                     self._session = session
                     session.remote_main.on_broken(lambda _error: over.set())
-                    opened = True
+                    opened = self._known = True
                     opening.settle(session.remote_main._hook.dup())
                     await over.wait()
         except Exception as error:
@@ -87,14 +96,23 @@ class LazySession:
         finally:
             if not opened:
                 self._main = None  # the next use tries again
+                self._known = False
                 opening.settle(ErrorHook(self._unopened(failure)))
             closed.set()
+
+    async def _opened(self, stack: AsyncExitStack) -> RpcSession:
+        """A session, open until the stack ends."""
+
+        async def attempt() -> RpcSession:
+            return await stack.enter_async_context(self._open())
+
+        return await self._backoff.retry(attempt) if self._known else await attempt()
 
     def _unopened(self, failure: Exception | None) -> Exception:
         """What calls fail with that waited for a session which did not open."""
         if failure is None:
-            return SessionClosed(f"{self._title} was closed before it could be reached")
-        error = ConnectionError(f"{self._title} cannot be reached: {failure}")
+            return CallNotSent(f"{self._title} was closed before it could be reached")
+        error = Unreachable(f"{self._title} cannot be reached: {failure}")
         error.__cause__ = failure
         return error
 

@@ -15,6 +15,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from typing import Any, Final, final
 
 import anyio
+from anyio.abc import TaskGroup
 
 from .hooks import Pending
 
@@ -28,6 +29,7 @@ __all__ = [
     "last_step",
     "on_asyncio",
     "running_loop",
+    "task_group",
     "task_set",
     "wait_settled",
 ]
@@ -227,6 +229,19 @@ async def beside(run: Callable[..., Coroutine[Any, Any, Any]]) -> AsyncIterator[
     async with anyio.create_task_group() as tasks:
         with body:
             yield await tasks.start(run)
+    body.put_down()
+
+
+@asynccontextmanager
+async def task_group() -> AsyncIterator[TaskGroup]:
+    """A task group that is cancelled at the end of its body, whose exception comes out as it is."""
+    body = _Carried()
+    async with anyio.create_task_group() as tasks:
+        try:
+            with body:
+                yield tasks
+        finally:
+            tasks.cancel_scope.cancel()
     body.put_down()
 
 

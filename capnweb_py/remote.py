@@ -14,6 +14,7 @@ import anyio
 import anyio.abc
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from .backoff import DEFAULT_BACKOFF, Backoff
 from .bindings import FACADES
 from .bindings.channels import Channel, Channels, ProxyAddress, describe
 from .http11 import Http11Client
@@ -26,18 +27,27 @@ __all__ = ["Env", "RemoteProxySession", "connect_env", "start_remote_proxy_sessi
 
 
 class Env:
-    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`."""
+    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`.
 
-    def __init__(self, bindings: Mapping[str, Any]) -> None:
+    Args:
+        bindings: by name.
+        missing: names of bindings that are declared and cannot be had here, with the reason of each: using one is a
+            RuntimeError that says it.
+    """
+
+    def __init__(self, bindings: Mapping[str, Any], missing: Mapping[str, str] | None = None) -> None:
         self._bindings = dict(bindings)
+        self._missing = dict(missing or {})
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return self._bindings[name]
+            return self[name]
         except KeyError:
             raise AttributeError(f"there is no binding {name!r}{self._choice()}", name=name, obj=self) from None
 
     def __getitem__(self, name: str) -> Any:
+        if name in self._missing:
+            raise RuntimeError(f"the binding {name!r} cannot be used here: {self._missing[name]}")
         return self._bindings[name]
 
     def __contains__(self, name: object) -> bool:
@@ -60,13 +70,16 @@ async def connect_env(
     bindings: Mapping[str, str] | None = None,
     options: SessionOptions | None = None,
     channel: Channel = "http",
+    backoff: Backoff = DEFAULT_BACKOFF,
 ) -> AsyncIterator[Env]:
     """Connect to a proxy server, and yield an object with its bindings.
 
         async with connect_env(connection_string) as env:
             await env.GREETER.hello("World")
 
-    A session is opened when its binding is first used, and closed with the context.
+    A session is opened when its binding is first used, and closed with the context. When it is lost, the calls on it
+    fail, and their error has an attribute `may_have_run`; the next call opens another one, and waits for a proxy that
+    restarts.
 
     Args:
         connection_string: as the proxy server prints it. It holds the secret.
@@ -74,17 +87,20 @@ async def connect_env(
             not: {"IMAGES": "images", "GREETER": "service"}.
         options: of the RPC sessions.
         channel: "http" or "rpc", what bindings go by that can go by either. Services are called over RPC in any case.
+        backoff: how a proxy that was reached before, and is not there, is reached again.
 
     Raises:
         ConnectionError: if no proxy answers. PermissionError: if it refuses the connection string.
         ValueError: if the connection string or a binding's type is none.
     """
     address = ProxyAddress(connection_string)
-    async with task_set() as spawn, Http11Client(spawn) as http:
+    async with task_set() as spawn, Http11Client(spawn, backoff=backoff) as http:
         types = await _types(address, http) if bindings is None else bindings
         # Of what a binding gives that has sessions of its own.
         others = Sessions("the service of a dispatch namespace", spawn, options)
-        sessions = {name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options) for name in types}
+        sessions = {
+            name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options, backoff) for name in types
+        }
         try:
             yield Env(
                 {

@@ -29,6 +29,7 @@ from .codec import JSON, Codec, CodecError
 from .delivery import Deliveries
 from .deserialize import DESERIALIZERS
 from .errors import (
+    CallNotSent,
     LimitExceeded,
     ProtocolError,
     RpcError,
@@ -306,6 +307,13 @@ class RpcSession:
             self._main.on_broken(lambda _error: ended.settle(DISPOSED))
             await wait_settled(ended)
 
+    def retire(self, error: BaseException) -> None:
+        """Take no more calls on the main object: they fail with an error. What runs goes on, and so do calls on what it
+        has given out."""
+        export = self._exports.get(0)
+        if export is not None and not isinstance(export.hook, _RetiredHook):
+            export.hook = _RetiredHook(error, export.hook)
+
     def close(self) -> None:
         """End the session without a complaint. Pending calls fail with SessionClosed, exports are disposed."""
         self._finish(SessionClosed("the session was closed on this side"))
@@ -446,15 +454,26 @@ class RpcSession:
         self._outbox.clear()
         error = SessionClosed(reason)
         error.__cause__ = cause
-        self._finish(error)
+        self._finish(error, self._unsent_calls())
 
     # Ending.
 
-    def _finish(self, error: BaseException) -> None:
+    def _unsent_calls(self) -> set[int]:
+        """The ids of calls that were not written, and are not made on the result of one that was."""
+        unsent: set[int] = set()
+        for import_id, entry in self._imports.items():
+            expression = None if entry.expression is None else entry.expression[0]
+            if expression is not None and (expression[1] <= 0 or expression[1] in unsent):
+                unsent.add(import_id)
+        return unsent
+
+    def _finish(self, error: BaseException, unsent: set[int] | None = None) -> None:
         if self._end is not None:
             return
         self._end = error
         failure = ErrorHook(_closed_error(error))
+        not_sent = ErrorHook(_not_sent(failure.error))
+        gone = _GoneHook(failure.error, not_sent)
         imports, self._imports = self._imports, {}
         exports, self._exports = self._exports, {}
         watchers, self._watchers = self._watchers, {}
@@ -464,7 +483,8 @@ class RpcSession:
             self._call_watcher(callback, failure.error)
         for entry in imports.values():
             if entry.resolution is None:
-                self._guarded(partial(entry.resolve, failure))
+                stub = not_sent if unsent and entry.id in unsent else gone if entry.id <= 0 else failure
+                self._guarded(partial(entry.resolve, stub))
         for export in exports.values():
             if isinstance(export.hook, WriterHook) and not export.hook.queue.closing:
                 export.hook.queue.fail(failure.error)  # what is there to its end can still be read
@@ -599,7 +619,7 @@ class RpcSession:
         error = SessionClosed(f"the peer aborted the session: {reason}")
         error.__cause__ = reason
         self._outbox.clear()
-        self._finish(error)
+        self._finish(error, self._unsent_calls())
         return True
 
     def _resolvable(self, import_id: int) -> Import | None:
@@ -1109,6 +1129,52 @@ class RpcSession:
         self._outbox.append(item)
 
 
+class _GoneHook(ErrorHook):
+    """On what a peer had exported before the session ended: what is called on it now is not sent."""
+
+    __slots__ = ("_not_sent",)
+
+    def __init__(self, error: BaseException, not_sent: ErrorHook) -> None:
+        super().__init__(error)
+        self._not_sent = not_sent
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        return self._not_sent
+
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        return self._not_sent.map(path, mapper)
+
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
+        return self._not_sent if path else self
+
+
+class _RetiredHook(ErrorHook):
+    """On a main object that takes no more calls. What it stands for is let go of at the end of the session."""
+
+    __slots__ = ("_failure", "_retired")
+
+    def __init__(self, error: BaseException, retired: Hook) -> None:
+        super().__init__(error)
+        # What others hold, who let go of it earlier.
+        self._failure = ErrorHook(error)
+        self._retired = retired
+
+    def call(self, path: Path, arguments: Payload) -> Hook:
+        return self._failure
+
+    def map(self, path: Path, mapper: Mapper) -> Hook:
+        return self._failure.map(path, mapper)
+
+    def get(self, path: Path, deliveries: Deliveries | None = None) -> Hook:
+        return self._failure
+
+    def dup(self) -> Hook:
+        return self._failure
+
+    def dispose(self) -> None:
+        self._retired.dispose()
+
+
 class _MainHook(ImportHook):
     """On the peer's main object. Letting go of it explicitly closes the session; losing sight of it does not."""
 
@@ -1131,6 +1197,13 @@ def _lift(embargo: list[tuple[PromiseHook, Hook]]) -> None:
     """Let calls through to the hooks that an embargo held back."""
     for promise, hook in embargo:
         promise.settle(hook)
+
+
+def _not_sent(failure: BaseException) -> CallNotSent:
+    """What calls fail with that were not sent before a session's end."""
+    error = CallNotSent(text_of(failure))
+    error.__cause__ = failure.__cause__
+    return error
 
 
 def _closed_error(end: BaseException) -> SessionClosed:

@@ -17,7 +17,8 @@ import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
-from .http11 import CONNECT_TIMEOUT, Unreachable, os_reason
+from .errors import Unreachable
+from .http11 import CONNECT_TIMEOUT, os_reason
 from .loops import on_asyncio
 from .options import DEFAULT_OPTIONS
 from .transports.driver import CLOSE_TIMEOUT

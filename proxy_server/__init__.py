@@ -1,5 +1,23 @@
 """A proxy server for Cloudflare-style remote bindings: `python -m proxy_server serve CONFIG`.
 
 It builds on capnweb_py, which never imports it. What can be embedded is in app.py; everything else serves
-that.
+that. A program that has its bindings in its own process uses `platform_env`.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from proxy_server.platform import platform_env
+
+__all__ = ["platform_env"]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when it is asked for: the command line says itself which package is missing.
+    if name == "platform_env":
+        from proxy_server.platform import platform_env
+
+        return platform_env
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from anyio.abc import TaskGroup
 from capnweb_py.bindings.channels import DESCRIBE
 from capnweb_py.options import SessionOptions
 from proxy_server.auth import Gate, Refusal
-from proxy_server.bindings import Binding, BindingError, Declaration, Opener
+from proxy_server.bindings import Binding, Declaration, open_binding
 from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispatcher, DispatchError
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
@@ -102,7 +102,7 @@ class ProxyApp:
         opened: dict[str, _OpenBinding] = {}
         try:
             for name, declared in changed.items():
-                opened[name] = _OpenBinding(declared, await _opened(name, declared.open, self._tasks))
+                opened[name] = _OpenBinding(declared, await open_binding(name, declared.open, self._tasks))
         except BaseException:
             with anyio.CancelScope(shield=True):
                 for binding in opened.values():
@@ -256,10 +256,3 @@ def _chosen(binding: Binding, dispatch: str | None) -> Binding | Refusal:
         return binding.dispatched(Dispatch.parse(dispatch))
     except DispatchError as error:
         return Refusal(error.status, str(error))
-
-
-async def _opened(name: str, opener: Opener, tasks: TaskGroup) -> Binding:
-    try:
-        return await opener(tasks)
-    except Exception as error:
-        raise BindingError(f'the binding "{name}" cannot be opened: {error}') from error

@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _demo(parsed.output)
     try:
         controlled = parsed.config == "-"
-        config = read({}, SOURCE) if controlled else load(parsed.config)
+        config = read({}, SOURCE) if controlled else load(parsed.config, parsed.env)
         return serve(config, host=parsed.host, port=parsed.port, as_json=parsed.json, controlled=controlled)
     except (ConfigError, _AddressError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CONFIG",
         help='a TOML file, wrangler.toml or wrangler.jsonc; "-" for a program that declares bindings on standard input',
     )
+    serving.add_argument("--env", metavar="NAME", help="the environment of a Wrangler file whose bindings are meant")
     serving.add_argument("--host", help="the address to listen on, instead of the configuration's (127.0.0.1)")
     serving.add_argument("--port", type=_port, help="instead of the configuration's (8787); 0 is any free one")
     serving.add_argument("--json", action="store_true", help="print the connection string as a JSON object")
@@ -150,6 +151,8 @@ def serve(
             "every binding, and it crosses the network unencrypted.",
             file=sys.stderr,
         )
+    for reason in config.unserved:
+        print(f"warning: not served: {reason}", file=sys.stderr)
     secret = config.server.secret or new_secret()
     _log_to_stderr(secret)
     url = connection_string(host, listener.getsockname()[1], secret)

@@ -18,15 +18,18 @@ import attrs
 
 from proxy_server.bindings import Declaration, parse_binding
 from proxy_server.tables import ConfigError, Table
-from proxy_server.wrangler import bindings_of, is_wrangler_file, parse_jsonc
+from proxy_server.wrangler import is_wrangler_file, parse_jsonc, read_wrangler
 
-__all__ = ["Config", "ConfigError", "ServerConfig", "load", "read"]
+__all__ = ["Config", "ConfigError", "Document", "ServerConfig", "checked", "load", "read", "read_document"]
 
 # A fixed secret is one segment of a URL's path, and nobody may guess it: 22 such characters hold 128 bits.
 _SECRET: Final = re.compile(r"[A-Za-z0-9_\-]{22,}")
 
 # A binding's name travels in a header and in a query; these characters need no escape in the first.
 _BINDING_NAME: Final = re.compile(r"[!-~]+")
+
+# What errors call a configuration that is no file's. It lies in the current directory.
+_GIVEN: Final = Path("configuration")
 
 # RFC 6454, section 6.2: what a browser sends as Origin has no path, and no slash at its end.
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[^/?#@\s]+")
@@ -47,15 +50,39 @@ class ServerConfig:
 
 
 @attrs.frozen
+class Document:
+    """A configuration whose bindings have not been looked at.
+
+    Attributes:
+        server: the table `[server]`.
+        connection_string: of `[remote]`: where programs find the bindings that they have from elsewhere.
+        tables: those of the bindings, by name.
+        elsewhere: which bindings can only be had by way of a proxy, with the reason of each.
+    """
+
+    source: Path
+    server: ServerConfig
+    connection_string: str | None = attrs.field(repr=False)
+    tables: Mapping[str, Table]
+    elsewhere: Mapping[str, str]
+
+
+@attrs.frozen
 class Config:
-    """A configuration whose every key has been checked. `bindings` are by name."""
+    """A configuration whose every key has been checked.
+
+    Attributes:
+        bindings: by name.
+        unserved: why bindings that are declared are not among them.
+    """
 
     source: Path
     server: ServerConfig
     bindings: Mapping[str, Declaration]
+    unserved: tuple[str, ...] = ()
 
 
-def load(path: str | Path) -> Config:
+def load(path: str | Path, environment: str | None = None) -> Config:
     """Read a configuration, and import every target that it names.
 
     Targets are imported with the file's directory at the front of `sys.path`, where it stays: they may import
@@ -63,32 +90,70 @@ def load(path: str | Path) -> Config:
 
     Args:
         path: a TOML file, or a Wrangler file (wrangler.toml, wrangler.json, wrangler.jsonc).
+        environment: of a Wrangler file.
 
     Raises:
         ConfigError: if the file cannot be read or parsed, a key is unknown or a value not valid, or a target
-            cannot be imported.
+            cannot be imported; or if nothing that is declared can be served.
     """
-    source = Path(path)
-    document = _parse(source)
-    if is_wrangler_file(source):
-        document = {"bindings": bindings_of(document, source)}
-    return read(document, source)
+    document = read_document(path, environment)
+    config = checked(document)
+    if document.elsewhere and not config.bindings:
+        raise ConfigError(document.source, "", next(iter(document.elsewhere.values())))
+    return config
 
 
-def read(document: Mapping[str, Any], source: Path) -> Config:
+def read(values: Mapping[str, Any], source: Path) -> Config:
     """Check a configuration, and import every target that it names.
 
     Args:
-        document: as tomllib or json return it.
+        values: as tomllib or json return it.
         source: the file that it is from, or would be: relative paths and targets are looked for beside it.
 
     Raises:
         ConfigError: as `load` does.
     """
-    directory = str(source.resolve().parent)
-    if directory not in sys.path:
-        sys.path.insert(0, directory)
-    return _read(Table(document, source))
+    return checked(_document(values, source, {}))
+
+
+def read_document(config: str | Path | Mapping[str, Any], environment: str | None = None) -> Document:
+    """Read a configuration as far as its bindings' own tables. Nothing is imported.
+
+    Targets will be looked for with the file's directory at the front of `sys.path`, where it stays: they may import
+    their neighbours later too.
+
+    Args:
+        config: the path of a file, as of `load`, or what such a TOML file would hold.
+        environment: of a Wrangler file.
+
+    Raises:
+        ConfigError: as `load` does.
+    """
+    if isinstance(config, Mapping):
+        source, values = _GIVEN, config
+    else:
+        source = Path(config)
+        values = _parse(source)
+        if is_wrangler_file(source):
+            file = read_wrangler(values, source, environment)
+            return _document(file.document, source, file.elsewhere)
+    if environment is not None:
+        raise ConfigError(source, "", f'environments such as "{environment}" are a matter of Wrangler\'s files')
+    return _document(values, source, {})
+
+
+def checked(document: Document) -> Config:
+    """Check all bindings that can be served, and import the targets that they name.
+
+    Raises:
+        ConfigError: as `load` does.
+    """
+    bindings = {
+        name: parse_binding(table, document.server.state_dir)
+        for name, table in document.tables.items()
+        if name not in document.elsewhere
+    }
+    return Config(document.source, document.server, bindings, tuple(document.elsewhere.values()))
 
 
 def _parse(source: Path) -> dict[str, Any]:
@@ -108,15 +173,21 @@ def _parse(source: Path) -> dict[str, Any]:
     return document
 
 
-def _read(document: Table) -> Config:
-    server = _read_server(document.table("server"))
-    tables = document.table("bindings").tables()
-    document.finish()
+def _document(values: Mapping[str, Any], source: Path, elsewhere: Mapping[str, str]) -> Document:
+    directory = str(source.resolve().parent)
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+    root = Table(values, source)
+    server = _read_server(root.table("server"))
+    remote = root.table("remote")
+    connection_string = remote.optional_text("connection_string")
+    remote.finish()
+    tables = root.table("bindings").tables()
+    root.finish()
     for name, table in tables.items():
         if not _BINDING_NAME.fullmatch(name):
             raise table.error("a binding is named in printable ASCII without spaces")
-    bindings = {name: parse_binding(table, server.state_dir) for name, table in tables.items()}
-    return Config(document.source, server, bindings)
+    return Document(source, server, connection_string, tables, elsewhere)
 
 
 def _read_server(table: Table) -> ServerConfig:

@@ -1,27 +1,99 @@
-"""Wrangler's own configuration files, read as a capnweb configuration: which of their bindings the proxy serves.
+"""Wrangler's own configuration files, read as a capnweb configuration.
 
-Only keys that declare remote bindings are looked at: the rest of a Wrangler file configures a worker, not a
-proxy.
+Only what declares bindings is looked at: the rest of a Wrangler file configures a Worker, not a proxy. What
+Wrangler has no word for stands in a table of this project's, `capnweb`, which Wrangler passes over: its `server` and
+`remote` are those of a capnweb configuration, and a table under its `bindings` is laid over that of the binding of this
+name.
+
+The keys are those of Wrangler's documentation ("Configuration", section "Bindings").
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from proxy_server.tables import ConfigError
+import attrs
 
-__all__ = ["bindings_of", "is_wrangler_file", "parse_jsonc"]
+from proxy_server.tables import ConfigError, suggestion
 
-# The keys of arrays of bindings that no type of this server serves yet, by what people call such a binding.
-_NOT_SERVED = {
-    "kv_namespaces": "a KV namespace",
-    "r2_buckets": "an R2 bucket",
-    "d1_databases": "a D1 database",
+__all__ = ["WranglerFile", "is_wrangler_file", "parse_jsonc", "read_wrangler"]
+
+# The key of a Wrangler file for what only this project knows.
+OWN_KEY: Final = "capnweb"
+
+
+@attrs.frozen
+class _Kind:
+    """What a key of a Wrangler file declares.
+
+    Attributes:
+        kind: the type of the binding here.
+        title: what people call such a binding.
+        keys: which of Wrangler's keys become which here.
+        alone: whether the key holds one table, and not an array of them.
+        name: the key that names the binding.
+        needs: what the `capnweb` table has to say before there is such a binding here; None where nothing.
+        always_remote: whether Wrangler's development servers use the real one even where nothing says `remote`.
+    """
+
+    kind: str
+    title: str
+    keys: Mapping[str, str] = {}
+    alone: bool = False
+    name: str = "binding"
+    needs: str | None = None
+    always_remote: bool = False
+
+
+_TARGET: Final = 'target = "module:Class"'
+
+# What of a table of `capnweb.bindings` says nothing of how a binding is to be had here.
+_SAYING_NOTHING: Final = frozenset({"remote", "access"})
+
+# By the path of the key in the file.
+_KINDS: Final[Mapping[str, _Kind]] = {
+    "kv_namespaces": _Kind("kv_namespace", "a KV namespace", {"id": "id"}),
+    "r2_buckets": _Kind("r2_bucket", "an R2 bucket", {"bucket_name": "id"}),
+    "d1_databases": _Kind("d1", "a D1 database", {"database_id": "id"}),
+    "queues.producers": _Kind("queue", "a queue", {"queue": "id", "delivery_delay": "delivery_delay"}),
+    "images": _Kind("images", "an images binding", alone=True),
+    "services": _Kind("service", "a service", needs=_TARGET),
+    "send_email": _Kind(
+        "send_email",
+        "an e-mail binding",
+        {key: key for key in ("destination_address", "allowed_destination_addresses", "allowed_sender_addresses")},
+        name="name",
+    ),
+    "dispatch_namespaces": _Kind("dispatch_namespace", "a dispatch namespace", needs="its services"),
+    "vpc_services": _Kind("connect", "a VPC service", needs="its address"),
+    "hyperdrive": _Kind("connect", "a Hyperdrive configuration", needs="its address"),
+    "ai": _Kind("fetcher", "Workers AI", alone=True, needs="an upstream", always_remote=True),
+    "browser": _Kind("fetcher", "a browser", alone=True, needs="an upstream"),
+    "vectorize": _Kind("fetcher", "a Vectorize index", needs="an upstream", always_remote=True),
+    "mtls_certificates": _Kind("fetcher", "an mTLS certificate", needs="an upstream"),
+    "pipelines": _Kind("fetcher", "a pipeline", needs="an upstream"),
 }
+
+# What Wrangler's files declare that is a matter of the Workers runtime's, or of no remote binding, and is passed over:
+# vars, durable_objects, workflows, analytics_engine_datasets, version_metadata, assets and others.
+
+
+@attrs.frozen
+class WranglerFile:
+    """A Wrangler file as a capnweb configuration.
+
+    Attributes:
+        document: the configuration, with the tables `server`, `remote` and `bindings`.
+        elsewhere: which of these bindings can only be had from elsewhere, by way of a proxy, with the reason of each.
+    """
+
+    document: dict[str, Any]
+    elsewhere: Mapping[str, str]
+
 
 _COMMENT_OR_STRING = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _TRAILING_COMMA_OR_STRING = re.compile(r'"(?:\\.|[^"\\])*"|,(?=\s*[}\]])')
@@ -48,53 +120,95 @@ def _blank_unless_string(match: re.Match[str]) -> str:
     return token if token.startswith('"') else re.sub(r"[^\n]", " ", token)
 
 
-def bindings_of(document: dict[str, Any], source: Path) -> dict[str, dict[str, Any]]:
-    """The bindings of a Wrangler file as the `bindings` table of a capnweb configuration.
+def read_wrangler(document: Mapping[str, Any], source: Path, environment: str | None = None) -> WranglerFile:
+    """Read a Wrangler file.
 
     Args:
         document: the whole file.
         source: the file's path, for errors.
+        environment: whose bindings are meant, as of `wrangler --env`; by default those of the top level. Bindings are
+            not inherited from the top level, as Wrangler has it; the `capnweb` table is.
 
     Raises:
-        ConfigError: if the file declares a binding that cannot be served, or none that can.
+        ConfigError: if there is no such environment, or a declaration is not valid.
     """
-    for key, kind in _NOT_SERVED.items():
-        for path, name in _declared(document.get(key, []), key, source):
-            raise _not_served(source, path, name, kind)
-    for path, name in _declared(_producers(document), "queues.producers", source):
-        raise _not_served(source, path, name, "a queue")
-    for path, name in _declared(document.get("services", []), "services", source):
-        raise ConfigError(
-            source,
-            path,
-            f'the service "{name}" names a worker, and this server runs Python: write a TOML file with '
-            f'[bindings.{name}], type = "service" and target = "module:Class" and serve that',
-        )
-    images = _declared([document["images"]], "images", source) if "images" in document else []
-    bindings = {name: {"type": "images"} for _, name in images}
-    if not bindings:
-        raise ConfigError(source, "", "no binding that this server serves is declared here: images is one")
-    return bindings
+    place, prefix = _of_environment(document, source, environment)
+    own = _table(place.get(OWN_KEY, document.get(OWN_KEY, {})), OWN_KEY, source)
+    over = _table(own.get("bindings", {}), f"{OWN_KEY}.bindings", source)
+    bindings: dict[str, dict[str, Any]] = {}
+    elsewhere: dict[str, str] = {}
+    for key, kind in _KINDS.items():
+        for path, entry in _entries(place, key, kind, source, prefix):
+            name = entry.get(kind.name)
+            if not isinstance(name, str) or not name:
+                raise ConfigError(source, path, f'a table with the key "{kind.name}", a name, is needed here')
+            if name in bindings:
+                raise ConfigError(source, path, f'the name "{name}" is taken by another binding')
+            added = _table(over.get(name, {}), f"{OWN_KEY}.bindings.{name}", source)
+            bindings[name] = _binding(entry, kind, added)
+            if kind.needs is not None and not added.keys() - _SAYING_NOTHING:
+                elsewhere[name] = _why_elsewhere(name, path, kind)
+    for name in over:
+        if name not in bindings:
+            problem = f"the file declares no such binding: {suggestion(name, bindings)}"
+            raise ConfigError(source, f"{OWN_KEY}.bindings.{name}", problem)
+    return WranglerFile({**own, "bindings": bindings}, elsewhere)
 
 
-def _not_served(source: Path, path: str, name: str, kind: str) -> ConfigError:
-    return ConfigError(source, path, f'the binding "{name}" is {kind}, which this server does not serve yet')
+def _of_environment(
+    document: Mapping[str, Any], source: Path, environment: str | None
+) -> tuple[Mapping[str, Any], str]:
+    """The table that declares the bindings of an environment, and what stands before its keys in errors."""
+    if environment is None:
+        return document, ""
+    environments = _table(document.get("env", {}), "env", source)
+    if environment not in environments:
+        problem = f'there is no environment "{environment}": {suggestion(environment, environments)}'
+        raise ConfigError(source, "env", problem)
+    prefix = f"env.{environment}"
+    return _table(environments[environment], prefix, source), f"{prefix}."
 
 
-def _producers(document: dict[str, Any]) -> Any:
-    queues = document.get("queues")
-    return queues.get("producers", []) if isinstance(queues, dict) else []
+def _entries(
+    place: Mapping[str, Any], key: str, kind: _Kind, source: Path, prefix: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The declarations under a key, each with its path."""
+    outer, _, inner = key.rpartition(".")
+    if outer:
+        place = _table(place.get(outer, {}), prefix + outer, source)
+    if inner not in place:
+        return
+    path = prefix + key
+    declared = place[inner]
+    if kind.alone:
+        yield path, _table(declared, path, source)
+        return
+    if not isinstance(declared, list):
+        raise ConfigError(source, path, "an array is needed here")
+    for index, entry in enumerate(declared):
+        yield f"{path}[{index}]", _table(entry, f"{path}[{index}]", source)
 
 
-def _declared(entries: Any, key: str, source: Path) -> Iterable[tuple[str, str]]:
-    """The path of each declaration of a kind of binding, with the name that it gives."""
-    if not isinstance(entries, list):
-        raise ConfigError(source, key, "an array is needed here")
-    named = []
-    for index, entry in enumerate(entries):
-        path = key if key == "images" else f"{key}[{index}]"
-        name = entry.get("binding") if isinstance(entry, dict) else None
-        if not isinstance(name, str) or not name:
-            raise ConfigError(source, path, 'a table with the key "binding", a name, is needed here')
-        named.append((path, name))
-    return named
+def _table(value: Any, path: str, source: Path) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(source, path, "a table is needed here")
+    return value
+
+
+def _binding(entry: Mapping[str, Any], kind: _Kind, added: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of a binding, as a capnweb configuration has it."""
+    table: dict[str, Any] = {
+        "type": kind.kind,
+        **{ours: entry[theirs] for theirs, ours in kind.keys.items() if theirs in entry},
+    }
+    if kind.always_remote or "remote" in entry:
+        table["remote"] = entry.get("remote", True)
+    return {**table, **added}
+
+
+def _why_elsewhere(name: str, path: str, kind: _Kind) -> str:
+    if kind.kind == "service":
+        problem = f'the service "{name}" names a Worker, and Python runs here'
+    else:
+        problem = f'the binding "{name}" is {kind.title}, which has no counterpart here'
+    return f"{path}: {problem}: say remote = true, or [{OWN_KEY}.bindings.{name}] with {kind.needs}"

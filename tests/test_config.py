@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -17,7 +18,7 @@ from proxy_server.bindings.peer import Peer
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
 from proxy_server.config import Config, ConfigError, load
-from proxy_server.wrangler import bindings_of, parse_jsonc
+from proxy_server.wrangler import WranglerFile, parse_jsonc, read_wrangler
 
 pytestmark = pytest.mark.anyio
 
@@ -286,26 +287,40 @@ def test_json_with_comments_is_json() -> None:
     assert parse_jsonc(text) == {"a": "// no comment", "b": [1, 2], "c": '",]'}
 
 
+def from_wrangler(document: dict[str, Any], environment: str | None = None) -> WranglerFile:
+    return read_wrangler(document, Path("wrangler.jsonc"), environment)
+
+
+def wrangler_mistake(document: dict[str, Any], environment: str | None = None) -> str:
+    with pytest.raises(ConfigError) as caught:
+        from_wrangler(document, environment)
+    return str(caught.value).removeprefix("wrangler.jsonc: ")
+
+
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("document", "message"),
     [
+        ({"services": [{}]}, 'services[0]: a table with the key "binding", a name, is needed here'),
+        ({"send_email": [{"binding": "A"}]}, 'send_email[0]: a table with the key "name", a name, is needed here'),
+        ({"services": {}}, "services: an array is needed here"),
+        ({"services": [1]}, "services[0]: a table is needed here"),
+        ({"queues": []}, "queues: a table is needed here"),
+        ({"queues": {"producers": {}}}, "queues.producers: an array is needed here"),
+        ({"images": {}}, 'images: a table with the key "binding", a name, is needed here'),
+        ({"images": []}, "images: a table is needed here"),
         (
-            '{"kv_namespaces": [{"binding": "CACHE", "id": "1"}]}',
-            'kv_namespaces[0]: the binding "CACHE" is a KV namespace, which this server does not serve yet',
+            {"images": {"binding": "A"}, "kv_namespaces": [{"binding": "A"}]},
+            'images: the name "A" is taken by another binding',
         ),
-        ('{"r2_buckets": [{"binding": "A"}]}', 'r2_buckets[0]: the binding "A" is an R2 bucket'),
-        ('{"d1_databases": [{"binding": "A"}]}', 'd1_databases[0]: the binding "A" is a D1 database'),
-        ('{"queues": {"producers": [{"binding": "A"}]}}', 'queues.producers[0]: the binding "A" is a queue'),
-        ('{"services": [{"binding": "A", "service": "w"}]}', 'services[0]: the service "A" names a worker'),
-        ('{"services": [{}]}', 'services[0]: a table with the key "binding", a name, is needed here'),
-        ('{"services": {}}', "services: an array is needed here"),
-        ('{"images": {}}', 'images: a table with the key "binding", a name, is needed here'),
-        ('{"name": "w"}', "no binding that this server serves is declared here"),
-        ("[]", "the file has to hold one JSON object"),
+        (
+            {"images": {"binding": "IMAGES"}, "capnweb": {"bindings": {"IMAGE": {}}}},
+            'capnweb.bindings.IMAGE: the file declares no such binding: did you mean "IMAGES"?',
+        ),
+        ({"capnweb": 1}, "capnweb: a table is needed here"),
     ],
 )
-def test_a_binding_of_a_wrangler_file_that_is_not_served_is_named(tmp_path: Path, text: str, message: str) -> None:
-    assert mistake(tmp_path, text, "wrangler.jsonc").startswith(message)
+def test_a_mistake_in_a_wrangler_file_is_named(document: dict[str, Any], message: str) -> None:
+    assert wrangler_mistake(document) == message
 
 
 def test_a_wrangler_toml_is_read_as_one(tmp_path: Path) -> None:
@@ -316,9 +331,115 @@ def test_a_wrangler_toml_is_read_as_one(tmp_path: Path) -> None:
         binding = "AUTH"
         service = "auth-worker"
     """
-    assert '[bindings.AUTH], type = "service"' in mistake(tmp_path, text, "wrangler.toml")
+    assert '[capnweb.bindings.AUTH] with target = "module:Class"' in mistake(tmp_path, text, "wrangler.toml")
 
 
-def test_images_of_a_wrangler_file_are_served(tmp_path: Path) -> None:
-    document = {"name": "worker", "images": {"binding": "IMAGES"}}
-    assert bindings_of(document, tmp_path / "wrangler.jsonc") == {"IMAGES": {"type": "images"}}
+def test_stores_of_a_wrangler_file_are_named_by_their_ids() -> None:
+    file = from_wrangler(
+        {
+            "name": "worker",
+            "kv_namespaces": [{"binding": "CACHE", "id": "0123", "preview_id": "4567"}],
+            "r2_buckets": [{"binding": "ASSETS", "bucket_name": "assets"}],
+            "d1_databases": [{"binding": "DB", "database_name": "app", "database_id": "89ab"}],
+            "queues": {"producers": [{"binding": "JOBS", "queue": "jobs"}]},
+            "images": {"binding": "IMAGES"},
+        }
+    )
+    assert file.document["bindings"] == {
+        "CACHE": {"type": "kv_namespace", "id": "0123"},
+        "ASSETS": {"type": "r2_bucket", "id": "assets"},
+        "DB": {"type": "d1", "id": "89ab"},
+        "JOBS": {"type": "queue", "id": "jobs"},
+        "IMAGES": {"type": "images"},
+    }
+    assert file.elsewhere == {}
+
+
+def test_remote_is_a_word_of_wranglers_too() -> None:
+    file = from_wrangler({"images": {"binding": "IMAGES", "remote": True}})
+    assert file.document["bindings"] == {"IMAGES": {"type": "images", "remote": True}}
+
+
+@pytest.mark.parametrize(
+    ("key", "declared", "kind", "remote", "title"),
+    [
+        ("ai", {"binding": "A"}, "fetcher", True, "Workers AI"),
+        ("vectorize", [{"binding": "A", "index_name": "i"}], "fetcher", True, "a Vectorize index"),
+        ("browser", {"binding": "A"}, "fetcher", False, "a browser"),
+        ("mtls_certificates", [{"binding": "A", "certificate_id": "c"}], "fetcher", False, "an mTLS certificate"),
+        ("pipelines", [{"binding": "A", "pipeline": "p"}], "fetcher", False, "a pipeline"),
+        ("vpc_services", [{"binding": "A", "service_id": "s"}], "connect", False, "a VPC service"),
+        ("hyperdrive", [{"binding": "A", "id": "h"}], "connect", False, "a Hyperdrive configuration"),
+        (
+            "dispatch_namespaces",
+            [{"binding": "A", "namespace": "n"}],
+            "dispatch_namespace",
+            False,
+            "a dispatch namespace",
+        ),
+    ],
+)
+def test_what_has_no_counterpart_here_says_so(key: str, declared: Any, kind: str, remote: bool, title: str) -> None:
+    file = from_wrangler({key: declared})
+    binding = file.document["bindings"]["A"]
+    assert (binding["type"], binding.get("remote", False)) == (kind, remote)
+    assert f'the binding "A" is {title}, which has no counterpart here: say remote = true' in file.elsewhere["A"]
+
+
+def test_what_wrangler_has_no_word_for_stands_in_a_table_of_its_own() -> None:
+    file = from_wrangler(
+        {
+            "services": [{"binding": "AUTH", "service": "auth"}, {"binding": "PAY", "service": "pay"}],
+            "kv_namespaces": [{"binding": "CACHE", "id": "1"}],
+            "capnweb": {
+                "server": {"state_dir": "state"},
+                "bindings": {"AUTH": {"target": "auth:Auth"}, "CACHE": {"access": "overlay"}, "PAY": {"remote": True}},
+            },
+        }
+    )
+    assert file.document["server"] == {"state_dir": "state"}
+    assert file.document["bindings"]["AUTH"] == {"type": "service", "target": "auth:Auth"}
+    assert file.document["bindings"]["CACHE"] == {"type": "kv_namespace", "id": "1", "access": "overlay"}
+    assert list(file.elsewhere) == ["PAY"], "that it is remote does not say what it is here"
+
+
+def test_the_bindings_of_an_environment_are_its_own() -> None:
+    document = {
+        "images": {"binding": "IMAGES"},
+        "capnweb": {"server": {"state_dir": "state"}},
+        "env": {
+            "staging": {"kv_namespaces": [{"binding": "CACHE", "id": "staging"}]},
+            "bad": {"services": [{}]},
+            "own": {"capnweb": {"server": {"state_dir": "other"}}},
+        },
+    }
+    staging = from_wrangler(document, "staging").document
+    assert staging == {
+        "bindings": {"CACHE": {"type": "kv_namespace", "id": "staging"}},
+        "server": {"state_dir": "state"},
+    }
+    assert from_wrangler(document, "own").document["server"] == {"state_dir": "other"}
+    assert wrangler_mistake(document, "bad").startswith("env.bad.services[0]: ")
+    assert wrangler_mistake(document, "stagin") == ('env: there is no environment "stagin": did you mean "staging"?')
+
+
+def test_an_environment_of_a_file_that_has_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='environments such as "staging" are a matter of Wrangler\'s files'):
+        load(write(tmp_path, "[bindings]"), "staging")
+
+
+def test_what_a_wrangler_file_declares_and_cannot_be_served_does_not_keep_the_rest_from_it(tmp_path: Path) -> None:
+    text = """{"images": {"binding": "IMAGES"}, "ai": {"binding": "AI"}}"""
+    config = load(write(tmp_path, text, "wrangler.jsonc"))
+    assert list(config.bindings) == ["IMAGES"]
+    (reason,) = config.unserved
+    assert reason.startswith('ai: the binding "AI" is Workers AI')
+
+
+def test_remote_is_for_programs_and_says_nothing_to_a_server(tmp_path: Path) -> None:
+    config = read(tmp_path, '[bindings.I]\ntype = "images"\nremote = true\n[remote]\nconnection_string = "http://a/"')
+    assert list(config.bindings) == ["I"]
+    assert (
+        mistake(tmp_path, '[bindings.I]\ntype = "images"\nremote = "yes"')
+        == "bindings.I.remote: true or false is needed here, and this is a string"
+    )

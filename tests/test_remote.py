@@ -19,7 +19,7 @@ import pytest
 from pictures import RED, flat
 from proxying import ROOT, SECRET, serving, start
 
-from capnweb_py import RemoteError, RpcStub, RpcTarget, SessionClosed, serve
+from capnweb_py import Backoff, RemoteError, RpcStub, RpcTarget, SessionClosed, serve
 from capnweb_py.remote import Env, connect_env, start_remote_proxy_session
 from capnweb_py.web import Request
 
@@ -187,7 +187,7 @@ async def test_a_server_that_dies_and_comes_back(config: Path) -> None:
     port = httpx2.URL(first.url).port
     # The second server goes on until the env is closed.
     with contextlib.ExitStack() as servers:
-        async with connect_env(first.url) as env:
+        async with connect_env(first.url, backoff=Backoff(patience=0)) as env:
             counter = await env.SVC.make_counter(1)
             with pytest.raises(SessionClosed):
                 await env.SVC.wait(first.process.kill)

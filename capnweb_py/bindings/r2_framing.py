@@ -85,4 +85,3 @@ class _Rest:
 
     async def aclose(self) -> None:
         await self._body.aclose()
-

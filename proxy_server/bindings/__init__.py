@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import attrs
@@ -18,7 +19,17 @@ from anyio.abc import ByteStream, TaskGroup
 from capnweb_py.web import Request, Response
 from proxy_server.tables import Table, suggestion
 
-__all__ = ["Binding", "BindingError", "Connectable", "Declaration", "Opener", "parse_binding"]
+__all__ = [
+    "ACCESS",
+    "Binding",
+    "BindingError",
+    "Connectable",
+    "Declaration",
+    "Opener",
+    "open_binding",
+    "over_remote",
+    "parse_binding",
+]
 
 
 class BindingError(Exception):
@@ -86,6 +97,9 @@ class Declaration:
     written: Mapping[str, Any] = attrs.field(factory=dict)
 
 
+# What a binding may be used for: all, reading, or reading with what is written kept aside.
+ACCESS: Final = ("full", "read", "overlay")
+
 _MODULES: Final = {
     "d1": "proxy_server.bindings.d1",
     "dispatch_namespace": "proxy_server.bindings.dispatch_namespace",
@@ -114,7 +128,7 @@ def parse_binding(table: Table, state_dir: Path) -> Declaration:
     """Check the table of one binding.
 
     Args:
-        table: it.
+        table: it. Its key `remote` is for programs: here the binding is a local one.
         state_dir: where embedded stores live. It need not exist.
 
     Raises:
@@ -124,12 +138,49 @@ def parse_binding(table: Table, state_dir: Path) -> Declaration:
     kind = table.text("type")
     if kind not in _MODULES:
         raise table.error(f'"{kind}" is no type of binding: {suggestion(kind, _MODULES)}', "type")
+    module = _module(table, kind)
+    parse: Callable[[Table, Path], Opener] = module.parse
+    return Declaration(kind, parse(table, state_dir), table.written)
+
+
+async def open_binding(name: str, opener: Opener, tasks: TaskGroup) -> Binding:
+    """Open a binding.
+
+    Raises:
+        BindingError: if it cannot be opened. The message names it.
+    """
     try:
-        module = importlib.import_module(_MODULES[kind])
+        return await opener(tasks)
+    except Exception as error:
+        raise BindingError(f'the binding "{name}" cannot be opened: {error}') from error
+
+
+def over_remote(table: Table, facade: object, access: str, name: str, state_dir: Path) -> Opener:
+    """What opens a binding that keeps to an access mode, "read" or "overlay", over a remote one.
+
+    Args:
+        table: of the binding.
+        facade: of the remote binding.
+        access: the mode.
+        name: of the binding.
+        state_dir: where overlays live.
+
+    Raises:
+        ConfigError: if the type has no such modes, or not this one.
+    """
+    kind = table.text("type")
+    over: Callable[[object, str, str, Path], Opener] | None = getattr(_module(table, kind), "over", None)
+    if over is None or access not in ACCESS:
+        valid = "full" if over is None else ", ".join(ACCESS)
+        raise table.error(f'"{access}" is no access to a binding of the type "{kind}": valid: {valid}', "access")
+    return over(facade, access, name, state_dir)
+
+
+def _module(table: Table, kind: str) -> ModuleType:
+    try:
+        return importlib.import_module(_MODULES[kind])
     except ModuleNotFoundError as error:
         raise table.error(
             f'"{kind}" needs the Python package "{error.name}": install capnweb-py[{kind}]',
             "type",
         ) from error
-    parse: Callable[[Table, Path], Opener] = module.parse
-    return Declaration(kind, parse(table, state_dir), table.written)

@@ -9,8 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from anyio.abc import TaskGroup
 
 from capnweb_py.client import open_session
-from capnweb_py.errors import RpcError
-from capnweb_py.http11 import Unreachable
+from capnweb_py.errors import RpcError, Unreachable
 from capnweb_py.lazy import LazySession
 from capnweb_py.session import RpcSession
 from capnweb_py.web import Request, Response

@@ -13,7 +13,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Final
 from urllib.parse import quote, unquote, urlsplit
 
 from anyio.abc import TaskGroup

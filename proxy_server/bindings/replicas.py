@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import anyio
 
-from capnweb_py.http11 import Unreachable
+from capnweb_py.errors import Unreachable
 from proxy_server.channels import LOG
 
 __all__ = ["Replicas"]

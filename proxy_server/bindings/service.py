@@ -18,7 +18,7 @@ from typing import Any, Final, cast
 from anyio.abc import TaskGroup
 
 from capnweb_py.stub import RpcStub
-from capnweb_py.target import release, retain
+from capnweb_py.target import RpcTarget, release, retain
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.asgi import AsgiService
@@ -30,7 +30,7 @@ from proxy_server.channels.handshake import Handshake
 from proxy_server.channels.sockets import serve_socket
 from proxy_server.tables import Table
 
-__all__ = ["RpcService", "parse", "parse_service"]
+__all__ = ["RpcService", "opener_of", "parse", "parse_service"]
 
 _URL: Final = re.compile(r"([a-z]+)://", re.IGNORECASE)
 _ASGI_PARAMETERS: Final = 3
@@ -75,6 +75,33 @@ def parse_service(table: Table, *, dispatched: bool = False) -> Opener:
         if props:
             raise table.error("an ASGI application has no props: a class or a factory has", "props")
         return _asgi_opener(table, name, imported)
+    return _rpc_opener(table, name, imported, props, dispatched=dispatched)
+
+
+def opener_of(table: Table, target: object) -> Opener:
+    """What opens a service that a program gives itself, instead of the target that its table names.
+
+    Args:
+        table: of the binding, which is looked at for nothing but errors.
+        target: an RpcTarget class, a function that makes a target, a target, an ASGI application, or the text that
+            names one of them.
+
+    Raises:
+        ConfigError: as `parse` does.
+    """
+    if isinstance(target, str):
+        return parse_service(Table({"target": target}, table.source, table.path))
+    name = getattr(target, "__qualname__", None) or described(target)
+    if isinstance(target, RpcTarget):
+        return _rpc_opener(table, name, lambda: target, {})
+    if required_parameters(target, GIVEN) == _ASGI_PARAMETERS:
+        return _asgi_opener(table, name, target)
+    return _rpc_opener(table, name, target, {})
+
+
+def _rpc_opener(
+    table: Table, name: str, imported: object, props: Mapping[str, Any], *, dispatched: bool = False
+) -> Opener:
     try:
         factory = Factory(name, imported, props, dispatched=dispatched)
     except ValueError as error:

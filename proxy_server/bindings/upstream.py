@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from anyio.abc import TaskGroup
 
-from capnweb_py.http11 import Http11Client, Unreachable
+from capnweb_py.errors import Unreachable
+from capnweb_py.http11 import Http11Client
 from capnweb_py.web import Request, Response, Url
 from capnweb_py.web_socket import ServerWebSocket, WebSocketRefused
 from capnweb_py.websocket_client import open_web_socket

@@ -18,7 +18,7 @@ from proxy_server.bindings import Binding, BindingError
 from proxy_server.channels import LOG, REASON_PHRASES, Receive, Scope, Send, end_to_end, header, send_text
 from proxy_server.channels.chunks import ChunkPipe
 
-__all__ = ["serve_http", "unwrapped"]
+__all__ = ["answer", "final_headers", "serve_http", "unwrapped"]
 
 # What a request is for when nobody says: the default of Cloudflare's own proxy worker.
 _DEFAULT_URL: Final = "http://example.com"
@@ -55,7 +55,7 @@ async def _exchange(binding: Binding, scope: Scope, request: Request, upload: _U
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_when_gone, upload, tasks.cancel_scope)
-        response = await _answer(binding, request)
+        response = await answer(binding, request)
         try:
             await _send_response(response, _start(response, scope), _sender(send))
         except _ClientLeftError:
@@ -117,7 +117,8 @@ def _declared_length(scope: Scope) -> int | None:
     return None if length is None else int(length)
 
 
-async def _answer(binding: Binding, request: Request) -> Response:
+async def answer(binding: Binding, request: Request) -> Response:
+    """The response of a binding. What its handler raises becomes a 500 with the message."""
     try:
         return await binding.fetch(request)
     except BindingError as error:
@@ -133,7 +134,7 @@ async def _answer(binding: Binding, request: Request) -> Response:
 
 def _start(response: Response, scope: Scope) -> dict[str, Any]:
     """The event that starts a response."""
-    pairs = _final_headers(response).pairs()
+    pairs = final_headers(response).pairs()
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs]
     start = {"type": "http.response.start", "status": response.status, "headers": headers}
     if response.status_text and REASON_PHRASES in scope.get("extensions", {}):
@@ -150,7 +151,7 @@ async def _send_response(response: Response, start: dict[str, Any], send: Send) 
     await send({"type": "http.response.body", "body": response.buffered or b"", "more_body": False})
 
 
-def _final_headers(response: Response) -> Headers:
+def final_headers(response: Response) -> Headers:
     """The headers of a response as they stand on the connection to the client."""
     headers = end_to_end(response.headers)
     if response.status in _NO_CONTENT:

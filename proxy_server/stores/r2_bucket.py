@@ -34,7 +34,18 @@ from proxy_server.stores.r2 import (
     RangeRequest,
     Start,
 )
-from proxy_server.stores.r2_parts import ABORTED, COMPLETED, OPEN, Blob, BlobReader, Blobs, Part, Record, Records, Upload
+from proxy_server.stores.r2_parts import (
+    ABORTED,
+    COMPLETED,
+    OPEN,
+    Blob,
+    BlobReader,
+    Blobs,
+    Part,
+    Record,
+    Records,
+    Upload,
+)
 from proxy_server.stores.r2_rules import (
     check_checksums,
     check_parts,
@@ -246,9 +257,7 @@ class _Slice:
 class _Reading:
     """The content of an object on its way to one reader. Its blobs stay until it is read to its end, or closed."""
 
-    def __init__(
-        self, blobs: Blobs, slices: list[_Slice], release: Callable[[Sequence[str]], Any]
-    ) -> None:
+    def __init__(self, blobs: Blobs, slices: list[_Slice], release: Callable[[Sequence[str]], Any]) -> None:
         self.blob_ids = [each.blob_id for each in slices]
         self._blobs = blobs
         self._slices = slices

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pytest
 from proxying import serving
@@ -17,12 +17,41 @@ from .runtime import Worker, workerd
 
 SCRIPT: Final = "r2_worker.mjs"
 
-SCENARIOS: Final = (
-    "nothing roundTrip plain values readers metadataFromHeaders replaced keys badKeys ranges rangeHeaders conditionalGets"
-    " conditionalHeaders conditionalPuts checksums metadataLimits badPuts deletes listing pages include nothingIncluded"
-    " badLists large leftUnread multipart multipartOrder multipartOnePart multipartReplacedPart multipartErrors unevenParts"
-    " multipartReplaces concurrently"
-).split()
+SCENARIOS: Final = [
+    "nothing",
+    "roundTrip",
+    "plain",
+    "values",
+    "readers",
+    "metadataFromHeaders",
+    "replaced",
+    "keys",
+    "badKeys",
+    "ranges",
+    "rangeHeaders",
+    "conditionalGets",
+    "conditionalHeaders",
+    "conditionalPuts",
+    "checksums",
+    "metadataLimits",
+    "badPuts",
+    "deletes",
+    "listing",
+    "pages",
+    "include",
+    "nothingIncluded",
+    "badLists",
+    "large",
+    "leftUnread",
+    "multipart",
+    "multipartOrder",
+    "multipartOnePart",
+    "multipartReplacedPart",
+    "multipartErrors",
+    "unevenParts",
+    "multipartReplaces",
+    "concurrently",
+]
 
 MIB: Final = 1024 * 1024
 

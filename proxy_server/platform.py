@@ -1,0 +1,189 @@
+"""`platform_env`: the bindings of a program by its own configuration, remote ones through a proxy and all others in the
+program's own process. The same facades either way: a binding moves by one word of the configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import attrs
+from anyio.abc import TaskGroup
+
+from capnweb_py.backoff import DEFAULT_BACKOFF, Backoff
+from capnweb_py.bindings import FACADES
+from capnweb_py.bindings.channels import Channel
+from capnweb_py.loops import task_group
+from capnweb_py.options import SessionOptions
+from capnweb_py.remote import Env, connect_env
+from proxy_server.bindings import Opener, open_binding, over_remote, parse_binding
+from proxy_server.bindings.service import opener_of
+from proxy_server.config import Document, read_document
+from proxy_server.inprocess import InProcessChannels
+from proxy_server.tables import ConfigError, Table, suggestion
+
+__all__ = ["CONNECTION_VARIABLE", "platform_env"]
+
+# The environment variable with the connection string.
+CONNECTION_VARIABLE: Final = "CAPNWEB_PROXY"
+
+
+@asynccontextmanager
+async def platform_env(
+    config: str | Path | Mapping[str, Any],
+    *,
+    environment: str | None = None,
+    connection_string: str | None = None,
+    state_dir: str | Path | None = None,
+    services: Mapping[str, object] | None = None,
+    remote: bool = True,
+    channel: Channel = "http",
+    options: SessionOptions | None = None,
+    backoff: Backoff = DEFAULT_BACKOFF,
+) -> AsyncIterator[Env]:
+    """Open the bindings of a program, and yield its `env`.
+
+        async with platform_env("wrangler.jsonc") as env:
+            await env.CACHE.put("k", "v")
+
+    A binding with `remote = true` is that of the proxy server behind the connection string, reached when it is first
+    used. Every other one is opened here, in this process, with its data in the state directory.
+
+    Args:
+        config: the path of a wrangler.toml, a wrangler.jsonc or a TOML file of this project's, or what such a TOML file
+            would hold.
+        environment: of a Wrangler file, as of `wrangler --env`.
+        connection_string: of the proxy server. By default that in the environment variable CAPNWEB_PROXY, or else under
+            `[remote]` in the configuration.
+        state_dir: where the data of local bindings lives, instead of the configuration's.
+        services: by the names of service bindings, what they are here, whatever the configuration says: an RpcTarget
+            class, a function that makes a target, a target, an ASGI application, or "module:name" of one.
+        remote: whether bindings may be remote. False makes each a local one, or none where its type has no local
+            meaning.
+        channel: "http" or "rpc", what facades use that can use either.
+        options: of the RPC sessions.
+        backoff: how a proxy that was reached before, and is not there, is reached again.
+
+    Raises:
+        ConfigError: if the configuration is not valid, or a remote binding has no connection string.
+        BindingError: if a local binding cannot be opened.
+    """
+    document = _read(config, environment, state_dir)
+    plan = _plan(document, services or {}, remote)
+    # The innermost ends first: local bindings may lie over remote ones.
+    async with AsyncExitStack() as stack:
+        bindings: dict[str, Any] = {}
+        if plan.remote:
+            url = connection_string or os.environ.get(CONNECTION_VARIABLE) or document.connection_string
+            if not url:
+                raise _no_connection_string(document, next(iter(plan.remote)))
+            types = {name: table.text("type") for name, table in plan.remote.items()}
+            proxy = await stack.enter_async_context(
+                connect_env(url, bindings=types, options=options, channel=channel, backoff=backoff)
+            )
+            bindings.update({name: proxy[name] for name in types})
+        tasks = await stack.enter_async_context(task_group())
+        openers = dict(plan.local)
+        for name, access in plan.access.items():
+            openers[name] = over_remote(plan.remote[name], bindings[name], access, name, document.server.state_dir)
+        for name, opener in openers.items():
+            channels = await stack.enter_async_context(_opened(name, opener, tasks, channel, options))
+            bindings[name] = FACADES[document.tables[name].text("type")](channels)
+        yield Env(bindings, plan.missing)
+
+
+def _read(config: str | Path | Mapping[str, Any], environment: str | None, state_dir: str | Path | None) -> Document:
+    document = read_document(config, environment)
+    if state_dir is None:
+        return document
+    return attrs.evolve(document, server=attrs.evolve(document.server, state_dir=Path(state_dir).resolve()))
+
+
+@attrs.frozen
+class _Plan:
+    """What becomes of each binding.
+
+    Attributes:
+        local: what opens those that are here.
+        remote: the tables of those that are not.
+        access: which of the remote ones are to be used through something that is here, and in which mode.
+        missing: why others cannot be had.
+    """
+
+    local: dict[str, Opener] = attrs.field(factory=dict)
+    remote: dict[str, Table] = attrs.field(factory=dict)
+    access: dict[str, str] = attrs.field(factory=dict)
+    missing: dict[str, str] = attrs.field(factory=dict)
+
+
+def _plan(document: Document, services: Mapping[str, object], remote: bool) -> _Plan:
+    plan = _Plan()
+    for name in services:
+        _check_service(name, document)
+    for name, table in document.tables.items():
+        kind = table.text("type")
+        if name in services:
+            plan.local[name] = opener_of(table, services[name])
+        elif table.flag("remote") and remote:
+            _check_facade(table, kind)
+            plan.remote[name] = table
+            access = table.text("access", "full")
+            if access != "full":
+                plan.access[name] = access
+        elif name in document.elsewhere:
+            plan.missing[name] = document.elsewhere[name]
+        else:
+            declaration = parse_binding(table, document.server.state_dir)
+            _check_facade(table, kind)
+            plan.local[name] = declaration.open
+    return plan
+
+
+def _check_service(name: str, document: Document) -> None:
+    table = document.tables.get(name)
+    if table is None:
+        known = [known for known, table in document.tables.items() if table.text("type") == "service"]
+        problem = f'services: the configuration declares no service "{name}": {suggestion(name, known)}'
+        raise ConfigError(document.source, "", problem)
+    kind = table.text("type")
+    if kind != "service":
+        raise table.error(f'a target is given for it, and it is no service but a "{kind}"')
+
+
+def _check_facade(table: Table, kind: str) -> None:
+    if kind not in FACADES:
+        raise table.error(
+            f'Python programs cannot use a binding of the type "{kind}": {suggestion(kind, FACADES)}', "type"
+        )
+
+
+def _no_connection_string(document: Document, name: str) -> ConfigError:
+    return ConfigError(
+        document.source,
+        f"bindings.{name}",
+        "it is remote, and nothing says where: set the environment variable "
+        f"{CONNECTION_VARIABLE}, connection_string under [remote], or platform_env(connection_string=...), to what"
+        ' "python -m proxy_server serve" prints',
+    )
+
+
+@asynccontextmanager
+async def _opened(
+    name: str, opener: Opener, tasks: TaskGroup, channel: Channel, options: SessionOptions | None
+) -> AsyncIterator[InProcessChannels]:
+    """A binding that is open for the length of the block."""
+    binding = await open_binding(name, opener, tasks)
+    try:
+        channels = InProcessChannels(name, binding, tasks, channel, options)
+        try:
+            yield channels
+        finally:
+            with anyio.CancelScope(shield=True):
+                await channels.aclose()
+    finally:
+        with anyio.CancelScope(shield=True):
+            await binding.aclose()

@@ -1,0 +1,458 @@
+"""`platform_env`: a program's bindings by its configuration, here or behind a proxy, with no change to the program."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import pytest
+from asgi_server import asgi_server
+from notes import known_type
+from pictures import RED, flat
+from proxying import SECRET, serving
+from services import Service, app
+
+from capnweb_py import RemoteError, RpcTarget, SessionClosed
+from capnweb_py.bindings.channels import Channel
+from capnweb_py.remote import Env
+from capnweb_py.web import Request, Response
+from proxy_server import platform_env
+from proxy_server.app import ProxyApp
+from proxy_server.auth import Gate
+from proxy_server.bindings import BindingError, parse_binding
+from proxy_server.config import ConfigError
+from proxy_server.tables import Table
+
+pytestmark = pytest.mark.anyio
+
+TARGET: Final = "tests.services:Service"
+BINDINGS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "SVC": {"type": "service", "target": TARGET},
+    "OTHER": {"type": "service", "target": TARGET},
+    "IMAGES": {"type": "images"},
+    "NOTES": {"type": "notes"},
+}
+SERVER: Final = """
+[server]
+secret = "{secret}"
+state_dir = "{state_dir}"
+[bindings.SVC]
+type = "service"
+target = "tests.services:Service"
+[bindings.OTHER]
+type = "service"
+target = "tests.services:Service"
+[bindings.IMAGES]
+type = "images"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _notes() -> Iterator[None]:
+    with known_type():
+        yield
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The connection string of a proxy server."""
+    directory: Path = tmp_path_factory.mktemp("proxy")
+    config = directory / "capnweb.toml"
+    config.write_text(SERVER.format(secret=SECRET, state_dir=directory / "state"))
+    with serving(config) as server:
+        yield server.url
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def configured(remote: bool, *names: str) -> dict[str, Any]:
+    """A configuration with some of the bindings, in which one word says where they are."""
+    return {"bindings": {name: {**BINDINGS[name], "remote": remote} for name in names or ("SVC", "OTHER", "IMAGES")}}
+
+
+@pytest.fixture(params=[False, True], ids=["local", "remote"])
+async def env(request: pytest.FixtureRequest, url: str, state_dir: Path) -> AsyncIterator[Env]:
+    with anyio.fail_after(20):
+        async with platform_env(configured(request.param), connection_string=url, state_dir=state_dir) as env:
+            yield env
+
+
+# One program, and both places
+
+
+async def test_calls_callbacks_and_returned_objects(env: Env) -> None:
+    assert await env.SVC.hello("World", greeting="Hei") == "Hei, World!"
+    assert await env.SVC.motto == "all is reachable that is meant to be"
+    assert await env.SVC.call_each([1, 2], lambda number: number * 2) == [2, 4]
+    counter = await env.SVC.make_counter(3)
+    assert await counter.increment(4) == 7
+    assert await env.SVC.make_counter(1).twin().increment() == 2
+    assert await env.OTHER.value_of(counter) == 7
+    assert await env.OTHER.motto_of(env.SVC) == "all is reachable that is meant to be"
+
+
+async def test_what_is_private_is_not_reachable(env: Env) -> None:
+    with pytest.raises(TypeError, match="_secret is not a function"):
+        await env.SVC["_secret"]()
+
+
+async def test_errors_of_a_service(env: Env) -> None:
+    with pytest.raises(ValueError, match="a ValueError on purpose"):
+        await env.SVC.fail("ValueError")
+    with pytest.raises(RemoteError, match="an OutOfStock on purpose") as caught:
+        await env.SVC.fail("OutOfStock")
+    assert caught.value.props == {"code": 7, "detail": {"left": 0}}
+
+
+async def test_a_request_arrives_as_it_was_made(env: Env) -> None:
+    request = Request(
+        "https://a.example/x%20y?q=1&q=2",
+        method="PATCH",
+        headers=[("X-One", "1"), ("x-list", "one"), ("x-list", "two"), ("MF-Binding", "OTHER")],
+        body="ü",
+    )
+    response = await env.SVC.fetch(request)
+    assert (response.status, response.headers["content-type"]) == (200, "application/json")
+    seen = await response.json()
+    assert (seen["method"], seen["url"], seen["body"]) == ("PATCH", "https://a.example/x%20y?q=1&q=2", "ü")
+    pairs = [(name, value) for name, value in seen["headers"] if name != "content-type"]
+    assert pairs == [("x-one", "1"), ("x-list", "one"), ("x-list", "two"), ("mf-binding", "OTHER")]
+
+
+async def test_responses_come_as_they_are(env: Env) -> None:
+    cookies = await env.SVC.fetch("https://a.example/cookies")
+    assert cookies.headers.get_all("set-cookie") == ["a=1; Path=/", "b=2"]
+    failed = await env.SVC.fetch("https://a.example/fail", method="POST")
+    assert (failed.status, await failed.text()) == (500, "no answer today")
+    teapot = await env.SVC.fetch("https://a.example/teapot")
+    assert (teapot.status, teapot.headers["content-length"]) == (418, str(len(await teapot.bytes())))
+
+
+async def test_bodies_stream_both_ways_at_a_time(env: Env) -> None:
+    arrived: list[str] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"first"
+        arrived.append(await (await env.SVC.fetch("https://a.example/arrived")).text())
+        yield b"last"
+
+    response = await env.SVC.fetch("https://a.example/upload", method="POST", body=body())
+    assert (await response.text(), arrived) == ("firstlast", ["first"])
+    drip = await env.SVC.fetch("https://a.example/drip")
+    assert drip.body is not None
+    chunks = aiter(drip.body)
+    assert await anext(chunks) == b"first"
+    await env.SVC.fetch("https://a.example/go-on")
+    assert [chunk async for chunk in chunks] == [b"last"]
+
+
+async def test_an_error_of_the_requests_body_is_the_callers(env: Env) -> None:
+    async def body() -> AsyncIterator[bytes]:
+        yield b"first"
+        raise LookupError("nothing more today")
+
+    with pytest.raises(LookupError, match="nothing more today"):
+        await env.SVC.fetch("https://a.example/", method="POST", body=body())
+
+
+async def test_the_body_of_a_request_is_closed_at_the_end(env: Env) -> None:
+    closed: list[bool] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield bytes(1000)
+        finally:
+            closed.append(True)
+
+    response = await env.SVC.fetch("https://a.example/duplex", method="POST", body=body())
+    assert response.body is not None
+    assert await anext(aiter(response.body))
+    await response.body.aclose()
+    assert closed == [True]
+
+
+async def test_a_body_that_fails_is_no_whole_body(env: Env) -> None:
+    response = await env.SVC.fetch("https://a.example/cut")
+    with pytest.raises(ConnectionError, match="the response of the binding 'SVC' broke off"):
+        await response.bytes()
+
+
+async def test_pictures(env: Env) -> None:
+    result = await env.IMAGES.input(flat(RED, 40, 20)).transform(width=20).output(format="image/png")
+    assert (await env.IMAGES.info(result.data)).width == 20
+    with pytest.raises(RemoteError, match="IMAGES_INFO_ERROR 9412") as caught:
+        await env.IMAGES.info(b"no image")
+    assert caught.value.props == {"code": 9412}
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_the_end_of_the_env_fails_what_is_pending_and_what_comes_after(
+    remote: bool, url: str, state_dir: Path
+) -> None:
+    async with platform_env(configured(remote), connection_string=url, state_dir=state_dir) as env:
+        pending = env.SVC.wait(lambda: None)
+        await env.SVC.hello("World")
+    with pytest.raises(SessionClosed):
+        await pending
+    with pytest.raises(SessionClosed, match="the binding 'SVC' cannot be used any more"):
+        await env.SVC.hello("World")
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_what_the_block_raises_comes_out_as_it_is(remote: bool, url: str, state_dir: Path) -> None:
+    async def fail_on_the_way() -> None:
+        async with platform_env(configured(remote), connection_string=url, state_dir=state_dir) as env:
+            await env.SVC.hello("World")
+            raise LookupError("on the way")
+
+    with pytest.raises(LookupError, match="on the way"):
+        await fail_on_the_way()
+
+
+# Here
+
+
+class Source(RpcTarget):
+    """Its response never ends by itself."""
+
+    closed = 0
+
+    def fetch(self, _request: Request) -> Response:
+        return Response(self._chunks())
+
+    async def _chunks(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"chunk"
+                await anyio.lowlevel.checkpoint()
+        finally:
+            Source.closed += 1
+
+
+def with_service(service: object, state_dir: Path) -> AbstractAsyncContextManager[Env]:
+    return platform_env(configured(False, "SVC"), services={"SVC": service}, state_dir=state_dir)
+
+
+async def test_local_bindings_are_in_the_programs_own_process(state_dir: Path) -> None:
+    made: list[RpcTarget] = []
+
+    class Own(RpcTarget):
+        def __init__(self) -> None:
+            made.append(self)
+
+    async with with_service(Own, state_dir) as env:
+        assert not made, "nothing is opened before it is used"
+        assert await env.SVC.nothing is not None
+    assert len(made) == 1
+
+
+async def test_the_body_of_a_response_that_nobody_reads_is_closed(state_dir: Path) -> None:
+    Source.closed = 0
+    async with with_service(Source, state_dir) as env:
+        response = await env.SVC.fetch("https://a.example/")
+        assert response.body is not None
+        assert await anext(aiter(response.body)) == b"chunk"
+        del response
+        gc.collect()
+        with anyio.fail_after(10):
+            while not Source.closed:
+                await anyio.lowlevel.checkpoint()
+        kept = await env.SVC.fetch("https://a.example/")
+        assert kept.body is not None
+        assert await anext(aiter(kept.body)) == b"chunk"
+    assert Source.closed == 2, "the end of the env closes what is still open"
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_data_stays_in_the_state_directory(channel: Channel, state_dir: Path) -> None:
+    config = configured(False, "NOTES")
+    async with platform_env(config, state_dir=state_dir, channel=channel) as env:
+        await env.NOTES.put("one", "1")
+    async with platform_env(config, state_dir=state_dir, channel=channel) as env:
+        assert await env.NOTES.get("one") == "1"
+    async with platform_env(config, state_dir=state_dir.with_name("other"), channel=channel) as env:
+        with pytest.raises(Exception, match="No such file"):
+            await env.NOTES.get("one")
+
+
+async def test_the_state_directory_lies_beside_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.NOTES]\ntype = "notes"\nid = "here"\n')
+    async with platform_env(config) as env:
+        await env.NOTES.put("one", "1")
+    assert (tmp_path / ".capnweb" / "here" / "one").read_text() == "1"
+
+
+async def test_a_binding_that_has_no_rpc_side_says_so(state_dir: Path, url: str) -> None:
+    config = {"bindings": {"WEB": {"type": "service", "target": "https://a.example/"}}}
+    async with platform_env(config, state_dir=state_dir) as env:
+        with pytest.raises(SessionClosed, match="the peer closed the connection: 3000 upstream URLs speak HTTP only"):
+            await env.WEB.hello()
+
+
+async def test_a_binding_that_cannot_be_opened_is_named(state_dir: Path) -> None:
+    await anyio.Path(state_dir).write_text("a file where a folder is needed")
+    with pytest.raises(BindingError, match=r'the binding "NOTES" cannot be opened: .*(File exists|Not a directory)'):
+        async with platform_env(configured(False, "NOTES"), state_dir=state_dir):
+            raise AssertionError("it was opened")
+
+
+# Services that the program gives
+
+
+def make_service() -> Service:
+    return Service()
+
+
+@pytest.mark.parametrize("target", [Service, make_service, Service(), TARGET])
+async def test_a_service_may_be_given(target: object, state_dir: Path) -> None:
+    config = {"bindings": {"SVC": {"type": "service", "target": "nowhere:X", "remote": True}}}
+    async with platform_env(config, services={"SVC": target}, state_dir=state_dir) as env:
+        assert await env.SVC.hello("World") == "Hello, World!"
+
+
+async def test_an_asgi_application_may_be_given(state_dir: Path) -> None:
+    async with with_service(app, state_dir) as env:
+        assert (await (await env.SVC.fetch("https://a.example/lifespan")).text()).endswith("startup")
+
+
+async def test_what_is_given_must_be_declared(state_dir: Path) -> None:
+    with pytest.raises(ConfigError, match='services: the configuration declares no service "SVCE": did you mean "SVC"'):
+        async with platform_env(configured(False, "SVC"), services={"SVCE": Service}):
+            raise AssertionError("it was taken")
+    with pytest.raises(
+        ConfigError, match=r'bindings\.NOTES: a target is given for it, and it is no service but a "notes"'
+    ):
+        async with platform_env(configured(False, "NOTES"), services={"NOTES": Service}):
+            raise AssertionError("it was taken")
+
+
+async def test_what_is_given_must_be_something_that_can_be_served(state_dir: Path) -> None:
+    with pytest.raises(ConfigError, match="an instance of int"):
+        async with platform_env(configured(False, "SVC"), services={"SVC": 1}):
+            raise AssertionError("it was taken")
+
+
+# Elsewhere
+
+
+async def test_nothing_is_asked_of_a_proxy_before_a_remote_binding_is_used(state_dir: Path) -> None:
+    config = configured(True) | {"remote": {"connection_string": "http://127.0.0.1:9/secret/"}}
+    async with platform_env(config, services={"SVC": Service}, state_dir=state_dir) as env:
+        assert await env.SVC.hello("World") == "Hello, World!"
+        with pytest.raises(ConnectionError, match="the binding 'OTHER' cannot be reached"):
+            await env.OTHER.hello("World")
+
+
+async def test_where_the_proxy_is_an_argument_says_before_the_environment_before_the_configuration(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = {"remote": {"connection_string": "nowhere"}}
+    monkeypatch.setenv("CAPNWEB_PROXY", "nowhere either")
+    async with platform_env(configured(True) | nowhere, connection_string=url) as env:
+        assert await env.SVC.hello("World") == "Hello, World!"
+    monkeypatch.setenv("CAPNWEB_PROXY", url)
+    async with platform_env(configured(True) | nowhere) as env:
+        assert await env.SVC.hello("World") == "Hello, World!"
+    monkeypatch.delenv("CAPNWEB_PROXY")
+    async with platform_env(configured(True) | {"remote": {"connection_string": url}}) as env:
+        assert await env.SVC.hello("World") == "Hello, World!"
+
+
+async def test_a_remote_binding_without_a_proxy_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAPNWEB_PROXY", raising=False)
+    with pytest.raises(ConfigError, match=r"bindings.SVC: it is remote, .* environment variable CAPNWEB_PROXY"):
+        async with platform_env(configured(True, "SVC")):
+            raise AssertionError("it was opened")
+
+
+async def test_the_target_of_a_remote_service_is_not_imported(url: str) -> None:
+    config = {"bindings": {"SVC": {"type": "service", "target": "nowhere:X", "remote": True}}}
+    async with platform_env(config, connection_string=url) as env:
+        assert await env.SVC.hello("World") == "Hello, World!"
+
+
+async def test_a_program_that_may_reach_nothing_has_local_bindings(state_dir: Path) -> None:
+    config = configured(True, "NOTES", "SVC")
+    async with platform_env(config, remote=False, state_dir=state_dir) as env:
+        await env.NOTES.put("one", "1")
+        assert await env.NOTES.get("one") == "1"
+        assert await env.SVC.hello("World") == "Hello, World!"
+
+
+async def test_access_to_a_remote_binding_is_kept_to_by_what_lies_over_it(state_dir: Path) -> None:
+    table = Table({"type": "notes"}, Path("capnweb.toml"), "bindings.NOTES")
+    served = ProxyApp({"NOTES": parse_binding(table, state_dir)}, Gate(SECRET))
+    with asgi_server(served) as authority:
+        url = f"http://{authority}/{SECRET}/"
+        async with platform_env(configured(True, "NOTES"), connection_string=url) as env:
+            await env.NOTES.put("one", "1")
+        config = {"bindings": {"NOTES": {"type": "notes", "remote": True, "access": "read"}}}
+        async with platform_env(config, connection_string=url) as env:
+            assert await env.NOTES.get("one") == "1"
+            with pytest.raises(RuntimeError, match="these notes are to be read only"):
+                await env.NOTES.put("one", "2")
+
+
+async def test_access_that_a_type_does_not_have_is_refused(url: str) -> None:
+    config = {"bindings": {"IMAGES": {"type": "images", "remote": True, "access": "read"}}}
+    with pytest.raises(ConfigError, match='"read" is no access to a binding of the type "images": valid: full'):
+        async with platform_env(config, connection_string=url):
+            raise AssertionError("it was opened")
+
+
+# Wrangler's files
+
+
+def write(directory: Path, document: dict[str, Any]) -> Path:
+    path = directory / "wrangler.jsonc"
+    path.write_text(json.dumps(document))
+    return path
+
+
+async def test_a_wrangler_file_gives_an_env(tmp_path: Path, url: str) -> None:
+    path = write(
+        tmp_path,
+        {
+            "name": "worker",
+            "images": {"binding": "IMAGES"},
+            "services": [
+                {"binding": "SVC", "service": "svc", "remote": True},
+                {"binding": "AUTH", "service": "auth"},
+                {"binding": "OWN", "service": "own"},
+                {"binding": "NONE", "service": "none"},
+            ],
+            "browser": {"binding": "BROWSER"},
+            "capnweb": {"bindings": {"AUTH": {"target": TARGET}}},
+        },
+    )
+    async with platform_env(path, connection_string=url, services={"OWN": Service}) as env:
+        assert (await env.IMAGES.info(flat(RED, 4, 4))).width == 4
+        for name in ("SVC", "AUTH", "OWN"):
+            assert await env[name].hello("World") == "Hello, World!"
+        assert dir(env) == ["AUTH", "IMAGES", "OWN", "SVC"]
+        with pytest.raises(RuntimeError, match=r"the binding 'NONE' cannot be used here: .* names a Worker"):
+            _ = env.NONE
+        with pytest.raises(
+            RuntimeError, match=r"the binding 'BROWSER' cannot be used here: browser: .* no counterpart"
+        ):
+            _ = env["BROWSER"]
+        with pytest.raises(AttributeError, match="there is no binding 'ELSE'"):
+            _ = env.ELSE
+
+
+async def test_the_environment_of_a_wrangler_file(tmp_path: Path) -> None:
+    path = write(tmp_path, {"env": {"staging": {"images": {"binding": "IMAGES"}}}})
+    async with platform_env(path) as env:
+        assert dir(env) == []
+    async with platform_env(path, environment="staging") as env:
+        assert dir(env) == ["IMAGES"]
