@@ -4,7 +4,9 @@ before a store."""
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,10 +16,10 @@ from urllib.parse import quote
 import anyio
 import httpx2
 import pytest
-from proxying import SECRET, serving
+from proxying import ROOT, SECRET, serving
 
 from capnweb_py.bindings.kv import KvError, KvKey, KvNamespace, KvValue
-from capnweb_py.remote import connect_env
+from capnweb_py.remote import Env, connect_env
 from capnweb_py.web import Request, Response
 from proxy_server.bindings import Opener, parse_binding
 from proxy_server.bindings.kv import KvBinding, over, overlay_path
@@ -361,3 +363,15 @@ async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None
         400,
         "Invalid cursor",
     )
+
+
+# The document
+
+
+async def test_the_examples_of_the_document_run(remote: KvNamespace) -> None:
+    text = (ROOT / "docs" / "bindings" / "kv.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 7
+    scope: dict[str, Any] = {}
+    exec(f"async def examples(env):\n{textwrap.indent(''.join(blocks), '    ')}", scope)
+    await scope["examples"](Env({"CACHE": remote}))
