@@ -16,6 +16,7 @@ from urllib.parse import quote
 import anyio
 import httpx2
 import pytest
+from anyio.streams.buffered import BufferedByteReceiveStream
 from proxying import ROOT, SECRET, serving
 
 from capnweb_py.bindings.kv import KvError, KvKey, KvNamespace, KvValue
@@ -353,6 +354,26 @@ async def test_the_reason_is_in_the_status_line(tmp_path: Path) -> None:
                 assert (refused.status_code, refused.reason_phrase) == (400, problem)
                 usual = await client.get(server.url, headers=wrapped | {"MF-URL": "https://fake-host/"})
                 assert (usual.status_code, usual.reason_phrase) == (200, "OK")
+
+
+async def test_a_reason_is_that_of_one_response(tmp_path: Path) -> None:
+    """The third request is none, and the server answers it by itself."""
+    config = tmp_path / "capnweb.toml"
+    config.write_text(CONFIG)
+    with serving(config) as server:
+        url = httpx2.URL(server.url)
+        head = f"GET {url.path} HTTP/1.1\r\nHost: h\r\nMF-Binding: KV\r\nMF-URL: https://fake-host/%s\r\n\r\n"
+        async with await anyio.connect_tcp(url.host, url.port or 80) as socket:
+            answers = BufferedByteReceiveStream(socket)
+            for request, status, body in (
+                (head % "k", b"404 Not Found", b"Not Found"),
+                (head % "?cursor=@", b"400 Invalid cursor", b"Invalid cursor"),
+                ("no request\r\n\r\n", b"400 Bad Request", b""),
+            ):
+                await socket.send(request.encode())
+                answer = await answers.receive_until(b"\r\n\r\n", 10_000)
+                assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+                assert await answers.receive_exactly(len(body)) == body
 
 
 async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None:

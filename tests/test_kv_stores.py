@@ -405,6 +405,20 @@ async def test_a_redis_without_memory_keeps_what_it_has(tmp_path: Path, clock: C
             await store.aclose()
 
 
+async def test_what_was_replaced_in_a_redis_goes_later(redis_url: str, clock: Clock) -> None:
+    async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis_url) as client:
+        identity = secrets.token_hex(8)
+        store = await RedisKv.open(redis_url, identity, tasks, clock)
+        await store.put("k", pieces(LARGE))
+        (blob,) = await client.keys(f"*{identity}*:blob:*")
+        assert await client.ttl(blob) == -1
+        await store.put("k", b"v")
+        assert 0 < await client.ttl(blob) <= LOOSE_SECONDS
+        await store.put("k", pieces(LARGE))
+        assert await client.hlen(f"{{capnweb:kv:{identity}}}:values") == 0
+        await store.aclose()
+
+
 async def test_nothing_is_left_in_a_redis_of_what_has_expired(redis_url: str, clock: Clock) -> None:
     async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis_url) as client:
         identity = secrets.token_hex(8)
