@@ -4,7 +4,9 @@ before a store."""
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
+import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,10 +16,11 @@ from urllib.parse import quote
 import anyio
 import httpx2
 import pytest
-from proxying import SECRET, serving
+from anyio.streams.buffered import BufferedByteReceiveStream
+from proxying import ROOT, SECRET, serving
 
 from capnweb_py.bindings.kv import KvError, KvKey, KvNamespace, KvValue
-from capnweb_py.remote import connect_env
+from capnweb_py.remote import Env, connect_env
 from capnweb_py.web import Request, Response
 from proxy_server.bindings import Opener, parse_binding
 from proxy_server.bindings.kv import KvBinding, over, overlay_path
@@ -353,6 +356,26 @@ async def test_the_reason_is_in_the_status_line(tmp_path: Path) -> None:
                 assert (usual.status_code, usual.reason_phrase) == (200, "OK")
 
 
+async def test_a_reason_is_that_of_one_response(tmp_path: Path) -> None:
+    """The third request is none, and the server answers it by itself."""
+    config = tmp_path / "capnweb.toml"
+    config.write_text(CONFIG)
+    with serving(config) as server:
+        url = httpx2.URL(server.url)
+        head = f"GET {url.path} HTTP/1.1\r\nHost: h\r\nMF-Binding: KV\r\nMF-URL: https://fake-host/%s\r\n\r\n"
+        async with await anyio.connect_tcp(url.host, url.port or 80) as socket:
+            answers = BufferedByteReceiveStream(socket)
+            for request, status, body in (
+                (head % "k", b"404 Not Found", b"Not Found"),
+                (head % "?cursor=@", b"400 Invalid cursor", b"Invalid cursor"),
+                ("no request\r\n\r\n", b"400 Bad Request", b""),
+            ):
+                await socket.send(request.encode())
+                answer = await answers.receive_until(b"\r\n\r\n", 10_000)
+                assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+                assert await answers.receive_exactly(len(body)) == body
+
+
 async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None:
     with pytest.raises(KvError) as error:
         await remote.list(cursor="@")
@@ -361,3 +384,15 @@ async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None
         400,
         "Invalid cursor",
     )
+
+
+# The document
+
+
+async def test_the_examples_of_the_document_run(remote: KvNamespace) -> None:
+    text = (ROOT / "docs" / "bindings" / "kv.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 7
+    scope: dict[str, Any] = {}
+    exec(f"async def examples(env):\n{textwrap.indent(''.join(blocks), '    ')}", scope)
+    await scope["examples"](Env({"CACHE": remote}))

@@ -7,15 +7,17 @@ import itertools
 import secrets
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import anyio
+import coredis
 import pytest
 from redisserver import redis_server, require_redis
 
+from capnweb_py.web import ReadableStream
 from proxy_server.stores.chunks import in_chunks
 from proxy_server.stores.kv import CHUNK_BYTES, KvEntry, KvRefusal, KvStore
 from proxy_server.stores.kv_access import Overlay, ReadOnly
@@ -309,6 +311,20 @@ async def test_values_that_were_replaced_are_swept_away_later(path: Path, clock:
     await store.aclose()
 
 
+async def test_a_stream_goes_to_the_file_as_it_comes(path: Path, clock: Clock) -> None:
+    store = await SqliteKv.open(path, clock)
+    counts: list[int] = []
+
+    async def watched() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            yield bytes(CHUNK_BYTES)
+            counts.append(chunk_count(path))
+
+    await store.put("k", watched())
+    assert counts == [0, 2, 3, 4, 5]
+    await store.aclose()
+
+
 async def test_a_write_that_is_cancelled_leaves_nothing(path: Path, clock: Clock) -> None:
     store = await SqliteKv.open(path, clock)
 
@@ -367,6 +383,57 @@ async def test_a_redis_that_goes_away_fails_what_is_asked_until_it_is_back(tmp_p
         with redis_server(require_redis(), tmp_path, urlsplit(url).port):
             assert await store.get("k") == KvEntry(b"v")
             await store.aclose()
+
+
+async def test_a_redis_without_memory_keeps_what_it_has(tmp_path: Path, clock: Clock) -> None:
+    with redis_server(require_redis(), tmp_path) as (url, _):
+        async with anyio.create_task_group() as tasks, coredis.Redis.from_url(url) as client:
+            store = await RedisKv.open(url, "kv", tasks, clock)
+            await store.put("k", pieces(LARGE))
+            await client.config_set({"maxmemory": "1"})
+            with pytest.raises(KvRefusal, match="OOM"):
+                await store.put("k", b"new")
+            async with aclosing(ReadableStream(pieces(LARGE))) as stream:
+                with pytest.raises(KvRefusal, match="OOM"):
+                    await store.put("k", stream)
+            assert await content(await store.get("k")) == LARGE
+            (blob,) = await client.keys("*:blob:*")
+            assert await client.ttl(blob) == -1
+            await store.delete("k")
+            assert (await store.get("k"), await names(store)) == (None, [])
+            assert 0 < await client.ttl(blob) <= LOOSE_SECONDS
+            await store.aclose()
+
+
+async def test_what_was_replaced_in_a_redis_goes_later(redis_url: str, clock: Clock) -> None:
+    async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis_url) as client:
+        identity = secrets.token_hex(8)
+        store = await RedisKv.open(redis_url, identity, tasks, clock)
+        await store.put("k", pieces(LARGE))
+        (blob,) = await client.keys(f"*{identity}*:blob:*")
+        assert await client.ttl(blob) == -1
+        await store.put("k", b"v")
+        assert 0 < await client.ttl(blob) <= LOOSE_SECONDS
+        await store.put("k", pieces(LARGE))
+        assert await client.hlen(f"{{capnweb:kv:{identity}}}:values") == 0
+        await store.aclose()
+
+
+async def test_nothing_is_left_in_a_redis_of_what_has_expired(redis_url: str, clock: Clock) -> None:
+    async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis_url) as client:
+        identity = secrets.token_hex(8)
+        store = await RedisKv.open(redis_url, identity, tasks, clock)
+        await store.put("small", b"v", 1_000_100)
+        await store.put("large", pieces(LARGE), 1_000_100)
+        await store.put("kept", b"v", 1_000_200)
+        clock.now = 1_000_100.0
+        await store.put("other", b"v")
+        counts = [await client.hlen(f"{{capnweb:kv:{identity}}}:{name}") for name in ("entries", "values")]
+        counts += [await client.zcard(f"{{capnweb:kv:{identity}}}:{name}") for name in ("names", "expirations")]
+        assert counts == [2, 2, 2, 1]
+        (blob,) = await client.keys(f"*{identity}*:blob:*")
+        assert 0 < await client.ttl(blob) <= LOOSE_SECONDS
+        await store.aclose()
 
 
 @pytest.mark.parametrize("url", ["redis://", "redis://host/name", "http://host", "redis:host", "redis://host/0/1"])

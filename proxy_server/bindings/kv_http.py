@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote_to_bytes, urlsplit
 
@@ -86,7 +87,8 @@ class KvHttp:
         elif request.body.length is not None and request.body.length <= CHUNK_BYTES:
             await self._store.put(key, await request.bytes(), expiration, metadata)
         else:
-            await self._store.put(key, limited(request.body), expiration, metadata)
+            async with aclosing(limited(request.body)) as value:
+                await self._store.put(key, value, expiration, metadata)
         return Response()
 
     async def _delete(self, key: str, _query: Mapping[str, str], _request: Request) -> Response:

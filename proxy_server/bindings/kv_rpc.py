@@ -7,8 +7,8 @@ read returns an object where the runtime has a Map, which RPC cannot carry.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
 from capnweb_py.target import RpcTarget
@@ -83,9 +83,10 @@ class KvTarget(RpcTarget):
             text = None if metadata is None else check_metadata(_json_text(metadata))
             if isinstance(body, bytes) and len(body) <= CHUNK_BYTES:
                 await self._store.put(name, body, expiration, text)
-            else:
-                pieces = ReadableStream(_pieces(body)) if isinstance(body, bytes) else body
-                await self._store.put(name, limited(pieces), expiration, text)
+                return
+            pieces = _pieces(body) if isinstance(body, bytes) else body
+            async with aclosing(pieces), aclosing(limited(pieces)) as checked:
+                await self._store.put(name, checked, expiration, text)
 
     async def delete(self, key: object) -> None:
         """Remove a key."""
@@ -180,7 +181,7 @@ def _kind(options: object) -> tuple[str | None, str | None]:
     return _text(given, "type"), _digits(given, "cacheTtl")
 
 
-def _body(value: object) -> bytes | AsyncIterable[bytes]:
+def _body(value: object) -> bytes | AsyncGenerator[bytes, None]:
     if isinstance(value, str):
         return _well_formed(value).encode()
     if isinstance(value, bytes):
@@ -197,10 +198,11 @@ def _body(value: object) -> bytes | AsyncIterable[bytes]:
 
 
 async def _bytes_only(stream: ReadableStream[Any]) -> AsyncGenerator[bytes, None]:
-    async for chunk in stream:
-        if not isinstance(chunk, bytes):
-            raise TypeError("the chunks of a stream that KV put() accepts are bytes")
-        yield chunk
+    async with aclosing(stream):
+        async for chunk in stream:
+            if not isinstance(chunk, bytes):
+                raise TypeError("the chunks of a stream that KV put() accepts are bytes")
+            yield chunk
 
 
 async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:

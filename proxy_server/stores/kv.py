@@ -89,6 +89,8 @@ class KvStore(Protocol):
     async def put(self, key: str, body: KvBody, expiration: int | None = None, metadata: str | None = None) -> None:
         """Store a value in the place of what was there. It is seen when it is complete and safe, or not at all.
 
+        A stream is not closed: that is for who made it.
+
         Raises:
             Exception: what the body raises. Then nothing has changed.
         """

@@ -18,7 +18,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
@@ -147,17 +147,17 @@ class RedisKv:
 
     async def _written(self, body: AsyncIterable[bytes]) -> tuple[str, bytes]:
         """A body that is in Redis already, as a blob of this name; or all of it, if it is one chunk."""
-        chunks = in_chunks(body)
-        first, second = await anext(chunks, b""), await anext(chunks, None)
-        if second is None:
-            return "", first
-        blob = secrets.token_hex(16)
-        await self._write(blob, 0, first)
-        await self._write(blob, 1, second)
-        number = 2
-        async for chunk in chunks:
-            await self._write(blob, number, chunk)
-            number += 1
+        async with aclosing(in_chunks(body)) as chunks:
+            first, second = await anext(chunks, b""), await anext(chunks, None)
+            if second is None:
+                return "", first
+            blob = secrets.token_hex(16)
+            await self._write(blob, 0, first)
+            await self._write(blob, 1, second)
+            number = 2
+            async for chunk in chunks:
+                await self._write(blob, number, chunk)
+                number += 1
         return blob, b""
 
     async def _write(self, blob: str, number: int, chunk: bytes) -> None:

@@ -23,9 +23,8 @@ local function expired(entry)
     return expiration ~= '' and tonumber(expiration) <= now
 end
 
--- Let the blob of a key go, unless it is the one that stays.
-local function release(key, kept)
-    local entry = redis.call('HGET', entries, key)
+-- Let the blob of an entry go, unless it is the one that stays.
+local function release(entry, kept)
     if entry then
         local _, blob = parts(entry)
         if blob ~= '' and blob ~= kept then
@@ -35,7 +34,7 @@ local function release(key, kept)
 end
 
 local function remove(key)
-    release(key, '')
+    release(redis.call('HGET', entries, key), '')
     redis.call('ZREM', names, key)
     redis.call('ZREM', expirations, key)
     redis.call('HDEL', entries, key)
@@ -60,6 +59,7 @@ return {entry, redis.call('STRLEN', blobs .. blob)}
 )
 
 # About a key, its expiration, blob, metadata and value, each of which may be empty. Some of what has expired goes, too.
+# What a Redis without memory refuses comes first: where it does, nothing has changed.
 PUT: Final = (
     _PARTS
     + """
@@ -67,22 +67,23 @@ local key, expiration, blob, metadata, value = ARGV[4], ARGV[5], ARGV[6], ARGV[7
 if blob ~= '' and redis.call('EXISTS', blobs .. blob) == 0 then
     return redis.error_reply('the value took too long to arrive')
 end
-for _, old in ipairs(redis.call('ZRANGEBYSCORE', expirations, '-inf', now, 'LIMIT', 0, 100)) do
-    remove(old)
-end
-release(key, blob)
+local old = redis.call('HGET', entries, key)
+redis.call('HSET', entries, key, expiration .. '|' .. blob .. '|' .. metadata)
+release(old, blob)
 if blob == '' then
     redis.call('HSET', values, key, value)
 else
     redis.call('PERSIST', blobs .. blob)
     redis.call('HDEL', values, key)
 end
-redis.call('HSET', entries, key, expiration .. '|' .. blob .. '|' .. metadata)
 redis.call('ZADD', names, 0, key)
 if expiration == '' then
     redis.call('ZREM', expirations, key)
 else
     redis.call('ZADD', expirations, expiration, key)
+end
+for _, expired in ipairs(redis.call('ZRANGEBYSCORE', expirations, '-inf', now, 'LIMIT', 0, 100)) do
+    remove(expired)
 end
 return 1
 """

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Final
 
@@ -94,27 +95,24 @@ class SqliteKv:
         if isinstance(body, bytes):
             await self._commit(key, (expiration, metadata, None, body))
             return
-        chunks = in_chunks(body)
-        first, second = await anext(chunks, b""), await anext(chunks, None)
-        if second is None:
-            await self._commit(key, (expiration, metadata, None, first))
-            return
-        blob = await self._file.run(self._new_blob)
-        try:
-            await self._write(blob, 0, first)
-            await self._write(blob, 1, second)
-            await self._write_all(blob, chunks)
-            await self._commit(key, (expiration, metadata, blob, None))
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._file.run(lambda connection: self._drop_unfinished(connection, blob))
-            raise
-
-    async def _write_all(self, blob: int, chunks: AsyncIterable[bytes]) -> None:
-        number = 2
-        async for chunk in chunks:
-            await self._write(blob, number, chunk)
-            number += 1
+        async with aclosing(in_chunks(body)) as chunks:
+            first, second = await anext(chunks, b""), await anext(chunks, None)
+            if second is None:
+                await self._commit(key, (expiration, metadata, None, first))
+                return
+            blob = await self._file.run(self._new_blob)
+            try:
+                await self._write(blob, 0, first)
+                await self._write(blob, 1, second)
+                number = 2
+                async for chunk in chunks:
+                    await self._write(blob, number, chunk)
+                    number += 1
+                await self._commit(key, (expiration, metadata, blob, None))
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await self._file.run(lambda connection: self._drop_unfinished(connection, blob))
+                raise
 
     async def _write(self, blob: int, number: int, chunk: bytes) -> None:
         def insert(connection: sqlite3.Connection) -> None:
