@@ -275,8 +275,10 @@ def test_nothing_that_only_reads_is_a_write_to_sqlite(between: str, pieces: list
     rules = Rules(read_only=True)
     rules.trusted = False
     connection.authorizer = rules
+    before = apsw.allow_missing_dict_bindings(True)
     with contextlib.suppress(apsw.Error, ValueError):
         connection.execute(sql, {}).fetchall()
+    apsw.allow_missing_dict_bindings(before)
     connection.close()
     assert rules.refusal != READ_ONLY, sql
 
