@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
+import textwrap
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
 import pytest
 from d1_facade import CHECKS
-from proxying import serving
+from proxying import ROOT, serving
 
 from capnweb_py.bindings.d1 import D1Database, D1Error
 from capnweb_py.remote import connect_env
@@ -101,3 +103,15 @@ async def test_what_was_answered_survives_the_death_of_the_server(config: Path) 
     with serving(config) as server:
         async with connect_env(server.url) as env:
             assert await env.DB.prepare("SELECT a FROM t").raw() == [[1]]
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_the_documentations_examples_run(url: str, channel: Literal["http", "rpc"]) -> None:
+    text = (ROOT / "docs" / "bindings" / "d1.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 3
+    async with connect_env(url, channel=channel) as env:
+        for block in blocks:
+            namespace: dict[str, Any] = {}
+            exec("async def example(env):\n" + textwrap.indent(block, "    "), namespace)
+            await namespace["example"](env)

@@ -16,6 +16,7 @@ __all__ = ["only_reads", "quoted", "split"]
 _TOKEN: Final = re.compile(
     r"""(?P<comment>--[^\n]*|/\*(?:.*?\*/|.*\Z))"""
     r"""|(?P<quoted>'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`(?:[^`]|``)*(?:`|\Z)|\[[^\]]*(?:\]|\Z))"""
+    r"""|(?P<variable>[$@#:](?:[\w$\x80-\U0010ffff]|::)+(?:\([^\s)]*\)?)?)"""
     r"""|(?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)"""
     r"""|(?P<end>;)|(?P<other>[^\s])""",
     re.DOTALL,
@@ -47,41 +48,36 @@ _TELLING: Final = frozenset(
 def split(sql: str) -> Iterator[str]:
     """The statements of a text, each without its semicolon. White space alone is none; a comment alone is one."""
     start = 0
-    trigger: _Trigger | None = None
-    words: list[str] = []
+    reader = _Statement()
     for match in _TOKEN.finditer(sql):
-        if match.lastgroup == "word":
-            if trigger is not None:
-                trigger.word(match[0].upper())
-            elif len(words) < 4:
-                words.append(match[0].upper())
-                trigger = _Trigger() if _begins_trigger(words) else None
-        elif match.lastgroup == "end":
-            if trigger is not None and not trigger.over():
-                continue
+        if match.lastgroup == "comment":
+            continue
+        if reader.ends_with(match):
             yield sql[start : match.start()]
-            start, words, trigger = match.end(), [], None
+            start, reader = match.end(), _Statement()
     if sql[start:].strip():
         yield sql[start:]
 
 
-def _begins_trigger(words: list[str]) -> bool:
-    return [word for word in words if word not in {"EXPLAIN", "TEMP", "TEMPORARY"}] == ["CREATE", "TRIGGER"]
-
-
-class _Trigger:
-    """The body of CREATE TRIGGER has semicolons of its own, up to the END that stands right before one."""
+class _Statement:
+    """Watches for the end of a statement. The body of a trigger has semicolons of its own: it goes on to the END that
+    stands right between two (sqlite.org/c3ref/complete.html)."""
 
     def __init__(self) -> None:
-        self._last = ""
+        self._first: list[str] = []
+        self._is_trigger = False
+        # What the last two tokens were, as far as it matters.
+        self._last = ("", "")
 
-    def word(self, word: str) -> None:
-        self._last = word
-
-    def over(self) -> bool:
-        ended = self._last == "END"
-        self._last = ""
-        return ended
+    def ends_with(self, token: re.Match[str]) -> bool:
+        """Whether the next token is the semicolon at the end."""
+        text = token[0].upper()
+        over = text == ";" and (not self._is_trigger or self._last == (";", "END"))
+        self._last = (self._last[1], text)
+        if len(self._first) < 4 and text not in {"EXPLAIN", "TEMP", "TEMPORARY"}:
+            self._first.append(text)
+            self._is_trigger = self._first[:2] == ["CREATE", "TRIGGER"]
+        return over
 
 
 def only_reads(sql: str) -> bool:

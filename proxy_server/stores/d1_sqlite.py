@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 import apsw
 from anyio import from_thread, to_thread
 
@@ -44,6 +45,7 @@ _LINE_COMMENTS: Final = re.compile(r"^\s+--.*", re.MULTILINE)
 _SIZE: Final = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
+_RESERVED: Final = "SELECT count(*) FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_'"
 # What SQLite calls the table of the schema when it asks the authorizer.
 _SCHEMA_TABLE: Final = "sqlite_master"
 _ONLY_LAST_HAS_PARAMETERS: Final = (
@@ -62,6 +64,8 @@ class SqliteD1:
         self.before_running: Callable[[apsw.Connection, Rules], None] | None = None
         self._deadline = math.inf
         self._scanned = 0
+        # How many names of the platform there were before a statement that alters one.
+        self._reserved = 0
         connection.set_progress_handler(self._must_stop, _STEPS)
         connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, self._count)
 
@@ -149,7 +153,12 @@ class SqliteD1:
             finally:
                 self._deadline = math.inf
 
-        return await to_thread.run_sync(timed, limiter=self._limiter)
+        try:
+            return await to_thread.run_sync(timed, limiter=self._limiter)
+        except D1Failure:
+            # It may have been interrupted because the task is cancelled.
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            raise
 
     # From here on, in the thread.
 
@@ -257,6 +266,7 @@ class SqliteD1:
             nonlocal columns
             if running.has_vdbe:
                 columns = [column[0] for column in running.get_description()]
+                self._reserved = self._own(_RESERVED) if self._rules.altered else 0
                 if self.before_running is not None:
                     self.before_running(self._connection, self._rules)
             return True
@@ -283,8 +293,7 @@ class SqliteD1:
 
     def _check_names(self) -> None:
         """ALTER TABLE may not give a name of the platform: SQLite does not ask about the new name."""
-        taken = f"SELECT 1 FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_' AND name <> '{OWN_TABLE}'"
-        if self._rules.altered and self._own(taken):
+        if self._rules.altered and self._own(_RESERVED) != self._reserved:
             raise D1Failure("not authorized: SQLITE_AUTH")
 
     def _size(self) -> int:

@@ -1,0 +1,230 @@
+"""The embedded database of D1: what a statement may take, and what it may not leave behind. And requests that are none.
+
+What SQL is answered, and with which texts, is compared with the runtime's own in interop/test_d1_workerd.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from proxying import Reply, fetch, http_scope, proxy
+
+from proxy_server.bindings import BindingError, parse_binding
+from proxy_server.bindings import d1 as d1_binding
+from proxy_server.stores import d1_sqlite
+from proxy_server.stores.d1 import D1Failure, Statement
+from proxy_server.stores.d1_sql import split
+from proxy_server.stores.d1_sqlite import SqliteD1
+from proxy_server.tables import ConfigError, Table
+
+pytestmark = pytest.mark.anyio
+
+ENDLESS = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[SqliteD1]:
+    """An empty database."""
+    opened = await SqliteD1.open(tmp_path / "db.sqlite3")
+    yield opened
+    await opened.aclose()
+
+
+async def rows(store: SqliteD1, sql: str, *params: Any) -> list[tuple[Any, ...]]:
+    [outcome], _bookmark = await store.run([Statement(sql, params)])
+    return [tuple(row) for row in outcome.rows]
+
+
+async def test_a_statement_that_takes_too_long_is_interrupted(store: SqliteD1, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(d1_sqlite, "MAX_QUERY_SECONDS", 0.05)
+    with pytest.raises(D1Failure, match="exceeded timeout which caused object to be reset"):
+        await store.run([Statement("CREATE TABLE t (a)"), Statement(ENDLESS)])
+    assert await rows(store, "SELECT name FROM sqlite_master WHERE name = 't'") == []
+
+
+async def test_a_statement_that_nobody_waits_for_any_more_is_interrupted(store: SqliteD1) -> None:
+    begun, loop_thread = anyio.Event(), threading.get_ident()
+
+    def started(*_: object) -> None:
+        assert threading.get_ident() != loop_thread
+        anyio.from_thread.run_sync(begun.set)
+
+    store.before_running = started
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(rows, store, ENDLESS)
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+    store.before_running = None
+    assert await rows(store, "SELECT 1") == [(1,)]
+
+
+async def test_a_result_that_is_too_large_is_refused(store: SqliteD1, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(d1_sqlite, "MAX_RESULT_BYTES", 1000)
+    with pytest.raises(D1Failure, match="the result is larger than 1000 bytes: use LIMIT"):
+        await rows(store, "SELECT zeroblob(600) UNION ALL SELECT zeroblob(600)")
+
+
+async def test_a_value_is_at_most_two_megabytes(store: SqliteD1) -> None:
+    assert await rows(store, "SELECT length(?)", b"x" * 1_999_999) == [(1_999_999,)]
+    with pytest.raises(D1Failure, match="string or blob too big: SQLITE_TOOBIG"):
+        await rows(store, "SELECT length(?)", b"x" * 2_000_001)
+
+
+async def test_a_pragma_holds_for_its_transaction(store: SqliteD1) -> None:
+    await rows(store, "CREATE TABLE t (a CHECK (a > 0))")
+    await store.run([Statement("PRAGMA ignore_check_constraints = ON"), Statement("INSERT INTO t VALUES (-1)")])
+    with pytest.raises(D1Failure, match="CHECK constraint failed"):
+        await rows(store, "INSERT INTO t VALUES (-1)")
+
+
+async def test_a_pragma_of_a_transaction_that_failed_is_gone_too(store: SqliteD1) -> None:
+    await rows(store, "CREATE TABLE t (a CHECK (a > 0))")
+    with pytest.raises(D1Failure, match="no such table"):
+        await store.run([Statement("PRAGMA ignore_check_constraints = ON"), Statement("SELECT * FROM missing")])
+    with pytest.raises(D1Failure, match="CHECK constraint failed"):
+        await rows(store, "INSERT INTO t VALUES (-1)")
+
+
+async def test_a_table_does_not_get_a_name_of_the_platform_by_being_renamed(store: SqliteD1) -> None:
+    await rows(store, "CREATE TABLE t (a)")
+    with pytest.raises(D1Failure, match="not authorized: SQLITE_AUTH"):
+        await rows(store, "ALTER TABLE t RENAME TO _cf_mine")
+    assert await rows(store, "SELECT * FROM t") == []
+    await rows(store, "ALTER TABLE t RENAME TO u")
+
+
+async def test_sql_makes_no_file(store: SqliteD1, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.db"
+    for sql in [f"ATTACH '{outside}' AS o", f"VACUUM INTO '{outside}'", f"PRAGMA temp_store_directory = '{tmp_path}'"]:
+        with pytest.raises(D1Failure):
+            await rows(store, sql)
+    assert set(os.listdir(tmp_path)) <= {"db.sqlite3", "db.sqlite3-wal", "db.sqlite3-shm"}
+
+
+async def test_the_bookmark_grows_with_what_is_written_and_only_then(store: SqliteD1) -> None:
+    async def bookmark(sql: str) -> str:
+        return (await store.run([Statement(sql)]))[1]
+
+    bookmarks = [
+        await bookmark(sql)
+        for sql in [
+            "SELECT 1",
+            "CREATE TABLE t (a)",
+            "SELECT * FROM t",
+            "INSERT INTO t VALUES (1)",
+            "ALTER TABLE t RENAME TO u",
+        ]
+    ]
+    assert bookmarks == sorted(bookmarks)
+    assert bookmarks[1] == bookmarks[2]
+    assert len(set(bookmarks)) == 4
+
+
+async def test_two_servers_may_share_a_file(store: SqliteD1, tmp_path: Path) -> None:
+    other = await SqliteD1.open(tmp_path / "db.sqlite3")
+    await rows(store, "CREATE TABLE t (n)")
+    await rows(store, "INSERT INTO t VALUES (0)")
+
+    async def add(to: SqliteD1) -> None:
+        for _ in range(20):
+            await rows(to, "UPDATE t SET n = n + 1")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(add, store)
+        tasks.start_soon(add, other)
+    await other.aclose()
+    assert await rows(store, "SELECT n FROM t") == [(40,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "statements"),
+    [
+        ("", []),
+        (" \n", []),
+        ("a", ["a"]),
+        ("a;", ["a"]),
+        ("a; b ;", ["a", " b "]),
+        (";", [""]),
+        ("';' ; \"a;b\" ; `;` ; [;]", ["';' ", ' "a;b" ', " `;` ", " [;]"]),
+        ("'it''s;' ; x", ["'it''s;' ", " x"]),
+        ("a -- ; b\n; c /* ; */ d", ["a -- ; b\n", " c /* ; */ d"]),
+        ("a; -- b", ["a", " -- b"]),
+        ("'open; b", ["'open; b"]),
+        ("$a(';) ; b", ["$a(';) ", " b"]),
+        (
+            "CREATE TRIGGER t AFTER INSERT ON u BEGIN SELECT 1; SELECT CASE 1 WHEN 1 THEN 2 END; END; b",
+            ["CREATE TRIGGER t AFTER INSERT ON u BEGIN SELECT 1; SELECT CASE 1 WHEN 1 THEN 2 END; END", " b"],
+        ),
+        ("CREATE TABLE trigger_ (a); b", ["CREATE TABLE trigger_ (a)", " b"]),
+    ],
+)
+def test_where_statements_end(sql: str, statements: list[str]) -> None:
+    assert list(split(sql)) == statements
+
+
+async def ask(app: Any, body: bytes, url: str = "http://d1/query", method: str = "POST") -> Reply:
+    length = [("content-length", str(len(body)))] if body else []
+    return await fetch(app, http_scope("DB", method=method, headers=[("mf-url", url), *length]), body)
+
+
+def declaration(folder: Path, **table: Any) -> Any:
+    return parse_binding(Table({"type": "d1", **table}, folder / "capnweb.toml", "bindings.DB"), folder)
+
+
+async def test_requests_that_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with proxy(DB=declaration(tmp_path)) as app:
+        assert (await ask(app, b"", method="GET")).status == 404
+        assert (await ask(app, b"", url="http://d1/other")).status == 404
+        for body, text in [
+            (b"", "the request is not JSON"),
+            (b"{", "the request is not JSON"),
+            (b"[" * 100_000, "the request is not JSON"),
+            (b"1", 'a query is an object with "sql"'),
+            (b"{}", 'a query is an object with "sql"'),
+            (b'{"sql": 1}', 'a query is an object with "sql"'),
+            (b'{"sql": "SELECT 1", "params": 1}', 'the "params" of a query are an array'),
+            (b'{"sql": "SELECT ?", "params": [{}]}', "a parameter is a number"),
+            (b'{"sql": "SELECT ?", "params": [["a"]]}', "a parameter is a number"),
+            (b"[]", "No SQL statements detected."),
+        ]:
+            answer = json.loads((await ask(app, body)).body)
+            assert (answer["success"], text in answer["error"]) == (False, True), body
+        monkeypatch.setattr(d1_binding, "MAX_REQUEST_BYTES", 10)
+        assert b"the request is larger than 10 bytes" in (await ask(app, b'{"sql": "SELECT 1"}')).body
+
+
+async def test_results_as_objects_where_no_format_is_asked_for(tmp_path: Path) -> None:
+    async with proxy(DB=declaration(tmp_path)) as app:
+        answer = json.loads((await ask(app, b'{"sql": "SELECT 1 AS a, 2 AS a"}')).body)
+        assert answer[0]["results"] == [{"a": 2}]
+
+
+async def test_a_store_is_named_by_its_url(tmp_path: Path) -> None:
+    async with proxy(DB=declaration(tmp_path, store="sqlite:///mine.db")) as app:
+        await ask(app, b'{"sql": "SELECT 1"}')
+    assert (tmp_path / "mine.db").exists()
+    absolute = tmp_path / "elsewhere" / "mine.db"
+    async with proxy(DB=declaration(tmp_path / "state", store=f"sqlite:///{absolute}")) as app:
+        await ask(app, b'{"sql": "SELECT 1"}')
+    assert absolute.exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite:///", "mysql://host/db", "mine.db"])
+def test_a_store_of_another_kind_is_an_error(tmp_path: Path, url: str) -> None:
+    with pytest.raises(ConfigError, match=r"bindings\.DB\.store: "):
+        declaration(tmp_path, store=url)
+
+
+async def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database" * 100)
+    async with anyio.create_task_group() as tasks:
+        with pytest.raises(BindingError, match=r"text\.db cannot be opened: file is not a database"):
+            await declaration(tmp_path, store="sqlite:///text.db").open(tasks)
