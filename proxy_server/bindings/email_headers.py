@@ -84,7 +84,7 @@ def checked_headers(headers: object) -> dict[str, str]:
 def _checked_name(name: str) -> str:
     if len(name.encode(errors="replace")) > _MAX_NAME_BYTES:
         raise EmailRefusal(
-            f"Header name '{name[:20]}...' exceeds {_MAX_NAME_BYTES} byte limit.", "E_HEADER_NAME_INVALID"
+            f"Header name {name[:20]!a}... exceeds {_MAX_NAME_BYTES} byte limit.", "E_HEADER_NAME_INVALID"
         )
     if not _NAME.fullmatch(name):
         raise EmailRefusal(f"Header name {name!a} contains invalid characters.", "E_HEADER_NAME_INVALID")
