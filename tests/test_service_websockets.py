@@ -208,6 +208,29 @@ async def test_a_proxy_that_dies_is_a_lost_connection(tmp_path: Path) -> None:
         server.process.communicate()
 
 
+async def test_a_proxy_that_is_told_to_stop_closes_its_websockets(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.SVC]\ntype = "service"\ntarget = "tests.chat:Chat"\n')
+    server = start(config)
+    async with connect_env(server.url) as env, env.SVC.websocket("https://a.example/echo") as chat:
+        await chat.send("x")
+        assert await chat.receive() == "x"
+        server.process.terminate()
+        assert [message async for message in chat] == []
+        assert chat.close_code == 1012
+    _output, errors = server.process.communicate(timeout=20)
+    assert (server.process.returncode, errors) == (0, "")
+
+
+async def test_a_client_that_is_cancelled_leaves_nothing_behind(env: Env) -> None:
+    with anyio.move_on_after(0.05) as scope:
+        async with env.SVC.websocket("https://a.example/echo") as chat:
+            await chat.receive()
+    assert scope.cancelled_caught
+    while await (await env.SVC.fetch("https://a.example/living")).json() != 1:
+        pass
+
+
 async def test_a_proxy_that_is_gone_cannot_be_reached(tmp_path: Path) -> None:
     config = tmp_path / "capnweb.toml"
     config.write_text('[bindings.SVC]\ntype = "service"\ntarget = "tests.chat:Chat"\n')
