@@ -21,7 +21,6 @@ from .errors import Unreachable
 from .http11 import CONNECT_TIMEOUT, os_reason
 from .loops import on_asyncio
 from .options import DEFAULT_OPTIONS
-from .transports.driver import CLOSE_TIMEOUT
 from .web import Headers, Response
 from .web_socket import LOST, NORMAL, WebSocket, WebSocketClosed, WebSocketRefused, check_close
 
@@ -33,6 +32,10 @@ HANDSHAKE_TIMEOUT: Final = 60.0
 # In seconds, as of sessions: an idle WebSocket stays open through routers that forget connections after a minute.
 PING_INTERVAL: Final = 20.0
 PING_TIMEOUT: Final = 60.0
+
+# How long, in seconds, the other side may take to answer a close frame. A Worker that does not call close() itself
+# never does, unless its compatibility date says so (web_socket_auto_reply_to_close).
+CLOSE_TIMEOUT: Final = 2.0
 
 # These are the handshake's own (RFC 6455, section 4.1), or of one connection.
 _OWN_HEADERS: Final = frozenset(

@@ -50,9 +50,11 @@ from capnweb_py.transports.framing import framing_named
 from capnweb_py.transports.websocket import subprotocols_for
 from proxy_server.app import ProxyApp
 from proxy_server.bindings import Declaration
+from proxy_server.bindings.dispatch_namespace import DispatchNamespace
 from proxy_server.bindings.images import MAX_FIELD_BYTES, ImagesService
 from proxy_server.bindings.multipart import MAX_FORM_BYTES, MAX_PARTS
 from proxy_server.bindings.service import RpcService
+from proxy_server.bindings.targets import Factory
 from proxy_server.bindings.upstream import Upstream
 from proxy_server.control import obey
 from proxy_server.imaging.options import MAX_OPERATIONS
@@ -532,12 +534,21 @@ def proxy_of_document() -> Any:
         GREETER=RpcService("greeter:Greeter", CLASSES["Greeter"]),
         IMAGES=Declaration("images", opener(ImagesService())),
         LEGACY=open_legacy,
+        TENANTS=Declaration("dispatch_namespace", open_tenants),
     )
 
 
 async def open_legacy(tasks: TaskGroup) -> Upstream:
     """The document's binding that speaks HTTP only."""
     return Upstream("http://127.0.0.1:1/", tasks)
+
+
+async def open_tenants(tasks: TaskGroup) -> DispatchNamespace:
+    """The document's binding that holds many services."""
+    factory = Factory("greeter:Greeter", CLASSES["Greeter"], {}, dispatched=True)
+    namespace = DispatchNamespace()
+    await namespace.add("greeter", opener(RpcService("greeter:Greeter", factory)), tasks)
+    return namespace
 
 
 def check_reply(reply: Reply, exchange: Exchange) -> None:

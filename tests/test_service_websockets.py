@@ -3,20 +3,23 @@ serving side event by event."""
 
 from __future__ import annotations
 
+import base64
 import gc
 import json
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from hashlib import sha1
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
-from proxying import ROOT, Wire, fetch, proxy, serving, start, websocket_scope, wired
+from anyio.abc import ByteStream, SocketAttribute, TaskGroup
+from proxying import ROOT, Wire, fetch, http_scope, proxy, serving, start, websocket_scope, wired
 
 from capnweb_py import RpcTarget
 from capnweb_py.remote import Env, connect_env
@@ -25,6 +28,7 @@ from capnweb_py.web_socket import ServerWebSocket, WebSocketClosed, WebSocketRef
 from proxy_server.bindings import Binding
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.service import RpcService
+from proxy_server.bindings.upstream import Upstream
 from proxy_server.channels import handshake, sockets
 
 pytestmark = pytest.mark.anyio
@@ -202,6 +206,29 @@ async def test_a_proxy_that_dies_is_a_lost_connection(tmp_path: Path) -> None:
     finally:
         server.process.kill()
         server.process.communicate()
+
+
+async def test_a_proxy_that_is_told_to_stop_closes_its_websockets(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.SVC]\ntype = "service"\ntarget = "tests.chat:Chat"\n')
+    server = start(config)
+    async with connect_env(server.url) as env, env.SVC.websocket("https://a.example/echo") as chat:
+        await chat.send("x")
+        assert await chat.receive() == "x"
+        server.process.terminate()
+        assert [message async for message in chat] == []
+        assert chat.close_code == 1012
+    _output, errors = server.process.communicate(timeout=20)
+    assert (server.process.returncode, errors) == (0, "")
+
+
+async def test_a_client_that_is_cancelled_leaves_nothing_behind(env: Env) -> None:
+    with anyio.move_on_after(0.05) as scope:
+        async with env.SVC.websocket("https://a.example/echo") as chat:
+            await chat.receive()
+    assert scope.cancelled_caught
+    while await (await env.SVC.fetch("https://a.example/living")).json() != 1:
+        pass
 
 
 async def test_a_proxy_that_is_gone_cannot_be_reached(tmp_path: Path) -> None:
@@ -501,3 +528,68 @@ async def test_an_upstream_that_is_not_there_is_a_502(tmp_path: Path) -> None:
                     raise AssertionError("nobody is there")
     assert raised.value.response.status == 502
     assert f"ws://127.0.0.1:{port}/ cannot be reached: " in await raised.value.response.text()
+
+
+# What is passed on, over this event loop
+
+
+def forwarding(url: str) -> Callable[[TaskGroup], Awaitable[Binding]]:
+    async def open_upstream(tasks: TaskGroup) -> Binding:
+        return Upstream(url, tasks)
+
+    return open_upstream
+
+
+async def test_an_upstream_hears_that_a_client_was_lost(upstream: str) -> None:
+    async with proxy(S=forwarding(upstream)) as app:
+        async with wired(app, asked(("mf-url", "https://a.example/watch"))) as wire:
+            await connect(wire)
+            assert (await wire.next())["type"] == "websocket.accept"
+            await wire.to_app.send({"type": "websocket.receive", "bytes": b"x"})
+            assert await wire.next() == {"type": "websocket.send", "bytes": b"x"}
+            await wire.to_app.send({"type": "websocket.disconnect", "code": 1006})
+            await wire.ended.wait()
+            assert wire.failure is None
+        reply = await fetch(app, http_scope("S", headers=[("mf-url", "https://a.example/watched")]))
+    assert json.loads(reply.body) == [1011, ""]
+
+
+async def test_a_client_hears_that_the_upstream_was_lost() -> None:
+    async def accept_and_leave(stream: ByteStream) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += await stream.receive()
+        key = re.search(rb"Sec-WebSocket-Key: (\S+)", request)
+        assert key is not None
+        accept = base64.b64encode(sha1(key[1] + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+        head = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        await stream.send(head + b"Sec-WebSocket-Accept: " + accept + b"\r\nSet-Cookie: a=1\r\n\r\n")
+        await stream.aclose()
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, accept_and_leave)
+        url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}/"
+        async with proxy(S=forwarding(url)) as app, wired(app, asked()) as wire:
+            await connect(wire)
+            accepted = await wire.next()
+            assert accepted["headers"] == [(b"set-cookie", b"a=1")]
+            assert await wire.next() == {"type": "websocket.close", "code": 1011, "reason": ""}
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_redirect_of_an_upstream_is_the_clients_to_follow() -> None:
+    async def redirect(stream: ByteStream) -> None:
+        async with stream:
+            while b"\r\n\r\n" not in await stream.receive():
+                pass
+            await stream.send(b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0\r\n\r\n")
+
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    async with listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, redirect)
+        url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}/"
+        async with proxy(S=forwarding(url)) as app:
+            reply = await fetch(app, asked())
+        tasks.cancel_scope.cancel()
+    assert (reply.status, reply.header("location")) == (302, "http://elsewhere.example/")

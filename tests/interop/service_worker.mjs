@@ -160,7 +160,10 @@ const SCENARIOS = {
 
 export default {
   async fetch(request, env) {
-    const scenario = SCENARIOS[new URL(request.url).pathname.slice(1)];
+    // What a client asks for over a WebSocket of its own is passed on as it is.
+    const { pathname, searchParams } = new URL(request.url);
+    if (request.headers.get("upgrade")) return env[searchParams.get("binding")].fetch(request);
+    const scenario = SCENARIOS[pathname.slice(1)];
     try {
       return Response.json({ result: await scenario(env, await request.json()) });
     } catch (error) {

@@ -17,8 +17,12 @@ from typing import Any, Final
 import pytest
 from proxying import ROOT, serving
 
+from capnweb_py.websocket_client import open_web_socket
+
 from .node import HERE
 from .runtime import DEADLINE, Worker, workerd
+
+pytestmark = pytest.mark.anyio
 
 CONFIG: Final = """
 [bindings.SVC]
@@ -179,18 +183,29 @@ def test_many_websockets_at_a_time(worker: Worker, oracle: Worker, binding: str)
     assert same(worker, oracle, binding, "many", count=30) == [str(index) for index in range(30)]
 
 
+@pytest.mark.parametrize("binding", BINDINGS)
+async def test_a_request_of_a_client_is_passed_on_with_its_websocket(
+    worker: Worker, oracle: Worker, binding: str
+) -> None:
+    """The Worker hands on what it was asked, with all headers of the client's handshake, and returns the response."""
+    for running, name in [(oracle, "SVC"), (worker, binding)]:
+        url = running.url.replace("http", "ws", 1)
+        async with (
+            open_web_socket(f"{url}echo?binding={name}", subprotocols=["chat"], title="the Worker") as socket,
+        ):
+            assert socket.subprotocol == "chat"
+            await socket.send("hello")
+            assert await socket.receive() == "hello"
+        async with open_web_socket(f"{url}farewell?binding={name}", title="the Worker") as socket:
+            assert [message async for message in socket] == ["bye"]
+            assert (socket.close_code, socket.close_reason) == (4001, "enough")
+
+
 @pytest.mark.parametrize("binding", ["SVC", "APP"])
 def test_a_handler_that_fails_answers_with_its_message(worker: Worker, binding: str) -> None:
     """Bound by workerd itself, fetch() throws; a proxy can only answer, as Cloudflare's does."""
     refused = worker.run("refused", binding=binding, path="/fail")
     assert (refused["status"], refused["body"]) == (500, "no room today")
-
-
-def test_no_target_is_left(worker: Worker) -> None:
-    """Each WebSocket has had a target of its own."""
-    worker.run("echo", binding="SVC")
-    living = worker.run("refused", binding="SVC", path="/plain")
-    assert living["status"] == 200
 
 
 # Entrypoints
