@@ -185,6 +185,81 @@ async def test_a_page_has_fifty_images_unless_it_is_told(images: RpcStub, servic
     assert len((await images.list({"limit": 1000}))["images"]) == DEFAULT_PAGE + 1
 
 
+METADATA: Final[dict[str, dict[str, Any]]] = {
+    "a": {"status": "active", "priority": 1, "camera": {"make": "nikon"}, "raw": True},
+    "b": {"status": "active", "priority": 3.5, "camera": {"make": "leica"}, "raw": False},
+    "c": {"status": "deleted", "priority": 5, "camera": "nikon"},
+    "d": {"status": 1, "priority": "3", "1st": None, "raw": "true"},
+}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        ({}, "abcd"),
+        ({"status": "active"}, "ab"),
+        ({"status": {"eq": "active"}}, "ab"),
+        ({"status": 1}, "d"),
+        ({"status": "1"}, ""),
+        ({"status": {"in": ["active", "deleted"]}}, "abc"),
+        ({"priority": {"in": [1, 5.0, 9]}}, "ac"),
+        ({"priority": {"gte": 1, "lt": 5}}, "ab"),
+        ({"priority": {"gt": 1}}, "bc"),
+        ({"priority": {"lte": 1}}, "a"),
+        ({"camera.make": "nikon"}, "a"),
+        ({"camera": "nikon"}, "c"),
+        ({"raw": True}, "a"),
+        ({"raw": False}, "b"),
+        ({"raw": "true"}, "d"),
+        ({"status": "active", "priority": {"gt": 2}}, "b"),
+        ({"missing": "x"}, ""),
+        ({"1st": "x"}, ""),
+    ],
+)
+async def test_a_list_is_filtered_by_metadata(images: RpcStub, wanted: dict[str, Any], found: str) -> None:
+    for image_id, metadata in METADATA.items():
+        await images.upload(flat(RED, 1, 1), {"id": image_id, "metadata": metadata})
+    page = await images.list({"metadataFilter": wanted})
+    assert "".join(image["id"] for image in page["images"]) == found
+    first = await images.list({"metadataFilter": wanted, "limit": 1})
+    assert [image["id"] for image in first["images"]] == list(found[:1])
+    assert first["listComplete"] is (len(found) <= 1)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "problem"),
+    [
+        ("active", "must be an object, not 'active'"),
+        ({"a-b": 1}, "has the field 'a-b': letters, digits and _ make a name"),
+        ({"": 1}, "has the field ''"),
+        ({"a..b": 1}, "has the field 'a..b'"),
+        ({"ä": 1}, "has the field 'ä'"),
+        ({"a') OR 1 --": 1}, "has the field"),
+        ({"a.b.c.d.e.f": 1}, "has the field 'a.b.c.d.e.f': at most 5 levels and 100 characters"),
+        ({"a" * 101: 1}, "has the field"),
+        ({"a": [1]}, ".a must be a string, a number, true or false, not [1]"),
+        ({"a": float("inf")}, ".a must be a string, a number, true or false, not inf"),
+        ({"a": {"ne": 1}}, ".a has the unknown operator 'ne'; valid are eq, in, gt, gte, lt, lte"),
+        ({"a": None}, ".a must be a string, a number, true or false, not None"),
+        ({"a": UNDEFINED}, ".a must be a string, a number, true or false, not UNDEFINED"),
+        ({"a": {"gt": UNDEFINED}}, ".a.gt must be a string, a number, true or false, not UNDEFINED"),
+        ({"a": "\ud800"}, ".a must be a string, a number, true or false"),
+        ({"a": {}}, ".a has no condition"),
+        ({"a": {"gt": "1"}}, ".a.gt must be a number, not '1'"),
+        ({"a": {"in": []}}, ".a.in must be an array of 1 to 10 strings, or as many numbers"),
+        ({"a": {"in": "x"}}, ".a.in must be an array of 1 to 10 strings, or as many numbers"),
+        ({"a": {"in": [1, "1"]}}, ".a.in must be an array of 1 to 10 strings, or as many numbers"),
+        ({"a": {"in": [*range(11)]}}, ".a.in must be an array of 1 to 10 strings, or as many numbers"),
+        ({"a": {"gt": 1, "lt": 3}, "b": {"gt": 1, "lt": 3}, "c": 1, "d": 1}, "has 6 conditions; at most 5"),
+    ],
+)
+async def test_a_filter_that_is_none_lets_nothing_through(images: RpcStub, wanted: Any, problem: str) -> None:
+    await images.upload(flat(RED, 1, 1), {"id": "a"})
+    separator = "" if problem.startswith(".") else " "
+    async with thrown(9401, f"IMAGES_LIST_ERROR 9401: list.metadataFilter{separator}{problem}"):
+        await images.list({"metadataFilter": wanted})
+
+
 async def test_a_stream_of_bytes_that_is_left_is_closed(images: RpcStub) -> None:
     await images.upload(flat(RED) + bytes(1_000_000), {"id": "a"})
     taken = await images.image("a").bytes()
