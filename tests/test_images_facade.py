@@ -458,6 +458,14 @@ async def test_hosted_images_are_listed_in_pages(env: Env) -> None:
     assert await env.IMAGES.hosted.list(creator="lister") == type(after)([], True)
 
 
+async def test_hosted_images_are_found_by_their_metadata(env: Env) -> None:
+    kept = [await env.IMAGES.hosted.upload(flat(RED), metadata={"found": {"number": number}}) for number in range(3)]
+    page = await env.IMAGES.hosted.list(metadata_filter={"found.number": {"gte": 1}})
+    assert page.images == kept[1:]
+    for image in kept:
+        await env.IMAGES.hosted.image(image.id).delete()
+
+
 async def test_bindings_of_one_server_share_their_hosted_images(env: Env) -> None:
     kept = await env.IMAGES.hosted.upload(flat(RED))
     assert await env.SMALL.hosted.image(kept.id).details() == kept

@@ -1,4 +1,4 @@
-"""Renders that nobody waits for any more, on a real server: their clients went away, or the server is told to stop."""
+"""The images binding on a real server that loses something: renders lose their clients, or clients lose the server."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from anyio import to_thread
 from pictures import RED, flat
 from proxying import Server, serving
 
+from capnweb_py import SessionClosed
 from capnweb_py.remote import connect_env
 from proxy_server.bindings.images_renderer import MAX_RENDERS
 
@@ -97,3 +98,37 @@ async def test_a_server_that_is_told_to_stop_waits_for_no_render(config: Path) -
         async with busy(server, over_http):
             server.process.terminate()
             assert await to_thread.run_sync(server.process.wait, GRACE + PROMPT) == 0
+
+
+async def test_a_server_that_is_killed_loses_no_image_that_it_acknowledged(config: Path) -> None:
+    """And keeps none in part: what it lists is whole."""
+    picture = flat(RED) + bytes(300_000)
+    acknowledged: list[str] = []
+    enough = anyio.Event()
+
+    async def upload(name: str) -> None:
+        async with connect_env(server.url) as env:
+            try:
+                for number in range(1000):
+                    kept = await env.IMAGES.hosted.upload(picture, id=f"{name}/{number}")
+                    acknowledged.append(kept.id)
+                    if len(acknowledged) == 20:
+                        enough.set()
+            except (SessionClosed, OSError):
+                return  # the server was killed
+        raise AssertionError("the server lived on")
+
+    with anyio.fail_after(60):
+        with serving(config) as server:
+            async with anyio.create_task_group() as tasks:
+                for name in "abcd":
+                    tasks.start_soon(upload, name)
+                await enough.wait()
+                server.process.kill()
+        with serving(config) as again:
+            async with connect_env(again.url) as env:
+                listed = [image.id for image in (await env.IMAGES.hosted.list(limit=1000)).images]
+                assert set(acknowledged) <= set(listed)
+                for image_id in listed:
+                    stream = await env.IMAGES.hosted.image(image_id).bytes()
+                    assert b"".join([piece async for piece in stream]) == picture

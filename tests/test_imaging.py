@@ -7,6 +7,8 @@ for the one photograph. Nothing here speaks RPC or HTTP.
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,9 +16,10 @@ from typing import Any
 
 import pytest
 import pyvips
+from pictures import bomb, packed, scanned
 
 from proxy_server import imaging
-from proxy_server.imaging import ImagingError, Output, Probed, Rendered, Text, probe, render
+from proxy_server.imaging import ImagingError, Output, Probed, Rendered, Text, check, probe, render
 from proxy_server.imaging.colors import Color, parse_color
 from proxy_server.imaging.encoding import MAX_AVIF_PIXELS
 from proxy_server.imaging.options import MAX_OPERATIONS
@@ -758,13 +761,6 @@ def with_chunk(data: bytes, name: bytes, body: bytes) -> bytes:
     return data[:33] + chunk + data[33:]
 
 
-def bomb(width: int, height: int) -> bytes:
-    """A PNG that says it is that large, with hardly any data behind it."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    return b"\x89PNG\r\n\x1a\n" + chunk + png(flat(1, 1, RED))[33:]
-
-
 def test_errors_read_as_the_runtime_expects() -> None:
     error = refused(b"<html>404</html>")
     assert (error.code, error.status) == (9412, 415)
@@ -837,6 +833,51 @@ def test_bombs_are_refused_before_they_are_decoded(side: tuple[int, int]) -> Non
     error = refused(bomb(*side))
     # What libpng itself takes for impossible is a broken header.
     assert error.code in ((9413,) if max(side) < 2**20 else (9413, 9516))
+
+
+MEASURE = """
+import resource, sys
+from proxy_server.imaging import Output, probe, render
+render([open(sys.argv[1], "rb").read()], [], Output("image/png"))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+data = open(sys.argv[2], "rb").read()
+probe(data)
+render([data], [], Output("image/png"))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("kind", [b"iCCP", b"zTXt", b"IDAT"])
+def test_what_unpacks_to_much_more_is_not_unpacked(kind: bytes, tmp_path: Path) -> None:
+    """A colour profile, a text and pixels, each of 256 megabytes, in files of a quarter of one."""
+    (tmp_path / "small").write_bytes(png(flat(10, 10, RED)))
+    (tmp_path / "packed").write_bytes(packed(kind, 256))
+    measured = subprocess.run(
+        [sys.executable, "-c", MEASURE, tmp_path / "small", tmp_path / "packed"], stdout=subprocess.PIPE, check=True
+    )
+    assert int(measured.stdout) < 64, "megabytes"
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
+    """Each would be a pass over all pixels."""
+    assert refused(scanned(3_000)).code == 9516
+
+
+def test_what_may_be_kept() -> None:
+    """Any image that is read, animations and those of EXIF that lie on their side included, and an SVG."""
+    for data in (PHOTO, SVG, png(flat(1, 1, RED)), animation(colors=(RED, GREEN)), bomb(12_000, 8_000)):
+        check(data)
+    frames = animation(colors=(RED, GREEN) * (MAX_FRAMES // 2) + (BLUE,))
+    for bad, code in (
+        (b"no image", 9412),
+        (b"BM" + bytes(30), 9520),
+        (b"\x89PNG\r\n\x1a\n" + bytes(30), 9516),
+        (bomb(12_001, 1), 9413),
+        (bomb(12_000, 12_000), 9413),
+        (frames, 9413),
+    ):
+        with pytest.raises(ImagingError, match=f"ERROR {code}: "):
+            check(bad)
 
 
 def test_many_images_count_together() -> None:

@@ -52,6 +52,7 @@ from proxy_server.app import ProxyApp
 from proxy_server.bindings import Declaration
 from proxy_server.bindings.dispatch_namespace import DispatchNamespace
 from proxy_server.bindings.images import MAX_FIELD_BYTES, ImagesService
+from proxy_server.bindings.images_hosted import MAX_HOSTED_BYTES
 from proxy_server.bindings.multipart import MAX_FORM_BYTES, MAX_PARTS
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.targets import Factory
@@ -60,6 +61,7 @@ from proxy_server.control import obey
 from proxy_server.imaging.options import MAX_OPERATIONS
 from proxy_server.imaging.rendering import MAX_SOURCES
 from proxy_server.imaging.sources import MAX_IMAGE_BYTES
+from proxy_server.stores.images_files import FileImageStore
 
 pytestmark = pytest.mark.anyio
 
@@ -532,7 +534,7 @@ def proxy_of_document() -> Any:
     """The proxy that the document describes."""
     return proxy(
         GREETER=RpcService("greeter:Greeter", CLASSES["Greeter"]),
-        IMAGES=Declaration("images", opener(ImagesService())),
+        IMAGES=Declaration("images", opener(ImagesService(FileImageStore(Path("/dev/null/images"))))),
         LEGACY=open_legacy,
         TENANTS=Declaration("dispatch_namespace", open_tenants),
     )
@@ -666,7 +668,7 @@ def test_the_table_of_timeouts_has_the_defaults() -> None:
 
 
 def test_the_table_of_caps_is_that_of_the_images_binding() -> None:
-    caps = [MAX_IMAGE_BYTES, MAX_FIELD_BYTES, MAX_FORM_BYTES, MAX_PARTS, MAX_SOURCES, MAX_OPERATIONS]
+    caps = [MAX_IMAGE_BYTES, MAX_HOSTED_BYTES, MAX_FIELD_BYTES, MAX_FORM_BYTES, MAX_PARTS, MAX_SOURCES, MAX_OPERATIONS]
     assert [number(cells[0]) for cells in table_under("| cap |").values()] == caps
 
 

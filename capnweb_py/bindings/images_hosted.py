@@ -117,6 +117,7 @@ class HostedImages:
         cursor: str | None = None,
         sort_order: Literal["asc", "desc"] | None = None,
         creator: str | None = None,
+        metadata_filter: Mapping[str, Any] | None = None,
     ) -> ImageList:
         """A page of the images there are.
 
@@ -125,11 +126,15 @@ class HostedImages:
             cursor: that of the page before.
             sort_order: by the time of the upload: "asc", oldest first, if it is left out, or "desc".
             creator: only images of this creator.
+            metadata_filter: only images whose metadata has these values: {"status": "active", "camera.make": "nikon",
+                "priority": {"gte": 2, "lte": 5}}. Operators are eq, in, gt, gte, lt and lte.
 
         Raises:
             RemoteError: if an argument is not valid.
         """
-        options = _given(limit=limit, cursor=cursor, sortOrder=sort_order, creator=creator)
+        options = _given(
+            limit=limit, cursor=cursor, sortOrder=sort_order, creator=creator, metadataFilter=metadata_filter
+        )
         page = await self._channels.rpc.list(*([options] if options else []))
         # A member that is undefined is None in Python.
         return ImageList(

@@ -22,7 +22,16 @@ from typing import Any, Final
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
 from capnweb_py.web import ReadableStream
-from proxy_server.bindings.images_input import ImagesError, given_image, is_base64, options_of, thrown_by, whole
+from proxy_server.bindings.images_filter import conditions_of
+from proxy_server.bindings.images_input import (
+    ImagesError,
+    given_image,
+    is_base64,
+    is_text,
+    options_of,
+    thrown_by,
+    whole,
+)
 from proxy_server.bindings.images_renderer import Renderer
 from proxy_server.imaging import ImagingError
 from proxy_server.imaging.errors import BAD_OPTION
@@ -116,20 +125,21 @@ class HostedImages(RpcTarget):
 
         Args:
             options: `limit`, `cursor` (that of the page before), `sortOrder` ("asc" or "desc", by the time of the
-                upload), `creator`.
+                upload), `creator`, `metadataFilter` (see images_filter.py).
 
         Raises:
             ImagesError: an option is not valid.
         """
         with thrown_by("LIST"):
             values = _options("list", options)
-            values.allow("limit", "cursor", "sortOrder", "creator")
+            values.allow("limit", "cursor", "sortOrder", "creator", "metadataFilter")
             limit = values.integer("limit", 1, MAX_PAGE) or DEFAULT_PAGE
             selection = Selection(
                 limit=limit + 1,  # the one more tells whether there is another page
                 after=_position(values),
                 newest_first=values.choice("sortOrder", _SortOrder) is _SortOrder.DESCENDING,
                 creator=_text(values, "creator", MAX_CREATOR_LENGTH),
+                conditions=conditions_of(values.values.get("metadataFilter")),
             )
             found = await self._store.select(selection)
         page = {"images": [_described(image) for image in found[:limit]], "listComplete": len(found) <= limit}
@@ -151,14 +161,14 @@ class HostedImageTarget(RpcTarget):
 
     async def details(self) -> dict[str, object] | None:
         """What is known of it; None if there is none."""
-        if not _is_utf8(self._id):
+        if not is_text(self._id):
             return None
         image = await self._store.details(self._id)
         return None if image is None else _described(image)
 
     async def bytes(self) -> ReadableStream[builtins.bytes] | None:
         """The file as it was uploaded; None if there is none."""
-        return await self._store.data(self._id) if _is_utf8(self._id) else None
+        return await self._store.data(self._id) if is_text(self._id) else None
 
     async def update(self, options: object = None) -> dict[str, object]:
         """Change what is known of it. Returns what `details` does.
@@ -178,7 +188,7 @@ class HostedImageTarget(RpcTarget):
                 meta=_meta(values),
                 creator=_text(values, "creator", MAX_CREATOR_LENGTH),
             )
-        image = await self._store.update(self._id, changes) if _is_utf8(self._id) else None
+        image = await self._store.update(self._id, changes) if is_text(self._id) else None
         if image is None:
             # Miniflare's words.
             raise ImagesError(f"Image not found: {self._id}", NOT_FOUND)
@@ -186,15 +196,16 @@ class HostedImageTarget(RpcTarget):
 
     async def delete(self) -> bool:
         """Remove it. Whether there was one."""
-        return _is_utf8(self._id) and await self._store.delete(self._id)
+        return is_text(self._id) and await self._store.delete(self._id)
 
 
 def _options(method: str, options: object) -> Fields:
-    """The options of a method. `metadata` is left as it is: null means something in it."""
+    """The options of a method. What null means in metadata, and in a filter of it, is theirs to say."""
     values = options_of(method, options)
-    if "metadata" in values:
-        assert isinstance(options, dict), "it has a key"
-        values["metadata"] = options["metadata"]
+    for key in ("metadata", "metadataFilter"):
+        if key in values:
+            assert isinstance(options, dict), "it has a key"
+            values[key] = options[key]
     return Fields(method, values)
 
 
@@ -202,7 +213,7 @@ def _text(fields: Fields, key: str, longest: int) -> str | None:
     value = fields.values.get(key)
     if value is None:
         return None
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or not _is_utf8(value):
+    if not isinstance(value, str) or not 1 <= len(value) <= longest or not is_text(value):
         raise fields.wrong(key, f"a string of 1 to {longest} characters")
     return value
 
@@ -279,17 +290,8 @@ def _position(fields: Fields) -> Position | None:
         return None
     try:
         uploaded, image_id = json.loads(base64.urlsafe_b64decode(cursor))
-        if type(uploaded) is not int or abs(uploaded) >= 1 << 63 or not _is_utf8(image_id):
+        if type(uploaded) is not int or abs(uploaded) >= 1 << 63 or not is_text(image_id):
             raise ValueError
     except (TypeError, ValueError, RecursionError):
         raise fields.wrong("cursor", "the cursor of a page before") from None
     return Position(uploaded, image_id)
-
-
-def _is_utf8(text: str) -> bool:
-    """Whether a string is text: JavaScript's may hold half of a character."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

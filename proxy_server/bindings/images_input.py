@@ -19,7 +19,7 @@ from proxy_server.bindings.images_renderer import too_large
 from proxy_server.imaging.errors import NOT_AN_IMAGE
 from proxy_server.imaging.fields import Fields
 
-__all__ = ["ImagesError", "StreamedImage", "given_image", "is_base64", "options_of", "thrown_by", "whole"]
+__all__ = ["ImagesError", "StreamedImage", "given_image", "is_base64", "is_text", "options_of", "thrown_by", "whole"]
 
 Operation: TypeAlias = Literal["INFO", "TRANSFORM", "UPLOAD", "LIST", "UPDATE"]
 
@@ -151,3 +151,12 @@ def _defined(options: dict[str, Any]) -> dict[str, object]:
         for key, value in options.items()
         if value is not UNDEFINED and value is not None
     }
+
+
+def is_text(value: str) -> bool:
+    """Whether a string can be kept: JavaScript's may hold half of a character, which UTF-8 does not."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

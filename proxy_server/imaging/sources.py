@@ -16,7 +16,7 @@ import pyvips
 
 from .errors import BROKEN_IMAGE, NOT_AN_IMAGE, TOO_MANY_BYTES, UNSUPPORTED_TYPE, ImagingError
 from .geometry import Box, Size
-from .picture import RGBA, Picture, as_pixels, check_size, crop
+from .picture import RGBA, Picture, as_pixels, check_pixels, check_size, crop
 from .stopping import Stop
 
 # Cloudflare's limit for what `.input()` takes.
@@ -137,7 +137,7 @@ def check(data: bytes) -> None:
     Raises ImagingError as `probe` does, and 9413 for an image that is too large, all its frames together.
     """
     if probe(data).width is not None:
-        read_header(data, animated=True)
+        check_pixels(read_header(data, animated=True).pixels)
 
 
 def read_header(data: bytes, *, animated: bool) -> Encoded:

@@ -6,13 +6,16 @@ A store checks nothing: what an id, a file or a limit may be is the binding's ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 
 from capnweb_py.web import ReadableStream
 
-__all__ = ["Changes", "HostedImage", "ImageStore", "Position", "Selection"]
+__all__ = ["Changes", "Condition", "HostedImage", "ImageStore", "Position", "Scalar", "Selection"]
+
+# What a member of metadata is compared with.
+Scalar: TypeAlias = str | float | bool
 
 
 @attrs.frozen
@@ -59,6 +62,22 @@ class Changes:
 
 
 @attrs.frozen
+class Condition:
+    """What a member of an image's metadata has to be.
+
+    Attributes:
+        path: the names that lead to it, from the outermost.
+        operator: "in": one of the values, and of the same type; or a comparison with the one value, a number, which
+            what is no number never meets.
+        values: one or more.
+    """
+
+    path: tuple[str, ...]
+    operator: Literal["in", "gt", "gte", "lt", "lte"]
+    values: tuple[Scalar, ...]
+
+
+@attrs.frozen
 class Selection:
     """Which images to list.
 
@@ -67,12 +86,14 @@ class Selection:
         after: only those that follow this position, whether there is an image at it or not.
         newest_first: from the last to the first.
         creator: only those of this creator.
+        conditions: only those that meet all of these.
     """
 
     limit: int
     after: Position | None = None
     newest_first: bool = False
     creator: str | None = None
+    conditions: tuple[Condition, ...] = ()
 
 
 class ImageStore(Protocol):

@@ -20,7 +20,7 @@ import anyio
 from anyio import to_thread
 
 from capnweb_py.web import ReadableStream
-from proxy_server.stores.images import Changes, HostedImage, Selection
+from proxy_server.stores.images import Changes, Condition, HostedImage, Selection
 from proxy_server.stores.sqlite import SqliteFile
 
 __all__ = ["FileImageStore"]
@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS images (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS images_in_order ON images (uploaded, id);
 """
+
+_OPERATORS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<="}
 
 _COLUMNS: Final = "id, uploaded, filename, require_signed_urls, meta, creator"
 
@@ -146,6 +148,10 @@ class FileImageStore:
         if selection.creator is not None:
             conditions.append("creator = ?")
             values.append(selection.creator)
+        for condition in selection.conditions:
+            clause, operands = _clause(condition)
+            conditions.append(clause)
+            values += operands
         where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
         order = "DESC" if selection.newest_first else "ASC"
         query = f"SELECT {_COLUMNS} FROM images {where} ORDER BY uploaded {order}, id {order} LIMIT ?"
@@ -222,6 +228,20 @@ def _image(row: tuple[str, int, str, int, str, str | None]) -> HostedImage:
 def _row(image: HostedImage) -> tuple[str, int, str, int, str, str | None]:
     signed = int(image.require_signed_urls)
     return image.id, image.uploaded, image.filename, signed, _json(image.meta), image.creator
+
+
+def _clause(condition: Condition) -> tuple[str, list[object]]:
+    """A condition as SQL, and the values of its placeholders."""
+    path = "".join(["$", *(f'."{name}"' for name in condition.path)])
+    first = condition.values[0]
+    if isinstance(first, bool):
+        return "json_type(meta, ?) = ?", [path, "true" if first else "false"]
+    types = "('text')" if isinstance(first, str) else "('integer', 'real')"
+    comparison = f"IN ({', '.join('?' * len(condition.values))})"
+    if condition.operator != "in":
+        comparison = f"{_OPERATORS[condition.operator]} ?"
+    clause = f"json_type(meta, ?) IN {types} AND json_extract(meta, ?) {comparison}"
+    return clause, [path, path, *condition.values]
 
 
 def _json(meta: object) -> str:

@@ -47,11 +47,62 @@ async function errors() {
   };
 }
 
+/** A stream of a picture, in pieces of so many bytes. */
+function streamOf(bytes, size) {
+  let at = 0;
+  return new ReadableStream({
+    pull(controller) {
+      if (at >= bytes.length) return controller.close();
+      controller.enqueue(bytes.subarray(at, (at += size)));
+    },
+  });
+}
+
+async function wholeOf(stream) {
+  return Buffer.from(await new Response(stream).arrayBuffer());
+}
+
+async function streams() {
+  const start = log.mark();
+  const badge = images.input(streamOf(overlay, 50)).transform({ width: 4, height: 4 });
+  const picture = images.input(streamOf(image, 100)).transform({ width: 20 }).draw(badge, { right: 0, bottom: 0 });
+  const made = await picture.output({ format: "image/png" }).image();
+  const info = await images.info(streamOf(new TextEncoder().encode(given.image), 7), { encoding: "base64" });
+  return { image: Buffer.from(made).toString("base64"), trips: roundTrips(log.kinds(start)), info };
+}
+
+async function hosted() {
+  const forms = {
+    bytes: image,
+    buffer: image.buffer.slice(image.byteOffset, image.byteOffset + image.byteLength),
+    stream: streamOf(image, 100),
+  };
+  const kept = {};
+  for (const [name, form] of Object.entries(forms)) {
+    const id = `node/${name}`;
+    const uploaded = await images.hosted.upload(form, { id, metadata: { name }, creator: "node" });
+    const details = await images.hosted.image(id).details();
+    const bytes = await wholeOf(await images.hosted.image(id).bytes());
+    kept[name] = { details, uploaded, same: bytes.equals(Buffer.from(image)) };
+  }
+  const page = await images.hosted.list({ limit: 2, creator: "node" });
+  const rest = await images.hosted.list({ limit: 2, creator: "node", cursor: page.cursor });
+  const updated = await images.hosted.image("node/bytes").update({ creator: "me" });
+  const pages = [page, rest].map(({ images, listComplete }) => [images.map(({ id }) => id), listComplete]);
+  const deleted = [];
+  for (const name of Object.keys(forms)) deleted.push(await images.hosted.image(`node/${name}`).delete());
+  const gone = images.hosted.image("node/bytes");
+  const missing = [await gone.details(), await gone.bytes(), await gone.delete()];
+  return { kept, pages, creator: updated.creator, deleted, missing, error: await thrownBy(gone.update({})) };
+}
+
 const report = {
   info: await images.info(image),
   thumbnail: await thumbnail(),
   base64: await inBase64(),
   errors: await errors(),
+  streams: await streams(),
+  hosted: await hosted(),
   forms: [...new Set(log.entries.map(({ form }) => form))].sort(),
 };
 console.log(JSON.stringify(report));

@@ -186,9 +186,38 @@ const SCENARIOS = {
     return outcome(IMAGES.info(streamOf(fromBase64(image), 1000), options));
   },
 
-  async output({ IMAGES }, { image, steps = [], output }) {
-    let picture = IMAGES.input(streamOf(fromBase64(image), 1000));
+  /** What becomes of a picture whose stream fails after these bytes of it. */
+  async failing({ IMAGES }, { image }) {
+    const bytes = fromBase64(image);
+    const failing = () => {
+      let sent = false;
+      return new ReadableStream({
+        pull(controller) {
+          if (sent) controller.error(new RangeError("nothing more today"));
+          else controller.enqueue(bytes);
+          sent = true;
+        },
+      });
+    };
+    return {
+      info: await outcome(IMAGES.info(failing())),
+      drawn: await outcome(IMAGES.input(streamOf(bytes)).draw(failing()).output({ format: "image/png" })),
+      upload: await outcome(IMAGES.hosted.upload(failing(), { id: "failing" })),
+      kept: await IMAGES.hosted.image("failing").details(),
+    };
+  },
+
+  /** A request to the binding itself, as env.IMAGES makes them. */
+  async raw({ RAW }, { path, method = "POST", type, body }) {
+    const init = { method, headers: type ? { "content-type": type } : {}, body };
+    const response = await RAW.fetch(`https://js.images.cloudflare.com${path}`, init);
+    return { status: response.status, error: response.headers.get("cf-images-binding"), text: await response.text() };
+  },
+
+  async output({ IMAGES }, { image, drawn = [], steps = [], output }) {
+    let picture = IMAGES.input(streamOf(fromBase64(image), 100_000));
     for (const step of steps) picture = picture.transform(step);
+    for (const { image, options } of drawn) picture = picture.draw(streamOf(fromBase64(image), 1000), options);
     const answer = await outcome(picture.output(output));
     if (answer.thrown) return answer;
     return { value: { type: answer.value.contentType(), image: await wholeOf(answer.value.image()) } };

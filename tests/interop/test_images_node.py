@@ -77,3 +77,37 @@ def test_errors_have_cloudflares_codes(report: dict[str, Any], use: str, operati
     error = report["errors"][use]
     assert error["code"] == code
     assert error["message"].startswith(f"IMAGES_{operation}_ERROR {code}: ")
+
+
+def test_pictures_as_streams(report: dict[str, Any]) -> None:
+    result = report["streams"]
+    made = base64.b64decode(result["image"])
+    assert size(made) == (20, 10)
+    assert is_like(pixel(made, 2, 2), RED)
+    assert is_like(pixel(made, 18, 8), BLUE)
+    assert result["info"] == report["info"]
+
+
+def test_hosted_images(report: dict[str, Any]) -> None:
+    result = report["hosted"]
+    for name, kept in result["kept"].items():
+        assert kept["same"]
+        assert kept["details"] == kept["uploaded"]
+        details = {key: value for key, value in kept["details"].items() if key != "uploaded"}
+        assert details == {
+            "id": f"node/{name}",
+            "filename": "uploaded.jpg",
+            "requireSignedURLs": False,
+            "meta": {"name": name},
+            "variants": ["public"],
+            "draft": False,
+            "creator": "node",
+        }
+    assert sorted(result["kept"]) == ["buffer", "bytes", "stream"]
+    (first, first_is_last), (second, second_is_last) = result["pages"]
+    assert sorted(first + second) == ["node/buffer", "node/bytes", "node/stream"]
+    assert (len(first), first_is_last, second_is_last) == (2, False, True)
+    assert result["creator"] == "me"
+    assert (result["deleted"], result["missing"]) == ([True, True, True], [None, None, False])
+    # npm capnweb knows the names of JavaScript's own errors.
+    assert result["error"] == {"name": "Error", "message": "Image not found: node/bytes", "code": 5404}

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from pictures import RED, flat, pixel, size
+from pictures import RED, bomb, flat, packed, pixel, scanned, size
 from proxying import serving
 
-from .runtime import Worker, workerd
+from .runtime import Worker, raw_binding, workerd
 
 SCRIPT: Final = "images_worker.mjs"
 IMAGE: Final = flat(RED, 40, 20)
@@ -35,22 +35,25 @@ IMAGE_TEXT: Final = base64_of(IMAGE)
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The connection string of a proxy of ours."""
     config: Path = tmp_path_factory.mktemp("images") / "capnweb.toml"
-    config.write_text('[bindings.IMAGES]\ntype = "images"\n')
+    config.write_text('[bindings.IMAGES]\ntype = "images"\n[bindings.RAW]\ntype = "images"\n')
     with serving(config) as server:
         yield server.url
 
 
 @pytest.fixture(scope="module")
 def ours(node: str, url: str) -> Iterator[Worker]:
-    """A Worker whose env.IMAGES is behind our proxy."""
-    with workerd(node, SCRIPT, images={"binding": "IMAGES", "remoteProxyConnectionString": url}) as worker:
+    """A Worker whose env.IMAGES is behind our proxy; env.RAW is an images binding as well, without the API of one."""
+    images = {"binding": "IMAGES", "remoteProxyConnectionString": url}
+    raw = {"name": "RAW", "remoteProxyConnectionString": url}
+    with workerd(node, SCRIPT, images=images, serviceBindings={"RAW": raw}) as worker:
         yield worker
 
 
 @pytest.fixture(scope="module")
 def simulated(node: str) -> Iterator[Worker]:
-    """A Worker whose env.IMAGES is Miniflare's own."""
-    with workerd(node, SCRIPT, images={"binding": "IMAGES"}) as worker:
+    """A Worker whose env.IMAGES is Miniflare's own; env.RAW is the service behind it."""
+    raw = raw_binding("RAW", "images:IMAGES")
+    with workerd(node, SCRIPT, images={"binding": "IMAGES"}, unsafeBindings=[raw]) as worker:
         yield worker
 
 
@@ -166,3 +169,128 @@ def test_an_id_is_given_once(ours: Worker, simulated: Worker) -> None:
     assert first["value"]["id"] == "twice"
     assert second["thrown"]["message"] == "IMAGES_UPLOAD_ERROR 5409: Resource already exists: twice"
     assert "value" in simulated.run("uploadTwice", image=IMAGE_TEXT)[1]
+
+
+# What a Worker sees of pictures that are refused
+
+
+def test_pictures_that_both_understand(ours: Worker, simulated: Worker) -> None:
+    info = ours.run("info", image=IMAGE_TEXT)
+    assert info == simulated.run("info", image=IMAGE_TEXT)
+    assert info["value"] == {"format": "image/png", "fileSize": len(IMAGE), "width": 40, "height": 20}
+    for worker in (ours, simulated):
+        made = worker.run("output", image=IMAGE_TEXT, steps=[{"rotate": 90}, {"width": 5, "height": 10}], output=PNG)
+        picture = base64.b64decode(made["value"]["image"])
+        assert (made["value"]["type"], size(picture), pixel(picture, 2, 5)) == ("image/png", (5, 10), RED)
+
+
+@pytest.mark.parametrize(
+    ("image", "code", "message"),
+    [
+        (b"", 9412, "The input is not an image, expected one of: JPEG, PNG, WebP, GIF or AVIF"),
+        (b"no image", 9412, "The input is not an image, expected one of: JPEG, PNG, WebP, GIF or AVIF"),
+        (b"BM" + bytes(30), 9520, "Unsupported image type BMP, expected one of: JPEG, PNG, WebP, GIF or AVIF"),
+        (IMAGE[:60], 9516, "The PNG image is corrupt or cut short: no header"),
+        (bytes(20_000_001), 9402, "The image is too large: at most 20000000 bytes are allowed"),
+    ],
+)
+def test_what_is_no_picture(ours: Worker, image: bytes, code: int, message: str) -> None:
+    answers = {
+        "INFO": ours.run("info", image=base64_of(image)),
+        "TRANSFORM": ours.run("output", image=base64_of(image), output=PNG),
+    }
+    for operation, answer in answers.items():
+        thrown = {"name": "Error", "code": code, "message": f"IMAGES_{operation}_ERROR {code}: {message}"}
+        assert answer == {"thrown": thrown}
+
+
+@pytest.mark.parametrize(
+    ("image", "code", "message"),
+    [
+        (flat(RED, 200, 200)[:-40], 9516, "The PNG image is corrupt or cut short: it can't be decoded"),
+        (scanned(3_000), 9516, "The JPEG image is corrupt or cut short: it can't be decoded"),
+        (packed(b"IDAT", 64)[:-1000], 9516, "The PNG image is corrupt or cut short: it can't be decoded"),
+        (bomb(12_001, 1), 9413, "The image is too large: 12001x1, but the maximum dimension is 12000"),
+        (bomb(12_000, 12_000), 9413, "The images of this request have 144000000 pixels"),
+    ],
+)
+def test_pictures_that_are_corrupt_or_bombs(ours: Worker, image: bytes, code: int, message: str) -> None:
+    """Their headers are read before anything else: `info` may well answer."""
+    thrown = ours.run("output", image=base64_of(image), output=PNG)["thrown"]
+    assert (thrown["name"], thrown["code"]) == ("Error", code)
+    assert thrown["message"].startswith(f"IMAGES_TRANSFORM_ERROR {code}: {message}")
+    drawn = [{"image": base64_of(image), "options": {"top": 0}}]
+    assert ours.run("output", image=IMAGE_TEXT, drawn=drawn, output=PNG)["thrown"]["code"] == code
+    if code == 9413:
+        upload = ours.run("upload", image=base64_of(image))["thrown"]["message"]
+        assert upload.startswith("IMAGES_UPLOAD_ERROR 9413")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"steps": [{"width": "x"}]}, "transforms[0].width must be a whole number from 1 to 12000, not 'x'"),
+        ({"steps": [{"width": 1}, {"wdith": 1}]}, "transforms[1] has the unknown option 'wdith'"),
+        ({"output": {"format": "image/tiff"}}, "output.format must be one of image/jpeg, image/png, image/webp"),
+        ({"output": {}}, "output.format must be one of image/jpeg, image/png, image/webp"),
+        ({"output": {"format": "image/png", "quality": 0}}, "output.quality must be a whole number from 1 to 100"),
+        ({"output": {"format": "image/png", "anim": "no"}}, "output.anim must be true or false, not 'no'"),
+        (
+            {"drawn": [{"image": IMAGE_TEXT, "options": {"top": 0, "bottom": 0}}]},
+            "transforms[0] sets both top and bottom; only one of them can be given",
+        ),
+        ({"drawn": [{"image": IMAGE_TEXT, "options": {"opacity": 2}}]}, "transforms[0].opacity must be a number"),
+    ],
+)
+def test_options_that_are_not_valid(ours: Worker, arguments: dict[str, Any], message: str) -> None:
+    thrown = ours.run("output", **{"image": IMAGE_TEXT, "output": PNG, **arguments})["thrown"]
+    assert (thrown["name"], thrown["code"]) == ("Error", 9401)
+    assert thrown["message"].startswith(f"IMAGES_TRANSFORM_ERROR 9401: {message}")
+
+
+def test_a_picture_whose_stream_fails(ours: Worker) -> None:
+    """The runtime ends the form where its stream failed, and tells nobody why."""
+    answer = ours.run("failing", image=IMAGE_TEXT)
+    cut_short = "Bad request to the Images binding: the form is cut short: its last boundary is missing"
+    for use, operation in (("info", "INFO"), ("drawn", "TRANSFORM")):
+        message = f"IMAGES_{operation}_ERROR 9523: {cut_short}"
+        assert answer[use]["thrown"] == {"name": "Error", "code": 9523, "message": message}
+    assert answer["upload"]["thrown"]["message"] == "ReadableStream received over RPC disconnected prematurely."
+    assert answer["kept"] is None
+
+
+@pytest.mark.parametrize("text", ["!!!!", "QUJ", "QUI=QUI="])
+def test_what_is_no_base64(ours: Worker, text: str) -> None:
+    """The runtime decodes it, and ends the form where that fails."""
+    thrown = ours.run("info", image=base64_of(text.encode()), options={"encoding": "base64"})["thrown"]
+    assert (thrown["name"], thrown["code"]) == ("Error", 9523)
+    assert "the form is cut short" in thrown["message"]
+
+
+FORM: Final = "multipart/form-data; boundary=B"
+PART: Final = '--B\r\ncontent-disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body", "problem"),
+    [
+        ("/info", FORM, "hello", "the form is malformed"),
+        ("/info", FORM, PART.format("image", "x"), "the form is cut short: its last boundary is missing"),
+        ("/info", "text/plain", "x", "the content-type is not multipart/form-data with a boundary"),
+        ("/info", FORM, PART.format("picture", "x") + "--B--\r\n", "there is no field 'picture' here"),
+        ("/transform", FORM, "--B--\r\n", 'one field "image" or "text_input" is needed, and there are 0'),
+        (
+            "/transform",
+            FORM,
+            PART.format("image", "x") + PART.format("transforms", "{") + "--B--\r\n",
+            'the field "transforms" is no JSON',
+        ),
+    ],
+)
+def test_malformed_forms(ours: Worker, simulated: Worker, path: str, kind: str, body: str, problem: str) -> None:
+    """Status and number are those of Miniflare's service, unless it breaks off: then its status is 500."""
+    answer = ours.run("raw", path=path, type=kind, body=body)
+    assert (answer["status"], answer["error"]) == (400, "err=9523")
+    assert answer["text"].startswith(f"ERROR 9523: Bad request to the Images binding: {problem}")
+    theirs = simulated.run("raw", path=path, type=kind, body=body)
+    assert (theirs["status"], theirs["error"]) in ((400, "err=9523"), (500, None))
