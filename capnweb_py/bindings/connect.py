@@ -41,11 +41,11 @@ class Connect(Fetcher):
             RpcError: if the proxy refuses the tunnel. OSError: if it cannot be reached.
         """
         if self._channels.preferred == "rpc":
-            stream = await rpc_stream(self._channels.rpc, address)
+            connecting = rpc_stream(self._channels.rpc, address)
         else:
             headers = {"MF-Binding": self._channels.name, "MF-Connect-Address": address}
-            stream = await open_tunnel(self._channels.websocket_url, headers)
-        async with stream:
+            connecting = open_tunnel(self._channels.websocket_url, headers)
+        async with connecting as stream:
             yield stream
 
     async def connection_string(self) -> str:
