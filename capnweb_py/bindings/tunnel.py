@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import anyio
+import anyio.lowlevel
 import websockets.asyncio.client
 from anyio.abc import ByteStream
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
@@ -143,9 +144,23 @@ class _Tunnel(_ReceivedBytes):
             await self._close()
 
     async def aclose(self) -> None:
+        """Deliver what was sent, and close. Who is cancelled drops the connection: the other side sees it reset."""
         self._closed = True
-        with anyio.CancelScope(shield=True):
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
             await self._close()
+        except anyio.get_cancelled_exc_class():
+            await self._drop()
+            raise
+
+    async def _drop(self) -> None:
+        # The tasks in which `websockets` reads over trio are cancelled as well: there is no closing handshake then.
+        if on_asyncio():
+            self._connection.transport.abort()
+        else:
+            import trio
+
+            await trio.aclose_forcefully(self._connection.stream)
 
     async def _close(self) -> None:
         close = self._connection.close if on_asyncio() else self._connection.aclose
