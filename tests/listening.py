@@ -23,7 +23,7 @@ from proxy_server.config import read
 async def listening(handler: Callable[[Any], Awaitable[None]], tls: ssl.SSLContext | None = None) -> AsyncIterator[str]:
     """A server on loopback; yields its address."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as tcp, anyio.create_task_group() as tasks:
-        listener = tcp if tls is None else TLSListener(tcp, tls)
+        listener = tcp if tls is None else TLSListener(tcp, tls, standard_compatible=False)
 
         async def handle(stream: Any) -> None:
             async with stream:
