@@ -22,7 +22,7 @@ from anyio.abc import SocketStream
 from proxy_server.bindings import BindingError
 from proxy_server.channels import LOG
 
-__all__ = ["CONNECT_TIMEOUT", "AddressRefused", "AllowList", "split_address"]
+__all__ = ["CONNECT_TIMEOUT", "AddressRefused", "AllowList", "reason_of", "split_address"]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -226,3 +226,9 @@ def _embedded(address: _Address) -> _Address:
 
 def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reason_of(error: BaseException) -> str:
+    """What lies behind an error of a connection, in the words of the operating system where there are some."""
+    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
+    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__

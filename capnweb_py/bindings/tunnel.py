@@ -7,8 +7,9 @@ is the end of the stream, with 1011 and a reason a failure.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import anyio
@@ -45,13 +46,13 @@ class TunnelError(anyio.BrokenResourceError, RpcError):
     """A connection through a binding failed, or was refused. The message is what the proxy said of it."""
 
 
-async def open_tunnel(url: str, headers: Mapping[str, str]) -> ByteStream:
-    """Open a tunnel.
+@asynccontextmanager
+async def open_tunnel(url: str, headers: Mapping[str, str]) -> AsyncIterator[ByteStream]:
+    """Open a tunnel, and close it at the end of the block.
 
     Raises:
         RpcError: if the server refuses it. OSError: if it cannot be reached.
     """
-    stack = AsyncExitStack()
     settings: dict[str, Any] = {
         "additional_headers": headers,
         "compression": None,
@@ -62,9 +63,14 @@ async def open_tunnel(url: str, headers: Mapping[str, str]) -> ByteStream:
         # A connection that rests for long is of use still: the proxy pings.
         "ping_interval": None,
     }
+    connecting = _connecting(url, settings)
     with readable_refusals(url):
-        connection = await stack.enter_async_context(_connecting(url, settings))
-    return _Tunnel(connection, stack)
+        connection = await connecting.__aenter__()
+    try:
+        async with _Tunnel(connection) as tunnel:
+            yield tunnel
+    finally:
+        await connecting.__aexit__(None, None, None)
 
 
 def _connecting(url: str, settings: dict[str, Any]) -> Any:
@@ -97,13 +103,13 @@ class _Tunnel(_ReceivedBytes):
 
     Args:
         connection: of `websockets`, of the running event loop's kind.
-        stack: what it was opened in.
     """
 
-    def __init__(self, connection: Any, stack: AsyncExitStack) -> None:
+    def __init__(self, connection: Any) -> None:
         super().__init__()
         self._connection = connection
-        self._stack = stack
+        # What came before the end and has not been received.
+        self._waiting: deque[str | bytes] = deque()
         # What is over, here.
         self._eof_sent = False
         self._closed = False
@@ -112,7 +118,7 @@ class _Tunnel(_ReceivedBytes):
         if self._closed:
             raise anyio.ClosedResourceError
         try:
-            message = await self._connection.recv()
+            message = self._waiting.popleft() if self._waiting else await self._connection.recv()
         except ConcurrencyError:
             raise anyio.BusyResourceError("reading from") from None
         except ConnectionClosed as error:
@@ -135,19 +141,42 @@ class _Tunnel(_ReceivedBytes):
         """Deliver what was sent, and end both directions. What has come already can be received."""
         if not self._eof_sent and not self._closed:
             self._eof_sent = True
-            await _closing(self._connection)(_NORMAL)
+            await self._close()
 
     async def aclose(self) -> None:
-        if not self._closed:
-            self._closed = True
-            with anyio.CancelScope(shield=True):
-                await self._stack.aclose()
-        await anyio.lowlevel.checkpoint()
+        """Deliver what was sent, and close. Who is cancelled drops the connection: the other side sees it reset."""
+        self._closed = True
+        try:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            await self._close()
+        except anyio.get_cancelled_exc_class():
+            await self._drop()
+            raise
 
+    async def _drop(self) -> None:
+        # The tasks in which `websockets` reads over trio are cancelled as well: there is no closing handshake then.
+        if on_asyncio():
+            self._connection.transport.abort()
+        else:
+            import trio
 
-def _closing(connection: Any) -> Callable[[int], Any]:
-    close: Callable[[int], Any] = connection.close if on_asyncio() else connection.aclose
-    return close
+            await trio.aclose_forcefully(self._connection.stream)
+
+    async def _close(self) -> None:
+        close = self._connection.close if on_asyncio() else self._connection.aclose
+        async with anyio.create_task_group() as tasks:
+            # While messages wait to be received, `websockets` reads no more, and would not see that it is closed.
+            tasks.start_soon(self._take_the_rest)
+            await close(_NORMAL)
+
+    async def _take_the_rest(self) -> None:
+        try:
+            while True:
+                message = await self._connection.recv()
+                if not self._closed:
+                    self._waiting.append(message)
+        except (ConnectionClosed, ConcurrencyError):
+            pass  # it is closed, or somebody else receives
 
 
 def _failure(error: ConnectionClosed) -> TunnelError:
@@ -159,13 +188,19 @@ def _failure(error: ConnectionClosed) -> TunnelError:
     return TunnelError(closed.reason or f"the proxy closed the tunnel with the code {closed.code}")
 
 
-async def rpc_stream(binding: RpcStub, address: str) -> ByteStream:
-    """Connect over the RPC channel. Raises RpcError if that fails."""
+@asynccontextmanager
+async def rpc_stream(binding: RpcStub, address: str) -> AsyncIterator[ByteStream]:
+    """Connect over the RPC channel, and close the connection at the end of the block.
+
+    Raises:
+        TunnelError: if it is refused, or fails.
+    """
     try:
         socket = await binding.connect(address)
     except RpcError as error:
         raise TunnelError(str(error)) from error
-    return _RpcStream(socket["readable"], socket["writable"])
+    async with _RpcStream(socket["readable"], socket["writable"]) as stream:
+        yield stream
 
 
 class _RpcStream(_ReceivedBytes):

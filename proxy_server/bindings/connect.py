@@ -22,7 +22,7 @@ from proxy_server.bindings.connect_rpc import ConnectTarget
 from proxy_server.bindings.credentials import secret, tls_context
 from proxy_server.bindings.fetcher import Fetcher
 from proxy_server.channels import LOG
-from proxy_server.egress import CONNECT_TIMEOUT, AllowList, split_address
+from proxy_server.egress import CONNECT_TIMEOUT, AllowList, reason_of, split_address
 from proxy_server.tables import Table
 
 __all__ = ["Connect", "parse"]
@@ -92,20 +92,10 @@ class Connect:
 
     async def connect(self, address: str) -> ByteStream:
         try:
-            host, port = split_address(address)
-        except ValueError as error:
-            raise BindingError(f"refused: {error}") from error
-        try:
-            with anyio.fail_after(CONNECT_TIMEOUT):
-                tcp = await self._allowed.connect(host, port)
-                connection = Connection(tcp, await self._secured(tcp, host), self._connections.discard)
-        except BindingError as error:
-            LOG.warning("a connection was %s", error)
+            connection = await self._connect(address)
+        except (BindingError, ConnectionError) as error:
+            LOG.warning("no connection: %s", error)
             raise
-        except TimeoutError as error:
-            raise ConnectionError(f"{address} cannot be reached: no connection after {CONNECT_TIMEOUT:g} s") from error
-        except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
-            raise ConnectionError(f"{address} cannot be reached: {_reason(error)}") from error
         self._connections.add(connection)
         return connection
 
@@ -118,6 +108,20 @@ class Connect:
         await self._fetcher.aclose()
         for connection in list(self._connections):
             await connection.aclose()
+
+    async def _connect(self, address: str) -> Connection:
+        try:
+            host, port = split_address(address)
+        except ValueError as error:
+            raise BindingError(f"refused: {error}") from error
+        try:
+            with anyio.fail_after(CONNECT_TIMEOUT):
+                tcp = await self._allowed.connect(host, port)
+                return Connection(tcp, await self._secured(tcp, host), self._connections.discard)
+        except TimeoutError as error:
+            raise ConnectionError(f"{address} cannot be reached: no connection after {CONNECT_TIMEOUT:g} s") from error
+        except (OSError, anyio.BrokenResourceError, anyio.EndOfStream) as error:
+            raise ConnectionError(f"{address} cannot be reached: {reason_of(error)}") from error
 
     async def _secured(self, tcp: SocketStream, host: str) -> ByteStream:
         if self._tls is None:
@@ -167,9 +171,3 @@ class Connection(ByteStream):
     @property
     def extra_attributes(self) -> Mapping[Any, Callable[[], Any]]:
         return self._stream.extra_attributes
-
-
-def _reason(error: BaseException) -> str:
-    """What lies behind an error, in the words of the operating system where there are some."""
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__

@@ -18,6 +18,7 @@ from capnweb_py.target import RpcTarget
 from capnweb_py.web import ReadableStream, Response
 from proxy_server.bindings import BindingError, Connectable
 from proxy_server.bindings.fetcher import request_of
+from proxy_server.egress import reason_of
 
 __all__ = ["ConnectTarget"]
 
@@ -64,8 +65,8 @@ class _Socket:
             return await self._stream.receive()
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise ConnectionError("the connection is lost") from error
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+            raise ConnectionError(f"the connection broke off: {reason_of(error)}") from error
 
     async def aclose(self) -> None:
         await self.end("readable")
@@ -74,8 +75,8 @@ class _Socket:
         """Send a chunk, bytes or text."""
         try:
             await self._stream.send(chunk.encode() if isinstance(chunk, str) else bytes(memoryview(chunk)))
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError) as error:
-            raise ConnectionError("the connection is lost") from error
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+            raise ConnectionError(f"the connection broke off: {reason_of(error)}") from error
 
     async def end(self, direction: str) -> None:
         """One direction has ended."""

@@ -4,8 +4,8 @@ It is the tunnel of Cloudflare's remote bindings (workers-sdk, ProxyServerWorker
 names the binding and, in `MF-Connect-Address`, "host:port". Each message is bytes; text counts as its UTF-8. The
 WebSocket is accepted first: what fails afterwards is told by a close with the code 1011 and a reason. 1000 is the end
 of the stream. There is no half of an end: whichever side ends, all that it sent before is delivered, and then both
-directions are over. A WebSocket that is lost, or closed with another code, is no end of the stream: the connection is
-reset, so that nobody takes what has come for all there was.
+directions are over. So it is with every code: workerd says 1011 when a Worker has closed its socket. But a WebSocket
+that is lost is no end of the stream: the connection is reset, so that nobody takes what has come for all there was.
 
 A side that is faster than the other waits: nothing is read from either connection while the other does not take what
 was read before.
@@ -23,13 +23,17 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from capnweb_py.transports.driver import cut_reason
 from proxy_server.bindings import Binding, BindingError, Connectable
-from proxy_server.channels import LOG, Receive, Scope, Send, refuse_websocket, send_text
+from proxy_server.channels import Receive, Scope, Send, refuse_websocket, send_text
+from proxy_server.egress import reason_of
 
 __all__ = ["serve_connection_string", "serve_tcp"]
 
 # Close codes (RFC 6455, section 7.4.1).
 _END: Final = 1000
 _FAILURE: Final = 1011
+
+# The codes by which ASGI servers tell that a WebSocket was lost, or that they stop.
+_LOST: Final = frozenset({None, 1005, 1006, 1012})
 
 # How long, in seconds, what is left may take to be delivered once one side has ended the connection.
 _LINGER: Final = 10.0
@@ -49,7 +53,6 @@ async def serve_tcp(binding: Binding, address: str, scope: Scope, receive: Recei
     try:
         stream = await binding.connect(address)
     except (BindingError, ConnectionError) as error:
-        LOG.info("no connection: %s", error)
         await _close(send, _FAILURE, str(error))
         return
     try:
@@ -108,7 +111,7 @@ class _Tunnel:
         except anyio.ClosedResourceError:
             pass  # the other direction has ended it
         except (anyio.BrokenResourceError, OSError) as error:
-            await self._finish(_FAILURE, f"the connection broke off: {_reason(error)}")
+            await self._finish(_FAILURE, f"the connection broke off: {reason_of(error)}")
 
     async def _outgoing(self, both: anyio.CancelScope) -> None:
         """From the WebSocket to the connection. Cancels both directions if they have no more to do."""
@@ -117,13 +120,13 @@ class _Tunnel:
                 data = event.get("bytes")
                 await self._stream.send(event.get("text", "").encode() if data is None else data)
             self._closed = True
-            if event.get("code") != _END:
+            if event.get("code") in _LOST:
                 _reset_when_closed(self._stream)
                 both.cancel()
                 return
             await self._stream.send_eof()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-            await self._finish(_FAILURE, f"the connection broke off: {_reason(error)}")
+            await self._finish(_FAILURE, f"the connection broke off: {reason_of(error)}")
             both.cancel()
         else:
             both.deadline = anyio.current_time() + _LINGER
@@ -153,8 +156,3 @@ async def _close(send: Send, code: int, reason: str) -> None:
         await send({"type": "websocket.close", "code": code, "reason": cut_reason(reason)})
     except OSError:
         pass  # the client has gone
-
-
-def _reason(error: BaseException) -> str:
-    cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-    return str(getattr(cause, "strerror", None) or cause) or type(cause).__name__

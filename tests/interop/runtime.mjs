@@ -1,15 +1,15 @@
 // A real workerd for the Python tests: node runtime.mjs OPTIONS
 // OPTIONS is JSON: what `new Miniflare` takes; "script", a module of this folder or below to run, which may import npm
-// capnweb as "./capnweb.js"; and "raw", whether the script gets its stores as Wrangler deploys them for the proxy Worker:
-// each is the service behind the binding, to be fetched from. It prints {"url"} when that listens on 127.0.0.1, and ends
-// when its standard input does.
+// capnweb as "./capnweb.js"; "package", the name that the package of Miniflare has here; and "raw", whether the script
+// gets its stores as Wrangler deploys them for the proxy Worker: each is the service behind the binding, to be fetched
+// from. It prints {"url"} when that listens on 127.0.0.1, and ends when its standard input does.
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { Log, LogLevel, Miniflare, PLUGINS } from "miniflare";
 
 // Miniflare takes the URL of a proxy as an object.
 const revived = (key, value) => (key === "remoteProxyConnectionString" ? new URL(value) : value);
-const { script, raw, ...options } = JSON.parse(process.argv[2], revived);
+const { script, raw, package: name = "miniflare", ...options } = JSON.parse(process.argv[2], revived);
+const { Log, LogLevel, Miniflare, PLUGINS } = await import(name);
 
 function served({ name, kvNamespace, r2Bucket, queue, wrapped }) {
   const inner = wrapped?.innerBindings.find((binding) => binding.name === "fetcher").service;
@@ -21,7 +21,7 @@ for (const plugin of raw ? [PLUGINS.kv, PLUGINS.r2, PLUGINS.d1, PLUGINS.queues, 
   plugin.getBindings = async (...settings) => (await getBindings.apply(plugin, settings))?.map(served);
 }
 
-const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const here = (file) => fileURLToPath(new URL(file, import.meta.url));
 
 const miniflare = new Miniflare({
   host: "127.0.0.1",
