@@ -13,15 +13,18 @@ from typing import Final
 from urllib.parse import parse_qs
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.channels import DESCRIBE
-from capnweb_py.options import SessionOptions
+from capnweb_py.options import DEFAULT_OPTIONS, SessionOptions
 from proxy_server.auth import Gate, Refusal
 from proxy_server.bindings import Binding, Declaration, open_binding
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.rpc import serve_rpc
+from proxy_server.draining import REFUSAL, Draining
+from proxy_server.watching import CONTENT_TYPE, Watch
 
 __all__ = ["ProxyApp"]
 
@@ -45,17 +48,51 @@ class ProxyApp:
         self._options = options
         # Filled while `running`.
         self._open: dict[str, _OpenBinding] = {}
+        self._draining = Draining()
+        self._watch = Watch(lambda: len(self._open))
         self._tasks: TaskGroup | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
+            await self._admitted_websocket(scope, receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._admitted_http(scope, receive, send)
         else:
             raise ValueError(f"the ASGI server speaks {scope['type']!r}, which this application does not know")
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new work, and return when what runs has finished, or after so many seconds."""
+        await self._draining.drain(seconds)
+
+    async def _admitted_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._draining.begun and self._gate.refusal(scope) is None:
+            await refuse_websocket(scope, receive, send, 503, REFUSAL)
+        elif _rpc_name(scope) is not None:
+            await self._websocket(scope, receive, send)  # whose session is drained, not waited for
+        else:
+            with self._draining.running():
+                await self._websocket(scope, receive, send)
+
+    async def _admitted_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = _PAGES.get(self._gate.page(scope) or "")
+        if page is not None:
+            await page(self, scope, send)
+        elif self._draining.begun and self._gate.refusal(scope) is None:
+            await send_text(send, 503, REFUSAL, [(b"connection", b"close")])
+        else:
+            with self._draining.running():
+                await self._http(scope, receive, send)
+
+    async def _health(self, _scope: Scope, send: Send) -> None:
+        """Whether the server takes work."""
+        status, word = (503, "draining") if self._draining.begun else (200, "ok")
+        body = json.dumps({"status": word, "bindings": len(self._open), "sessions": self._draining.sessions}).encode()
+        await _send_page(send, status, body, (b"content-type", b"application/json"))
+
+    async def _metrics(self, _scope: Scope, send: Send) -> None:
+        await _send_page(send, 200, self._watch.exposition(), (b"content-type", CONTENT_TYPE))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -130,28 +167,34 @@ class ProxyApp:
         if isinstance(found, Refusal):
             await refuse_websocket(scope, receive, send, found.status, found.text)
         else:
+            name = _rpc_name(scope) or ""
+            options = attrs.evolve(self._options or DEFAULT_OPTIONS, on_call=self._watch.calls_of(name))
+            receive, send = self._watch.counted(name, "rpc", receive, send)
             async with found.used() as binding:
-                await serve_rpc(binding, scope, receive, send, self._options)
+                with self._watch.session(name):
+                    await serve_rpc(binding, scope, receive, send, options, self._draining.opened)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._gate.refusal(scope)
         if refusal is None and header(scope, _DESCRIBE) is not None:
             await self._describe(send)
             return
-        found = refusal or self._binding(header(scope, b"mf-binding"))
-        if isinstance(found, Refusal):
+        name = header(scope, b"mf-binding")
+        found = refusal or self._binding(name)
+        if isinstance(found, Refusal) or name is None:
+            assert isinstance(found, Refusal), "nothing has no name"
             await send_text(send, found.status, found.text)
         else:
+            receive, send = self._watch.counted(name, "http", receive, send)
             async with found.used() as binding:
-                await serve_http(binding, scope, receive, send)
+                with self._watch.request(name, scope, send) as watched_send:
+                    await serve_http(binding, scope, receive, watched_send)
 
     async def _describe(self, send: Send) -> None:
         """Tell which bindings there are, and of which types."""
         bindings = {name: {"type": binding.declared.kind} for name, binding in self._open.items()}
         body = json.dumps({"bindings": bindings}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (_DESCRIBE, b"1")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await _send_page(send, 200, body, (b"content-type", b"application/json"), (_DESCRIBE, b"1"))
 
     def _rpc_binding(self, scope: Scope) -> _OpenBinding | Refusal:
         """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
@@ -210,3 +253,13 @@ def _rpc_name(scope: Scope) -> str | None:
     """The binding that a WebSocket is to speak RPC with: the query names it, and for no other purpose."""
     query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
     return query["MF-Binding"][0] if "MF-Binding" in query else None
+
+
+async def _send_page(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+# What is asked of the server itself, by the name that stands behind the secret.
+_PAGES: Final = {"healthz": ProxyApp._health, "metrics": ProxyApp._metrics}
