@@ -1,4 +1,5 @@
-"""The command line: `serve CONFIG` and `demo`. It binds the port, runs the server on it, and says where it is.
+"""The command line: `serve CONFIG`, `overlay` and `demo`. It binds the port, runs the server on it, and says where
+it is.
 
 Standard output is for the one line that programs read, the connection string; everything else goes to
 standard error.
@@ -28,6 +29,7 @@ from proxy_server.auth import Gate, connection_string, is_loopback, new_secret
 from proxy_server.config import Config, ConfigError, load, read
 from proxy_server.control import SOURCE, obey
 from proxy_server.logs import LEVELS, log_to_stderr
+from proxy_server.overlays import OverlayError, clear, found
 
 __all__ = ["main", "serve"]
 
@@ -77,6 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "demo":
         # Imported here: it needs the images' packages, which serving may do without.
         return _demo(parsed.output)
+    if parsed.command == "overlay":
+        return _overlay(parsed.action, parsed.state_dir, parsed.name)
     try:
         controlled = parsed.config == "-"
         config = read({}, SOURCE) if controlled else load(parsed.config, parsed.env)
@@ -92,6 +96,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigError, _AddressError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _overlay(action: str, state_dir: Path, name: str | None) -> int:
+    try:
+        overlays = found(state_dir) if action == "list" else clear(state_dir, name)
+    except OverlayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    for overlay in overlays:
+        print(f"{overlay.kind}\t{overlay.name}\t{overlay.size} bytes")
+    return 0
 
 
 def _demo(output: Path | None) -> int:
@@ -123,6 +138,14 @@ def _parser() -> argparse.ArgumentParser:
         "--log-level", choices=LEVELS, default="warning", help="what is logged (warning); debug may tell values"
     )
     serving.add_argument("--json", action="store_true", help="print the connection string as a JSON object")
+    overlay = commands.add_parser("overlay", help='what bindings with access = "overlay" keep to themselves')
+    actions = overlay.add_subparsers(dest="action", required=True)
+    listing = actions.add_parser("list", help="list the overlays: type, binding, size")
+    clearing = actions.add_parser("clear", help="throw overlays away, and list them")
+    for action in (listing, clearing):
+        action.add_argument("state_dir", type=Path, metavar="STATE_DIR", help="where embedded stores live (.capnweb)")
+    listing.set_defaults(name=None)
+    clearing.add_argument("name", nargs="?", metavar="NAME", help="the binding that is meant; all without it")
     demo = commands.add_parser("demo", help="show a service, a callback and image transforms, on a server of its own")
     demo.add_argument("--output", type=Path, metavar="DIR", help="where to write the pictures (a temporary directory)")
     return parser
