@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -18,12 +19,13 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.channels import DESCRIBE
 from capnweb_py.options import DEFAULT_OPTIONS, SessionOptions
+from capnweb_py.session import RpcSession
 from proxy_server.auth import Gate, Refusal
 from proxy_server.bindings import Binding, Declaration, open_binding
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.rpc import serve_rpc
-from proxy_server.draining import REFUSAL, Draining
+from proxy_server.draining import REFUSAL, Draining, close_when_idle
 from proxy_server.watching import CONTENT_TYPE, Watch
 
 __all__ = ["ProxyApp"]
@@ -114,8 +116,9 @@ class ProxyApp:
     async def replace_bindings(self, bindings: Mapping[str, Declaration]) -> None:
         """Have these bindings, and no others. What was declared in the same words stays open, with all that runs on it.
 
-        A binding that is changed or removed goes on for the sessions and requests that it has, and is closed after
-        them.
+        A binding that is changed or removed goes on for the requests that it has, and for the sessions in which
+        something runs or whose clients hold something of it, and is closed after them. Other sessions are closed: the
+        next one of the same client is with what there is then.
 
         Raises:
             BindingError: if one cannot be opened. Then nothing has changed.
@@ -139,6 +142,9 @@ class ProxyApp:
         # The new ones first: closing an old one may take its time, and a request must find one of the two.
         self._open = {name: opened.get(name) or self._open[name] for name in bindings}
         await self._retire(replaced)
+        for binding in replaced:
+            for session in binding.sessions:
+                self._tasks.start_soon(close_when_idle, session)
 
     async def _retire(self, retired: Iterable[_OpenBinding], *, at_once: bool = False) -> None:
         for binding in retired:
@@ -172,7 +178,7 @@ class ProxyApp:
             receive, send = self._watch.counted(name, "rpc", receive, send)
             async with found.used() as binding:
                 with self._watch.session(name):
-                    await serve_rpc(binding, scope, receive, send, options, self._draining.opened)
+                    await serve_rpc(binding, scope, receive, send, options, partial(self._opened, found))
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._gate.refusal(scope)
@@ -195,6 +201,10 @@ class ProxyApp:
         bindings = {name: {"type": binding.declared.kind} for name, binding in self._open.items()}
         body = json.dumps({"bindings": bindings}).encode()
         await _send_page(send, 200, body, (b"content-type", b"application/json"), (_DESCRIBE, b"1"))
+
+    def _opened(self, binding: _OpenBinding, session: RpcSession) -> None:
+        self._draining.opened(session)
+        binding.opened(session)
 
     def _rpc_binding(self, scope: Scope) -> _OpenBinding | Refusal:
         """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
@@ -224,6 +234,12 @@ class _OpenBinding:
         self._binding = binding
         self._users = 0
         self._retired = False
+        self.sessions: set[RpcSession] = set()
+
+    def opened(self, session: RpcSession) -> None:
+        """A session has been opened."""
+        self.sessions.add(session)
+        session.remote_main.on_broken(lambda _error: self.sessions.discard(session))
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[Binding]:

@@ -12,7 +12,7 @@ from capnweb_py.errors import RpcError, SessionClosed
 from capnweb_py.session import RpcSession
 from proxy_server.channels import LOG
 
-__all__ = ["REFUSAL", "Draining"]
+__all__ = ["REFUSAL", "Draining", "close_when_idle"]
 
 # What new work is told.
 REFUSAL: Final = "the server is shutting down, and has not run this"
@@ -85,3 +85,13 @@ async def _finish(session: RpcSession) -> None:
     except SessionClosed:
         return  # its peer was sooner
     session.close()
+
+
+async def close_when_idle(session: RpcSession) -> None:
+    """Close a session when it has answered its calls, unless its peer holds something of this side's."""
+    try:
+        await session.drain()
+    except SessionClosed:
+        return
+    if session.stats().exports == 1:
+        session.close()
