@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 import attrs
 from attrs.validators import ge, instance_of, le
 
 from .names import Naming, check_naming
 
-__all__ = ["DEFAULT_OPTIONS", "Limits", "SessionOptions", "with_names"]
+__all__ = ["DEFAULT_OPTIONS", "Limits", "OnCall", "SessionOptions", "with_names"]
+
+OnCall: TypeAlias = Callable[[str], Callable[[BaseException | None], object]]
 
 # A level of nesting costs two levels of Python's stack, which holds 1,000.
 _DEEPEST: Final = 400
@@ -75,6 +77,9 @@ class SessionOptions:
     Attributes:
         on_send_error: called with every exception that is about to be sent, thrown or passed as a value. Return None to
             send it without its traceback, or another exception (or the same one) to send that, traceback included.
+        on_call: called with the name of every method that the peer calls, member that it reads or map that it asks for.
+            What it returns is called at the end of that, once: with None, or with the exception that it failed with,
+            which is a SessionClosed if the session ended before. Neither may raise.
         limits: how much the peer may ask.
         names: how members are named for the peer in calls on its stubs: "exact", as they are written here, or "camel",
             for a peer in JavaScript: `stub.get_user(max_items=3)` calls `getUser` with {"maxItems": 3}. It holds for
@@ -86,6 +91,7 @@ class SessionOptions:
     """
 
     on_send_error: Callable[[BaseException], BaseException | None] | None = None
+    on_call: OnCall | None = None
     limits: Limits = attrs.field(factory=Limits, validator=instance_of(Limits))
     names: Naming = attrs.field(default="exact", validator=lambda _self, _field, names: check_naming(names))
     busy_poll: bool = attrs.field(default=True, validator=instance_of(bool))

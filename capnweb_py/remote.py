@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import anyio
 import anyio.abc
+import attrs
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .backoff import DEFAULT_BACKOFF, Backoff
@@ -23,7 +24,14 @@ from .lazy_sessions import Sessions
 from .loops import task_set
 from .options import SessionOptions
 
-__all__ = ["Env", "RemoteProxySession", "connect_env", "start_remote_proxy_session"]
+__all__ = [
+    "Env",
+    "RemoteProxySession",
+    "RemoteProxySessionData",
+    "connect_env",
+    "maybe_start_or_update_remote_proxy_session",
+    "start_remote_proxy_session",
+]
 
 
 class Env:
@@ -157,7 +165,8 @@ class RemoteProxySession:
         self._unanswered = 0
 
     async def update_bindings(self, bindings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace the bindings. The connection string stays, and so do calls that run on bindings that do not change.
+        """Replace the bindings. The connection string stays, and all that runs goes on: on bindings that are changed or
+        removed, too, whose next use is of what there is then.
 
         Args:
             bindings: as of `start_remote_proxy_session`: all of them, not only the new ones.
@@ -240,3 +249,43 @@ async def start_remote_proxy_session(bindings: Mapping[str, Mapping[str, Any]]) 
         await session.dispose()
         raise
     return session
+
+
+@attrs.frozen
+class RemoteProxySessionData:
+    """A session, and what it was started or updated with.
+
+    Attributes:
+        session: it.
+        remote_bindings: the bindings of it, by name.
+    """
+
+    session: RemoteProxySession
+    remote_bindings: Mapping[str, Mapping[str, Any]]
+
+
+async def maybe_start_or_update_remote_proxy_session(
+    bindings: Mapping[str, Mapping[str, Any]], existing: RemoteProxySessionData | None = None
+) -> RemoteProxySessionData | None:
+    """Have a proxy server with those of a program's bindings that are remote: for tools that reload a configuration.
+
+        data = await maybe_start_or_update_remote_proxy_session(bindings, data)
+
+    One is started when there is something for it to do for the first time, is updated when that changes, and goes on,
+    with the same connection string, when nothing is left.
+
+    Args:
+        bindings: all of them, as of `start_remote_proxy_session`. Those with `remote = true` count.
+        existing: what the call before returned.
+
+    Returns:
+        the session with its bindings; None if there is none, and no need of one.
+
+    Raises: as `start_remote_proxy_session` and `update_bindings`.
+    """
+    remote = {name: binding for name, binding in bindings.items() if binding.get("remote")}
+    if existing is None:
+        return RemoteProxySessionData(await start_remote_proxy_session(remote), remote) if remote else None
+    if remote != existing.remote_bindings:
+        await existing.session.update_bindings(remote)
+    return RemoteProxySessionData(existing.session, remote)

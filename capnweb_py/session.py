@@ -114,7 +114,7 @@ class SessionStats:
 class _Export:
     """One entry of the export table."""
 
-    __slots__ = ("answered", "count", "hook", "readable", "released_when_answered", "resolving", "waiting")
+    __slots__ = ("answered", "count", "hook", "readable", "released_when_answered", "resolving", "waiting", "watched")
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
@@ -129,6 +129,14 @@ class _Export:
         self.readable: WriteQueue | None = None
         # What the answer waits for, and what to take back there if nobody waits for the answer any more.
         self.waiting: tuple[Pending, Callable[[], object]] | None = None
+        # Who is to be told how the call ends whose result this is.
+        self.watched: Callable[[BaseException | None], object] | None = None
+
+    def ended(self, error: BaseException | None) -> None:
+        """The call has its answer, or nobody wants it any more."""
+        watched, self.watched = self.watched, None
+        if watched is not None:
+            watched(error)
 
     def stop_waiting(self) -> None:
         """Nobody is to be told of the value any more."""
@@ -488,6 +496,7 @@ class RpcSession:
         for export in exports.values():
             if isinstance(export.hook, WriterHook) and not export.hook.queue.closing:
                 export.hook.queue.fail(failure.error)  # what is there to its end can still be read
+            self._guarded(partial(export.ended, failure.error if export.resolving else None))
             self._guarded(export.stop_waiting)
             self._guarded(export.hook.dispose)
         self._guarded(self._run_streams)  # which have failed by now, and close what they read or write
@@ -541,12 +550,24 @@ class RpcSession:
         export_id = self._next_pushed
         self._next_pushed += 1
         self._check_exports()
+        on_call = self._options.on_call
+        watched = None if on_call is None or self._is_write(expression) else on_call(_called_name(expression))
         hook = self._evaluate(expression)
         if self._end is not None:
             hook.dispose()
+            if watched is not None:
+                watched(_closed_error(self._end))
             return None
-        self._exports[export_id] = _Export(hook)
+        self._exports[export_id] = export = _Export(hook)
+        export.watched = watched
         return export_id
+
+    def _is_write(self, expression: Any) -> bool:
+        """Whether what is pushed is a chunk of a stream, or its end."""
+        if type(expression) is not list or len(expression) < 2 or type(expression[1]) is not int:
+            return False
+        export = self._exports.get(expression[1])
+        return export is not None and isinstance(export.hook, WriterHook)
 
     def _evaluate(self, expression: Any) -> Hook:
         """The hook of an expression's value."""
@@ -650,6 +671,7 @@ class RpcSession:
         export.count -= count
         if export.count == 0:
             del self._exports[export_id]
+            export.ended(None)
             if export.resolving and not export.answered:
                 self._count_answered()  # nobody waits for it any more
                 export.stop_waiting()
@@ -713,9 +735,10 @@ class RpcSession:
         except Exception as error:
             # It is the method that is at fault, whose own log is where its author looks.
             _log.info("the result of a call of the peer's could not be sent: %s", text_of(error))
-            kind, expression = "reject", self._written_error(error)
+            kind, value, expression = "reject", error, self._written_error(error)
         self._send([kind, export_id, expression])
         export.answered = True
+        export.ended(value if kind == "reject" else None)
         self._count_answered()
         if export.released_when_answered:
             self._release_export(export_id, 1)
@@ -1197,6 +1220,16 @@ def _lift(embargo: list[tuple[PromiseHook, Hook]]) -> None:
     """Let calls through to the hooks that an embargo held back."""
     for promise, hook in embargo:
         promise.settle(hook)
+
+
+def _called_name(expression: Any) -> str:
+    """What a peer calls: the name of the member, "" for the thing itself, or "map"."""
+    if type(expression) is not list or not expression:
+        return ""
+    if expression[0] == "remap":
+        return "map"
+    path = expression[2] if expression[0] == "pipeline" and len(expression) > 2 else None
+    return str(path[-1]) if type(path) is list and path and type(path[-1]) in (str, int) else ""
 
 
 def _not_sent(failure: BaseException) -> CallNotSent:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 from urllib.parse import parse_qs
 
 import anyio
+import attrs
 from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.channels import DESCRIBE
-from capnweb_py.options import SessionOptions
+from capnweb_py.options import DEFAULT_OPTIONS, SessionOptions
+from capnweb_py.session import RpcSession
 from proxy_server.auth import Gate, Refusal
 from proxy_server.bindings import Binding, Declaration, open_binding
 from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispatcher, DispatchError
@@ -25,6 +28,8 @@ from proxy_server.channels.http import serve_http
 from proxy_server.channels.rpc import serve_rpc
 from proxy_server.channels.tcp import serve_connection_string, serve_tcp
 from proxy_server.channels.websocket import serve_fetched_websocket
+from proxy_server.draining import REFUSAL, Draining, close_when_idle
+from proxy_server.watching import CONTENT_TYPE, Watch
 
 __all__ = ["ProxyApp"]
 
@@ -55,17 +60,51 @@ class ProxyApp:
         self._options = options
         # Filled while `running`.
         self._open: dict[str, _OpenBinding] = {}
+        self._draining = Draining()
+        self._watch = Watch(lambda: len(self._open))
         self._tasks: TaskGroup | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif scope["type"] == "websocket":
-            await self._websocket(scope, receive, send)
+            await self._admitted_websocket(scope, receive, send)
         elif scope["type"] == "http":
-            await self._http(scope, receive, send)
+            await self._admitted_http(scope, receive, send)
         else:
             raise ValueError(f"the ASGI server speaks {scope['type']!r}, which this application does not know")
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new work, and return when what runs has finished, or after so many seconds."""
+        await self._draining.drain(seconds)
+
+    async def _admitted_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._draining.begun and self._gate.refusal(scope) is None:
+            await refuse_websocket(scope, receive, send, 503, REFUSAL)
+        elif _rpc_name(scope) is not None:
+            await self._websocket(scope, receive, send)  # whose session is drained, not waited for
+        else:
+            with self._draining.running():
+                await self._websocket(scope, receive, send)
+
+    async def _admitted_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        page = _PAGES.get(self._gate.page(scope) or "")
+        if page is not None:
+            await page(self, scope, send)
+        elif self._draining.begun and self._gate.refusal(scope) is None:
+            await send_text(send, 503, REFUSAL, [(b"connection", b"close")])
+        else:
+            with self._draining.running():
+                await self._http(scope, receive, send)
+
+    async def _health(self, _scope: Scope, send: Send) -> None:
+        """Whether the server takes work."""
+        status, word = (503, "draining") if self._draining.begun else (200, "ok")
+        body = json.dumps({"status": word, "bindings": len(self._open), "sessions": self._draining.sessions}).encode()
+        await _send_page(send, status, body, (b"content-type", b"application/json"))
+
+    async def _metrics(self, _scope: Scope, send: Send) -> None:
+        await _send_page(send, 200, self._watch.exposition(), (b"content-type", CONTENT_TYPE))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -87,8 +126,9 @@ class ProxyApp:
     async def replace_bindings(self, bindings: Mapping[str, Declaration]) -> None:
         """Have these bindings, and no others. What was declared in the same words stays open, with all that runs on it.
 
-        A binding that is changed or removed goes on for the sessions and requests that it has, and is closed after
-        them.
+        A binding that is changed or removed goes on for the requests that it has, and for the sessions in which
+        something runs or whose clients hold something of it, and is closed after them. Other sessions are closed: the
+        next one of the same client is with what there is then.
 
         Raises:
             BindingError: if one cannot be opened. Then nothing has changed.
@@ -112,6 +152,9 @@ class ProxyApp:
         # The new ones first: closing an old one may take its time, and a request must find one of the two.
         self._open = {name: opened.get(name) or self._open[name] for name in bindings}
         await self._retire(replaced)
+        for binding in replaced:
+            for session in binding.sessions:
+                self._tasks.start_soon(close_when_idle, session)
 
     async def _retire(self, retired: Iterable[_OpenBinding], *, at_once: bool = False) -> None:
         for binding in retired:
@@ -136,10 +179,15 @@ class ProxyApp:
             await send({"type": "lifespan.shutdown.complete"})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = self._gate.refusal(scope) or self._websocket_binding(scope)
-        if isinstance(found, Refusal):
+        name = _websocket_name(scope)
+        found = self._gate.refusal(scope) or self._binding(name)
+        if isinstance(found, Refusal) or name is None:
+            assert isinstance(found, Refusal), "nothing has no name"
             await refuse_websocket(scope, receive, send, found.status, found.text)
             return
+        # Of a WebSocket that is no RPC session there are no calls to count.
+        channel = "rpc" if _rpc_name(scope) is not None else "websocket"
+        receive, send = self._watch.counted(name, channel, receive, send)
         async with found.used() as opened:
             binding = _chosen(opened, _dispatch_of_websocket(scope))
             address = header(scope, _CONNECT_ADDRESS)
@@ -147,42 +195,44 @@ class ProxyApp:
                 await refuse_websocket(scope, receive, send, binding.status, binding.text)
             elif address is not None:
                 await serve_tcp(binding, address, scope, receive, send)
-            elif _rpc_name(scope) is None:
+            elif channel == "websocket":
                 await serve_fetched_websocket(binding, scope, receive, send)
             else:
-                await serve_rpc(binding, scope, receive, send, self._options)
+                options = attrs.evolve(self._options or DEFAULT_OPTIONS, on_call=self._watch.calls_of(name))
+                with self._watch.session(name):
+                    await serve_rpc(binding, scope, receive, send, options, partial(self._opened, found))
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._gate.refusal(scope)
         if refusal is None and header(scope, _DESCRIBE) is not None:
             await self._describe(send)
             return
-        found = refusal or self._binding(header(scope, b"mf-binding"))
-        if isinstance(found, Refusal):
+        name = header(scope, b"mf-binding")
+        found = refusal or self._binding(name)
+        if isinstance(found, Refusal) or name is None:
+            assert isinstance(found, Refusal), "nothing has no name"
             await send_text(send, found.status, found.text)
             return
+        receive, send = self._watch.counted(name, "http", receive, send)
         async with found.used() as opened:
             binding = _chosen(opened, _dispatch_of_request(scope))
             if isinstance(binding, Refusal):
                 await send_text(send, binding.status, binding.text)
-            elif header(scope, _CONNECTION_STRING) is None:
-                await serve_http(binding, scope, receive, send)
-            else:
+            elif header(scope, _CONNECTION_STRING) is not None:
                 await serve_connection_string(binding, send)
+            else:
+                with self._watch.request(name, scope, send) as watched_send:
+                    await serve_http(binding, scope, receive, watched_send)
 
     async def _describe(self, send: Send) -> None:
         """Tell which bindings there are, and of which types."""
         bindings = {name: {"type": binding.declared.kind} for name, binding in self._open.items()}
         body = json.dumps({"bindings": bindings}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), (_DESCRIBE, b"1")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await _send_page(send, 200, body, (b"content-type", b"application/json"), (_DESCRIBE, b"1"))
 
-    def _websocket_binding(self, scope: Scope) -> _OpenBinding | Refusal:
-        """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
-        name = _rpc_name(scope)
-        tunnel = header(scope, _CONNECT_ADDRESS) is not None
-        return self._binding(header(scope, b"mf-binding") if tunnel or name is None else name)
+    def _opened(self, binding: _OpenBinding, session: RpcSession) -> None:
+        self._draining.opened(session)
+        binding.opened(session)
 
     def _binding(self, name: str | None) -> _OpenBinding | Refusal:
         if name is not None and name in self._open:
@@ -199,6 +249,12 @@ class _OpenBinding:
         self._binding = binding
         self._users = 0
         self._retired = False
+        self.sessions: set[RpcSession] = set()
+
+    def opened(self, session: RpcSession) -> None:
+        """A session has been opened."""
+        self.sessions.add(session)
+        session.remote_main.on_broken(lambda _error: self.sessions.discard(session))
 
     @asynccontextmanager
     async def used(self) -> AsyncIterator[Binding]:
@@ -222,6 +278,13 @@ class _OpenBinding:
 
 def _quoted(name: str | None) -> str:
     return f'"{name}"' if name else ""
+
+
+def _websocket_name(scope: Scope) -> str | None:
+    """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
+    name = _rpc_name(scope)
+    tunnel = header(scope, _CONNECT_ADDRESS) is not None
+    return header(scope, b"mf-binding") if tunnel or name is None else name
 
 
 def _rpc_name(scope: Scope) -> str | None:
@@ -256,3 +319,13 @@ def _chosen(binding: Binding, dispatch: str | None) -> Binding | Refusal:
         return binding.dispatched(Dispatch.parse(dispatch))
     except DispatchError as error:
         return Refusal(error.status, str(error))
+
+
+async def _send_page(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+# What is asked of the server itself, by the name that stands behind the secret.
+_PAGES: Final = {"healthz": ProxyApp._health, "metrics": ProxyApp._metrics}

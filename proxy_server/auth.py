@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import logging
 import secrets
 from typing import Final
 
@@ -18,7 +17,7 @@ import attrs
 from capnweb_py.transports.address import url_host
 from proxy_server.channels import Scope, header
 
-__all__ = ["Gate", "RedactingFormatter", "Refusal", "connection_string", "is_loopback", "new_secret"]
+__all__ = ["Gate", "Refusal", "connection_string", "is_loopback", "new_secret"]
 
 # 256 bits: nothing that is tried over a network finds it.
 _SECRET_BYTES: Final = 32
@@ -50,9 +49,19 @@ class Gate:
     secret: str = attrs.field(repr=False)
     allowed_origins: frozenset[str] = frozenset()
 
+    def page(self, scope: Scope) -> str | None:
+        """The name of what a request asks of the server itself, one segment behind the secret; None if nothing."""
+        path, _, name = _path(scope).rpartition(b"/")
+        if not path or self._refusal(scope, path) is not None:
+            return None
+        return name.decode("utf-8", "replace")
+
     def refusal(self, scope: Scope) -> Refusal | None:
         """Why a request or a WebSocket handshake is refused; None where it passes."""
-        if not hmac.compare_digest(_path(scope), self.secret.encode()):
+        return self._refusal(scope, _path(scope))
+
+    def _refusal(self, scope: Scope, path: bytes) -> Refusal | None:
+        if not hmac.compare_digest(path, self.secret.encode()):
             return _UNAUTHORIZED
         origin = header(scope, b"origin")
         if origin is not None and origin not in self.allowed_origins:
@@ -82,14 +91,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-class RedactingFormatter(logging.Formatter):
-    """A log format in which the secret never appears, whoever logs it, in messages and in tracebacks."""
-
-    def __init__(self, secret: str) -> None:
-        super().__init__("%(levelname)s %(name)s: %(message)s")
-        self._secret = secret
-
-    def format(self, record: logging.LogRecord) -> str:
-        return super().format(record).replace(self._secret, "<secret>")

@@ -1,4 +1,5 @@
-"""The command line: `serve CONFIG` and `demo`. It binds the port, runs the server on it, and says where it is.
+"""The command line: `serve CONFIG`, `overlay` and `demo`. It binds the port, runs the server on it, and says where
+it is.
 
 Standard output is for the one line that programs read, the connection string; everything else goes to
 standard error.
@@ -24,9 +25,11 @@ import uvicorn
 
 from capnweb_py.options import SessionOptions
 from proxy_server.app import ProxyApp
-from proxy_server.auth import Gate, RedactingFormatter, connection_string, is_loopback, new_secret
+from proxy_server.auth import Gate, connection_string, is_loopback, new_secret
 from proxy_server.config import Config, ConfigError, load, read
 from proxy_server.control import SOURCE, obey
+from proxy_server.logs import LEVELS, log_to_stderr
+from proxy_server.overlays import OverlayError, clear, found
 from proxy_server.reason_phrases import ReasonedH11
 
 __all__ = ["main", "serve"]
@@ -44,8 +47,8 @@ _PING_TIMEOUT: Final = 60.0
 # In seconds. Longer than clients keep idle connections for, or they would reuse one in the moment in which it
 # is closed.
 _KEEP_ALIVE: Final = 75
-# In seconds: how long requests may go on after the signal to stop, before they are cancelled.
-_GRACEFUL_SHUTDOWN: Final = 5
+# In seconds: how long connections may take to close after that, before their tasks are cancelled.
+_GRACEFUL_SHUTDOWN: Final = 2
 
 # In bytes: one line of a controlling program's, with the tables of all bindings.
 _MAX_LINE: Final = 1024 * 1024
@@ -77,13 +80,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command == "demo":
         # Imported here: it needs the images' packages, which serving may do without.
         return _demo(parsed.output)
+    if parsed.command == "overlay":
+        return _overlay(parsed.action, parsed.state_dir, parsed.name)
     try:
         controlled = parsed.config == "-"
         config = read({}, SOURCE) if controlled else load(parsed.config, parsed.env)
-        return serve(config, host=parsed.host, port=parsed.port, as_json=parsed.json, controlled=controlled)
+        return serve(
+            config,
+            host=parsed.host,
+            port=parsed.port,
+            as_json=parsed.json,
+            controlled=controlled,
+            log_level=parsed.log_level,
+            log_json=parsed.log_json,
+        )
     except (ConfigError, _AddressError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE_ERROR
+
+
+def _overlay(action: str, state_dir: Path, name: str | None) -> int:
+    try:
+        overlays = found(state_dir) if action == "list" else clear(state_dir, name)
+    except OverlayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _USAGE_ERROR
+    for overlay in overlays:
+        print(f"{overlay.kind}\t{overlay.name}\t{overlay.size} bytes")
+    return 0
 
 
 def _demo(output: Path | None) -> int:
@@ -110,7 +134,19 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--env", metavar="NAME", help="the environment of a Wrangler file whose bindings are meant")
     serving.add_argument("--host", help="the address to listen on, instead of the configuration's (127.0.0.1)")
     serving.add_argument("--port", type=_port, help="instead of the configuration's (8787); 0 is any free one")
+    serving.add_argument("--log-json", action="store_true", help="log JSON objects, one in a line")
+    serving.add_argument(
+        "--log-level", choices=LEVELS, default="warning", help="what is logged (warning); debug may tell values"
+    )
     serving.add_argument("--json", action="store_true", help="print the connection string as a JSON object")
+    overlay = commands.add_parser("overlay", help='what bindings with access = "overlay" keep to themselves')
+    actions = overlay.add_subparsers(dest="action", required=True)
+    listing = actions.add_parser("list", help="list the overlays: type, binding, size")
+    clearing = actions.add_parser("clear", help="throw overlays away, and list them")
+    for action in (listing, clearing):
+        action.add_argument("state_dir", type=Path, metavar="STATE_DIR", help="where embedded stores live (.capnweb)")
+    listing.set_defaults(name=None)
+    clearing.add_argument("name", nargs="?", metavar="NAME", help="the binding that is meant; all without it")
     demo = commands.add_parser("demo", help="show a service, a callback and image transforms, on a server of its own")
     demo.add_argument("--output", type=Path, metavar="DIR", help="where to write the pictures (a temporary directory)")
     return parser
@@ -130,6 +166,8 @@ def serve(
     port: int | None = None,
     as_json: bool = False,
     controlled: bool = False,
+    log_level: str = "warning",
+    log_json: bool = False,
 ) -> int:
     """Serve a configuration until the process is told to stop by SIGINT or SIGTERM.
 
@@ -138,6 +176,7 @@ def serve(
         host, port: instead of the configuration's.
         as_json: print `{"url": ...}` instead of the bare connection string.
         controlled: print neither, but obey standard input: see control.py.
+        log_level, log_json: of what is logged: see logs.py.
 
     Raises:
         _AddressError: if it cannot listen there.
@@ -154,7 +193,7 @@ def serve(
     for reason in config.unserved:
         print(f"warning: not served: {reason}", file=sys.stderr)
     secret = config.server.secret or new_secret()
-    _log_to_stderr(secret)
+    log_to_stderr(secret, level=log_level, as_json=log_json)
     url = connection_string(host, listener.getsockname()[1], secret)
     options = SessionOptions()
     app = ProxyApp(config.bindings, Gate(secret, config.server.allowed_origins), options)
@@ -163,7 +202,8 @@ def serve(
     if controlled:
         server = _ControlledServer(uvicorn_config, app, url, _taken_stdout())
     else:
-        server = _AnnouncingServer(uvicorn_config, json.dumps({"url": url}) if as_json else url)
+        announcement = json.dumps({"url": url}) if as_json else url
+        server = _AnnouncingServer(uvicorn_config, app, config.server.drain_timeout, announcement)
     for stop in (signal.SIGINT, signal.SIGTERM):
         # uvicorn raises the signal again when it has stopped; with its own handler in place that ends in
         # nothing, and the exit code is that of a program that has done what it was told.
@@ -174,15 +214,23 @@ def serve(
 
 
 class _AnnouncingServer(uvicorn.Server):
-    """A server that prints a line once it accepts connections."""
+    """A server that prints a line once it accepts connections, and lets what runs finish before it stops."""
 
-    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+    def __init__(self, config: uvicorn.Config, app: ProxyApp, drain_timeout: float, announcement: str) -> None:
         super().__init__(config)
+        self._app = app
+        self._drain_timeout = drain_timeout
         self._announcement = announcement
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(self._announcement, flush=True)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()  # whoever comes now is refused, and comes again
+        await self._app.drain(self._drain_timeout)
+        await super().shutdown(sockets)
 
 
 class _ControlledServer(uvicorn.Server):
@@ -288,16 +336,3 @@ def _raise_file_limit() -> None:
         # macOS says "infinity" and has a maximum of its own, past which it refuses: then the limit stays.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _log_to_stderr(secret: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter(secret))
-    # WARNING: below it, uvicorn logs the path of every WebSocket.
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
-    logging.getLogger("uvicorn.error").addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record of uvicorn is worth a line: it calls every handshake that was refused incomplete."""
-    return record.msg != "ASGI callable returned without completing handshake."

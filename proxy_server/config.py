@@ -25,6 +25,9 @@ __all__ = ["Config", "ConfigError", "Document", "ServerConfig", "checked", "load
 # A fixed secret is one segment of a URL's path, and nobody may guess it: 22 such characters hold 128 bits.
 _SECRET: Final = re.compile(r"[A-Za-z0-9_\-]{22,}")
 
+# Less than the ten seconds after which `docker stop` kills.
+_DRAIN_TIMEOUT: Final = 8
+
 # A binding's name travels in a header and in a query; these characters need no escape in the first.
 _BINDING_NAME: Final = re.compile(r"[!-~]+")
 
@@ -39,7 +42,8 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[^/?#@\s]+")
 class ServerConfig:
     """The `[server]` table.
 
-    `secret` is None where each start makes its own. `state_dir` is absolute, and need not exist.
+    `secret` is None where each start makes its own. `state_dir` is absolute, and need not exist. `drain_timeout` is how
+    many seconds what runs may go on after the signal to stop.
     """
 
     state_dir: Path
@@ -47,6 +51,7 @@ class ServerConfig:
     port: int
     secret: str | None = attrs.field(repr=False)
     allowed_origins: frozenset[str]
+    drain_timeout: int
 
 
 @attrs.frozen
@@ -207,6 +212,7 @@ def _read_server(table: Table) -> ServerConfig:
         port=table.integer("port", 8787, low=0, high=65535),
         secret=secret,
         allowed_origins=frozenset(origins),
+        drain_timeout=table.integer("drain_timeout", _DRAIN_TIMEOUT, low=0, high=86_400),
     )
     table.finish()
     return server

@@ -50,6 +50,11 @@ class _Kind:
 
 
 _TARGET: Final = 'target = "module:Class"'
+_URL: Final = 'url = "https://..."'
+_ADDRESS: Final = 'allow = ["host:port"]'
+
+# What a queue's consumer says, and is the queue's here.
+_CONSUMER_KEYS: Final = ("max_retries", "dead_letter_queue", "retry_delay", "visibility_timeout_ms")
 
 # What of a table of `capnweb.bindings` says nothing of how a binding is to be had here.
 _SAYING_NOTHING: Final = frozenset({"remote", "access"})
@@ -57,9 +62,9 @@ _SAYING_NOTHING: Final = frozenset({"remote", "access"})
 # By the path of the key in the file.
 _KINDS: Final[Mapping[str, _Kind]] = {
     "kv_namespaces": _Kind("kv_namespace", "a KV namespace", {"id": "id"}),
-    "r2_buckets": _Kind("r2_bucket", "an R2 bucket", {"bucket_name": "id"}),
+    "r2_buckets": _Kind("r2_bucket", "an R2 bucket", {"bucket_name": "bucket_name"}),
     "d1_databases": _Kind("d1", "a D1 database", {"database_id": "id"}),
-    "queues.producers": _Kind("queue", "a queue", {"queue": "id", "delivery_delay": "delivery_delay"}),
+    "queues.producers": _Kind("queue", "a queue", {"queue": "queue", "delivery_delay": "delivery_delay"}),
     "images": _Kind("images", "an images binding", alone=True),
     "services": _Kind("service", "a service", needs=_TARGET),
     "send_email": _Kind(
@@ -68,14 +73,15 @@ _KINDS: Final[Mapping[str, _Kind]] = {
         {key: key for key in ("destination_address", "allowed_destination_addresses", "allowed_sender_addresses")},
         name="name",
     ),
-    "dispatch_namespaces": _Kind("dispatch_namespace", "a dispatch namespace", needs="its services"),
-    "vpc_services": _Kind("connect", "a VPC service", needs="its address"),
-    "hyperdrive": _Kind("connect", "a Hyperdrive configuration", needs="its address"),
-    "ai": _Kind("fetcher", "Workers AI", alone=True, needs="an upstream", always_remote=True),
-    "browser": _Kind("fetcher", "a browser", alone=True, needs="an upstream"),
-    "vectorize": _Kind("fetcher", "a Vectorize index", needs="an upstream", always_remote=True),
-    "mtls_certificates": _Kind("fetcher", "an mTLS certificate", needs="an upstream"),
-    "pipelines": _Kind("fetcher", "a pipeline", needs="an upstream"),
+    "dispatch_namespaces": _Kind("dispatch_namespace", "a dispatch namespace", needs="a table of services"),
+    "vpc_services": _Kind("vpc_service", "a VPC service", needs=_ADDRESS),
+    "vpc_networks": _Kind("vpc_network", "a VPC network", needs=_ADDRESS),
+    "hyperdrive": _Kind("hyperdrive", "a Hyperdrive configuration", needs=_ADDRESS),
+    "ai": _Kind("ai", "Workers AI", alone=True, needs=_URL, always_remote=True),
+    "browser": _Kind("browser", "a browser", alone=True, needs=_URL),
+    "vectorize": _Kind("vectorize", "a Vectorize index", needs=_URL, always_remote=True),
+    "mtls_certificates": _Kind("mtls_certificate", "an mTLS certificate", needs=_URL),
+    "pipelines": _Kind("pipeline", "a pipeline", needs=_URL),
 }
 
 # What Wrangler's files declare that is a matter of the Workers runtime's, or of no remote binding, and is passed over:
@@ -152,6 +158,7 @@ def read_wrangler(document: Mapping[str, Any], source: Path, environment: str | 
         if name not in bindings:
             problem = f"the file declares no such binding: {suggestion(name, bindings)}"
             raise ConfigError(source, f"{OWN_KEY}.bindings.{name}", problem)
+    _add_consumers(place, bindings, source, prefix)
     return WranglerFile({**own, "bindings": bindings}, elsewhere)
 
 
@@ -204,6 +211,15 @@ def _binding(entry: Mapping[str, Any], kind: _Kind, added: Mapping[str, Any]) ->
     if kind.always_remote or "remote" in entry:
         table["remote"] = entry.get("remote", True)
     return {**table, **added}
+
+
+def _add_consumers(place: Mapping[str, Any], bindings: Mapping[str, dict[str, Any]], source: Path, prefix: str) -> None:
+    """What the consumer of a queue says of it, where the file has a producer of the same one."""
+    for _, entry in _entries(place, "queues.consumers", _Kind("queue", "a queue"), source, prefix):
+        said = {key: entry[key] for key in _CONSUMER_KEYS if key in entry}
+        for binding in bindings.values():
+            if binding["type"] == "queue" and binding.get("queue") == entry.get("queue"):
+                binding.update({**said, **binding})
 
 
 def _why_elsewhere(name: str, path: str, kind: _Kind) -> str:

@@ -38,7 +38,11 @@ class Relay:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(self._target)
+                try:
+                    server = socket.create_connection(self._target)
+                except OSError:
+                    client.close()
+                    continue
                 self.connections += 1
                 self._pairs.append((client, server))
                 for source, destination in ((client, server), (server, client)):

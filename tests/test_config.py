@@ -124,7 +124,7 @@ def test_the_server_table_is_read_and_its_path_is_relative_to_the_file(tmp_path:
         ("[serve]", 'serve: unknown key: did you mean "server"?'),
         (
             "[server]\nzzz = 1",
-            "server.zzz: unknown key: known here: allowed_origins, host, port, secret, state_dir",
+            "server.zzz: unknown key: known here: allowed_origins, drain_timeout, host, port, secret, state_dir",
         ),
         ('[server]\nport = "1"', "server.port: an integer is needed here, and this is a string"),
         ("[server]\nport = true", "server.port: an integer is needed here, and this is true or false"),
@@ -347,12 +347,32 @@ def test_stores_of_a_wrangler_file_are_named_by_their_ids() -> None:
     )
     assert file.document["bindings"] == {
         "CACHE": {"type": "kv_namespace", "id": "0123"},
-        "ASSETS": {"type": "r2_bucket", "id": "assets"},
+        "ASSETS": {"type": "r2_bucket", "bucket_name": "assets"},
         "DB": {"type": "d1", "id": "89ab"},
-        "JOBS": {"type": "queue", "id": "jobs"},
+        "JOBS": {"type": "queue", "queue": "jobs"},
         "IMAGES": {"type": "images"},
     }
     assert file.elsewhere == {}
+
+
+def test_what_a_consumer_says_is_said_of_its_queue() -> None:
+    queues = {
+        "producers": [{"binding": "JOBS", "queue": "jobs", "delivery_delay": 5}, {"binding": "LOG", "queue": "log"}],
+        "consumers": [
+            {"queue": "jobs", "max_batch_size": 10, "max_retries": 3, "dead_letter_queue": "dead"},
+            {"queue": "else"},
+        ],
+    }
+    assert from_wrangler({"queues": queues}).document["bindings"] == {
+        "JOBS": {
+            "type": "queue",
+            "queue": "jobs",
+            "delivery_delay": 5,
+            "max_retries": 3,
+            "dead_letter_queue": "dead",
+        },
+        "LOG": {"type": "queue", "queue": "log"},
+    }
 
 
 def test_remote_is_a_word_of_wranglers_too() -> None:
@@ -363,13 +383,19 @@ def test_remote_is_a_word_of_wranglers_too() -> None:
 @pytest.mark.parametrize(
     ("key", "declared", "kind", "remote", "title"),
     [
-        ("ai", {"binding": "A"}, "fetcher", True, "Workers AI"),
-        ("vectorize", [{"binding": "A", "index_name": "i"}], "fetcher", True, "a Vectorize index"),
-        ("browser", {"binding": "A"}, "fetcher", False, "a browser"),
-        ("mtls_certificates", [{"binding": "A", "certificate_id": "c"}], "fetcher", False, "an mTLS certificate"),
-        ("pipelines", [{"binding": "A", "pipeline": "p"}], "fetcher", False, "a pipeline"),
-        ("vpc_services", [{"binding": "A", "service_id": "s"}], "connect", False, "a VPC service"),
-        ("hyperdrive", [{"binding": "A", "id": "h"}], "connect", False, "a Hyperdrive configuration"),
+        ("ai", {"binding": "A"}, "ai", True, "Workers AI"),
+        ("vectorize", [{"binding": "A", "index_name": "i"}], "vectorize", True, "a Vectorize index"),
+        ("browser", {"binding": "A"}, "browser", False, "a browser"),
+        (
+            "mtls_certificates",
+            [{"binding": "A", "certificate_id": "c"}],
+            "mtls_certificate",
+            False,
+            "an mTLS certificate",
+        ),
+        ("pipelines", [{"binding": "A", "pipeline": "p"}], "pipeline", False, "a pipeline"),
+        ("vpc_services", [{"binding": "A", "service_id": "s"}], "vpc_service", False, "a VPC service"),
+        ("hyperdrive", [{"binding": "A", "id": "h"}], "hyperdrive", False, "a Hyperdrive configuration"),
         (
             "dispatch_namespaces",
             [{"binding": "A", "namespace": "n"}],

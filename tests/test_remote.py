@@ -20,7 +20,12 @@ from pictures import RED, flat
 from proxying import ROOT, SECRET, serving, start
 
 from capnweb_py import Backoff, RemoteError, RpcStub, RpcTarget, SessionClosed, serve
-from capnweb_py.remote import Env, connect_env, start_remote_proxy_session
+from capnweb_py.remote import (
+    Env,
+    connect_env,
+    maybe_start_or_update_remote_proxy_session,
+    start_remote_proxy_session,
+)
 from capnweb_py.web import Request
 
 pytestmark = pytest.mark.anyio
@@ -420,6 +425,75 @@ async def test_a_call_on_a_binding_that_is_removed_may_finish() -> None:
             assert (response.status, await response.text()) == (400, 'Binding "SVC" not found')
             await env.OTHER.permit("finished")
         assert outcome == ["finished"]
+
+
+FORMS: Final = {"type": "service", "target": "tests.services:Forms"}
+
+
+@pytest.mark.usefixtures("in_project")
+async def test_the_next_call_after_a_change_is_of_the_new_binding() -> None:
+    async with (
+        await start_remote_proxy_session({"SVC": SERVICE}) as session,
+        connect_env(session.connection_string) as env,
+    ):
+        assert await env.SVC.hello("World") == "Hello, World!"
+        with anyio.fail_after(10):
+            ended = end_of(env.SVC)
+            await session.update_bindings({"SVC": FORMS})
+            await ended.wait()
+            assert await env.SVC.nothing() is None
+            ended = end_of(env.SVC)
+            await session.update_bindings({})
+            await ended.wait()
+        with pytest.raises(ConnectionError, match="the binding 'SVC' cannot be reached"):
+            await env.SVC.nothing()
+
+
+def end_of(service: Any) -> anyio.Event:
+    """Set when the session that a service has now ends."""
+    ended = anyio.Event()
+    service._channels.rpc.on_broken(lambda _error: ended.set())
+    return ended
+
+
+@pytest.mark.usefixtures("in_project")
+async def test_what_a_changed_binding_has_given_out_goes_on() -> None:
+    async with (
+        await start_remote_proxy_session({"SVC": SERVICE}) as session,
+        connect_env(session.connection_string) as env,
+    ):
+        counter = await env.SVC.make_counter(1)
+        await session.update_bindings({"SVC": FORMS})
+        assert await counter.increment() == 2
+
+
+@pytest.mark.usefixtures("in_project")
+async def test_a_session_is_started_when_something_is_remote_and_goes_on_when_nothing_is() -> None:
+    local = {"OTHER": SERVICE}
+    remote = {**local, "SVC": {**SERVICE, "remote": True}}
+    assert await maybe_start_or_update_remote_proxy_session(local) is None
+    data = await maybe_start_or_update_remote_proxy_session(remote)
+    assert data is not None
+    async with data.session as session:
+        url = session.connection_string
+        async with connect_env(url) as env, waiting(env, "SVC") as outcome:
+            assert dir(env) == ["SVC"]
+            again = await maybe_start_or_update_remote_proxy_session(remote, data)
+            more = {**remote, "IMAGES": {**IMAGES, "remote": True}}
+            again = await maybe_start_or_update_remote_proxy_session(more, again)
+            assert again is not None
+            assert (again.session, again.session.connection_string) == (session, url)
+            async with connect_env(url) as new_env:
+                assert dir(new_env) == ["IMAGES", "SVC"]
+            again = await maybe_start_or_update_remote_proxy_session(local, again)
+            assert again is not None
+            assert (again.session, again.remote_bindings) == (session, {})
+            async with connect_env(url) as new_env:
+                assert dir(new_env) == []
+            await session.update_bindings({"OTHER": SERVICE})
+            async with connect_env(url) as new_env:
+                await new_env.OTHER.permit("undisturbed")
+        assert outcome == ["undisturbed"]
 
 
 # Bindings, and what the refusal of each says.

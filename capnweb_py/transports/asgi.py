@@ -190,7 +190,12 @@ async def _cancel_when_left(receive: Receive, scope: anyio.CancelScope) -> None:
 
 
 async def serve_websocket(
-    main: Any, scope: Scope, receive: Receive, send: Send, options: SessionOptions | None = None
+    main: Any,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    options: SessionOptions | None = None,
+    on_open: Callable[[RpcSession], object] | None = None,
 ) -> None:
     """Accept a WebSocket and run one session over it, to its end.
 
@@ -200,6 +205,7 @@ async def serve_websocket(
         receive: of the connection. Nothing but "websocket.connect" may have been received.
         send: of the connection.
         options: limits, and what is told of errors.
+        on_open: is told of the session at its beginning.
     """
     subprotocol = select_subprotocol(scope.get("subprotocols", ()))
     stream = _AsgiStream(receive, send)
@@ -209,6 +215,8 @@ async def serve_websocket(
     name = f"from {scope.get('client')}"
     cancelling = subprotocol == CANCELLING
     session = RpcSession(driver, main, options, codec_of(subprotocol), name, releases_streams=cancelling)
+    if on_open is not None:
+        on_open(session)
     await serve_session(driver, session)
 
 

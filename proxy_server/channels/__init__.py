@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Final, TypeAlias
 
 from capnweb_py.transports.asgi_events import Receive, Scope, Send, header, refuse_websocket, send_text
@@ -14,6 +15,7 @@ from capnweb_py.web import Headers
 
 __all__ = [
     "BODILESS_STATUSES",
+    "FAILURE",
     "LOG",
     "REASON_PHRASES",
     "AsgiApp",
@@ -50,6 +52,15 @@ _HOP_BY_HOP: Final = frozenset(
 REASON_PHRASES: Final = "capnweb.reason_phrases"
 
 LOG: Final = logging.getLogger("proxy_server")
+
+
+def _tell_nobody(_error: BaseException | None) -> None:
+    """There is nobody to tell."""
+
+
+# Who is to be told of what fails in answering the request that is being answered, whose client hears of a status alone;
+# of None if there is nobody to answer any more, which is nobody's failure.
+FAILURE: Final[ContextVar[Callable[[BaseException | None], object]]] = ContextVar("FAILURE", default=_tell_nobody)
 
 
 def end_to_end(headers: Headers) -> Headers:

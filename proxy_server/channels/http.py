@@ -15,7 +15,17 @@ import anyio
 
 from capnweb_py.web import Headers, ReadableStream, Request, Response
 from proxy_server.bindings import Binding, BindingError
-from proxy_server.channels import LOG, REASON_PHRASES, Receive, Scope, Send, end_to_end, header, send_text
+from proxy_server.channels import (
+    FAILURE,
+    LOG,
+    REASON_PHRASES,
+    Receive,
+    Scope,
+    Send,
+    end_to_end,
+    header,
+    send_text,
+)
 from proxy_server.channels.chunks import ChunkPipe
 
 __all__ = ["answer", "final_headers", "serve_http", "unwrapped"]
@@ -122,13 +132,17 @@ async def answer(binding: Binding, request: Request) -> Response:
     try:
         return await binding.fetch(request)
     except BindingError as error:
+        FAILURE.get()(error)
         return Response(str(error), status=500)
     except _ClientLeftError as error:
         # No accident of this server's, and nobody hears the answer.
-        LOG.info("%s %s was not answered: %s", request.method, request.url, error)
+        LOG.info("a request was not answered: %s", error)
+        FAILURE.get()(None)
         return Response(str(error), status=500)
     except (Exception, SystemExit) as error:  # a handler that exits must not end the server
-        LOG.exception("a binding failed to answer %s %s", request.method, request.url)
+        # What it says may hold what the program works with.
+        LOG.debug("a binding failed to answer %s %s", request.method, request.url, exc_info=True)
+        FAILURE.get()(error)
         return Response(str(error), status=500)
 
 

@@ -1,0 +1,383 @@
+"""Living with a server: how it stops, what it says of itself, and what it logs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.to_thread
+import attrs
+import httpx2
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from proxying import SECRET, Server, fetch, http_scope, proxy, serving, start, websocket_scope
+
+from capnweb_py import Backoff, RemoteError, RpcTarget, SessionOptions, memory_pair
+from capnweb_py.errors import SessionClosed
+from capnweb_py.remote import connect_env
+from capnweb_py.web import Request, Response
+from proxy_server.app import ProxyApp
+from proxy_server.bindings.service import RpcService
+from proxy_server.watching import Watch
+
+pytestmark = pytest.mark.anyio
+
+CONFIG: Final = """
+[server]
+secret = "{secret}"
+drain_timeout = {seconds}
+[bindings.SVC]
+type = "service"
+target = "tests.services:Service"
+"""
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> Callable[[int], Path]:
+    def write(seconds: int) -> Path:
+        path = tmp_path / "capnweb.toml"
+        path.write_text(CONFIG.format(secret=SECRET, seconds=seconds))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    path: Path = tmp_path_factory.mktemp("operations") / "capnweb.toml"
+    path.write_text(CONFIG.format(secret=SECRET, seconds=5))
+    with serving(path) as server:
+        yield server.url
+
+
+async def ended(server: Server) -> tuple[str, str]:
+    """What the server has written by its end."""
+    return await anyio.to_thread.run_sync(lambda: server.process.communicate(timeout=20))
+
+
+# Stopping
+
+
+@attrs.define
+class Held:
+    """A callback of a call's, which runs until it is let go."""
+
+    begun: anyio.Event = attrs.field(factory=anyio.Event)
+    go_on: anyio.Event = attrs.field(factory=anyio.Event)
+
+    async def hold(self, value: Any) -> Any:
+        self.begun.set()
+        await self.go_on.wait()
+        return value
+
+    async def body(self) -> AsyncIterator[bytes]:
+        yield b"first"
+        self.begun.set()
+        await self.go_on.wait()
+        yield b"last"
+
+
+async def refused(service: Any) -> Any:
+    """The error of the first call that a server which is told to stop does not take."""
+    while True:
+        try:
+            await service.hello("World")
+        except RemoteError as error:
+            return error
+
+
+async def test_a_call_that_runs_is_finished_before_the_server_stops(configured: Callable[[int], Path]) -> None:
+    server = start(configured(20))
+    held = Held()
+    outcome: list[Any] = []
+
+    async def call(service: Any) -> None:
+        outcome.append(await service.call_each(["finished"], held.hold))
+
+    with anyio.fail_after(20):
+        async with connect_env(server.url) as env, anyio.create_task_group() as tasks:
+            counter = await env.SVC.make_counter(1)
+            tasks.start_soon(call, env.SVC)
+            await held.begun.wait()
+            server.process.terminate()
+            error = await refused(env.SVC)
+            assert "the server is shutting down, and has not run this" in str(error)
+            assert error.may_have_run is False
+            assert await counter.increment() == 2, "what was given out before goes on"
+            held.go_on.set()
+        assert outcome == [["finished"]]
+        _, said = await ended(server)
+    assert server.process.returncode == 0, said
+
+
+async def test_a_request_that_runs_is_finished_before_the_server_stops(configured: Callable[[int], Path]) -> None:
+    server = start(configured(20))
+    held = Held()
+    outcome: list[str] = []
+
+    async def request(service: Any) -> None:
+        response = await service.fetch("https://a.example/upload", method="POST", body=held.body())
+        outcome.append(await response.text())
+
+    with anyio.fail_after(20):
+        async with connect_env(server.url, backoff=Backoff(patience=0)) as env, anyio.create_task_group() as tasks:
+            tasks.start_soon(request, env.SVC)
+            await held.begun.wait()
+            server.process.terminate()
+            await nobody_listens(server.url)
+            held.go_on.set()
+        assert outcome == ["firstlast"]
+        assert await ended(server) == ("", "")
+    assert server.process.returncode == 0
+
+
+async def nobody_listens(url: str) -> None:
+    host, port = url.split("/")[2].split(":")
+    while True:
+        try:
+            stream = await anyio.connect_tcp(host, int(port))
+        except OSError:
+            return
+        await stream.aclose()
+
+
+async def test_the_time_to_finish_is_limited(configured: Callable[[int], Path]) -> None:
+    server = start(configured(0))
+    held = Held()
+    failures: list[SessionClosed] = []
+
+    async def call(service: Any) -> None:
+        try:
+            await service.call_each(["never"], held.hold)
+        except SessionClosed as error:
+            failures.append(error)
+
+    with anyio.fail_after(20):
+        async with connect_env(server.url) as env, anyio.create_task_group() as tasks:
+            tasks.start_soon(call, env.SVC)
+            await held.begun.wait()
+            server.process.terminate()
+        _, said = await ended(server)
+    assert [error.may_have_run for error in failures] == [True]
+    assert "not everything has finished within 0 s, and what runs is cut off" in said
+    assert server.process.returncode == 0
+
+
+async def test_requests_and_sessions_that_come_too_late_are_refused() -> None:
+    async with proxy(SVC=RpcService("tests:Api", Api)) as app:
+        await app.drain(0)
+        reply = await fetch(app, http_scope("SVC"))
+        assert (reply.status, reply.header("connection")) == (503, "close")
+        assert reply.body == b"the server is shutting down, and has not run this"
+        late = await fetch(app, websocket_scope("MF-Binding=SVC"))
+        assert late.status == 503
+        assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401, "who may not know is told nothing"
+
+
+# Pages
+
+
+def page(name: str) -> dict[str, Any]:
+    return http_scope(None, path=f"/{SECRET}/{name}")
+
+
+class Api(RpcTarget):
+    def hello(self) -> str:
+        return "Hello!"
+
+    def fail(self) -> None:
+        raise LookupError("the value")
+
+    def fetch(self, request: Request) -> Response:
+        if request.url.endswith("/fail"):
+            raise LookupError("the value")
+        return Response("Hello!")
+
+
+async def test_health() -> None:
+    async with proxy(SVC=RpcService("tests:Api", Api)) as app:
+        reply = await fetch(app, page("healthz"))
+        assert (reply.status, reply.header("content-type")) == (200, "application/json")
+        assert json.loads(reply.body) == {"status": "ok", "bindings": 1, "sessions": 0}
+        await app.drain(0)
+        reply = await fetch(app, page("healthz"))
+        assert (reply.status, json.loads(reply.body)["status"]) == (503, "draining")
+
+
+@pytest.mark.parametrize("name", ["healthz", "metrics"])
+async def test_pages_are_behind_the_secret(name: str) -> None:
+    async with proxy(SVC=RpcService("tests:Api", Api)) as app:
+        unauthorized = await fetch(app, http_scope("SVC", path="/wrong/"))
+        for path in (f"/{name}", f"/wrong/{name}", f"/{SECRET}x/{name}", f"/{SECRET}/x/{name}", f"/{SECRET}/{name}/x"):
+            reply = await fetch(app, http_scope(None, path=path))
+            assert (reply.status, reply.body) == (401, unauthorized.body)
+        foreign = http_scope(None, path=f"/{SECRET}/{name}", headers=[("origin", "https://a.example")])
+        assert (await fetch(app, foreign)).status != 200
+
+
+async def numbers(app: ProxyApp) -> dict[str, float]:
+    """The metrics, by their names and labels."""
+    reply = await fetch(app, page("metrics"))
+    assert (reply.status, reply.header("content-type")) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    return samples(reply.body.decode())
+
+
+def samples(text: str) -> dict[str, float]:
+    return {
+        " ".join([sample.name, *sample.labels.values()]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+async def test_requests_are_counted() -> None:
+    async with proxy(SVC=RpcService("tests:Api", Api)) as app:
+        assert await numbers(app) == {"capnweb_bindings": 1}
+        await fetch(app, http_scope("SVC", method="POST", headers=[("content-length", "4")]), b"1234")
+        await fetch(app, http_scope("SVC", headers=[("mf-url", "https://a.example/fail")]))
+        counted = await numbers(app)
+    assert counted["capnweb_calls_total SVC http"] == 2
+    assert counted["capnweb_errors_total SVC http"] == 1
+    assert counted["capnweb_bytes_total SVC http in"] == 4
+    assert counted["capnweb_bytes_total SVC http out"] == len("Hello!") + len("the value")
+    assert counted["capnweb_call_seconds_count SVC http"] == 2
+    assert counted["capnweb_call_seconds_bucket SVC http +Inf"] == 2
+
+
+async def test_calls_are_counted(url: str) -> None:
+    async with httpx2.AsyncClient() as client:
+
+        async def now() -> dict[str, float]:
+            return samples((await client.get(f"{url}metrics")).text)
+
+        before = await now()
+        async with connect_env(url) as env:
+            await env.SVC.hello("World")
+            with pytest.raises(LookupError):
+                await env.SVC.fail("LookupError")
+            during = await now()
+            assert during["capnweb_sessions SVC"] == 1
+        for name, more in {"calls": 2, "errors": 1}.items():
+            name = f"capnweb_{name}_total SVC rpc"
+            assert during[name] - before.get(name, 0) == more
+        assert during["capnweb_bytes_total SVC rpc in"] > 0
+        with anyio.fail_after(10):
+            while (await now())["capnweb_sessions SVC"]:
+                await anyio.lowlevel.checkpoint()
+
+
+async def test_what_was_asked_of_a_name_that_is_none_is_not_counted() -> None:
+    async with proxy(SVC=RpcService("tests:Api", Api)) as app:
+        assert (await fetch(app, http_scope("NONE"))).status == 400
+        assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401
+        assert await numbers(app) == {"capnweb_bindings": 1}
+
+
+async def test_times_are_counted_in_buckets() -> None:
+    now = 0.0
+    watch = Watch(lambda: 1, lambda: now)
+    on_call = watch.calls_of("SVC")
+    for seconds in (0.001, 0.003, 100.0):
+        on_end = on_call("hello")
+        now += seconds
+        on_end(None)
+    counted = samples(watch.exposition().decode())
+    buckets = {bound: counted[f"capnweb_call_seconds_bucket SVC rpc {bound}"] for bound in ("0.001", "0.005", "+Inf")}
+    assert buckets == {"0.001": 1, "0.005": 2, "+Inf": 3}
+    assert counted["capnweb_call_seconds_sum SVC rpc"] == pytest.approx(100.004)
+
+
+# What a session tells of its calls
+
+
+async def test_a_session_tells_of_each_call_and_of_its_end() -> None:
+    told: list[tuple[str, Any]] = []
+
+    def on_call(name: str) -> Callable[[BaseException | None], object]:
+        return lambda error: told.append((name, error and type(error).__name__))
+
+    class Target(Api):
+        async def wait(self) -> None:
+            await anyio.sleep_forever()
+
+        async def total(self, numbers: AsyncIterator[int]) -> int:
+            return sum([number async for number in numbers])
+
+    async def numbers() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+
+    async with memory_pair(None, Target(), options=SessionOptions(on_call=on_call)) as (client, _server):
+        api = client.remote_main
+        await api.hello()
+        with pytest.raises(LookupError):
+            await api.fail()
+        assert await api.total(numbers()) == 3
+        await api["no such"].map(lambda value: value)
+        pending = api.wait()
+        await anyio.wait_all_tasks_blocked()
+    with pytest.raises(SessionClosed):
+        await pending
+    assert ("hello", None) in told
+    assert ("fail", "LookupError") in told
+    assert ("total", None) in told
+    assert ("map", None) in told
+    assert told[-1][0] == "wait"
+    assert len([name for name, _ in told if name in {"write", "close"}]) == 0, "chunks of streams are no calls"
+
+
+# Logs
+
+
+async def logged(configured: Callable[[int], Path], *arguments: str) -> str:
+    """What a server logs of failed calls whose names, errors and queries are values."""
+    server = start(configured(5), *arguments)
+    async with connect_env(server.url) as env:
+        with pytest.raises(ValueError, match="on purpose"):
+            await env.SVC.fail("ValueError")
+        with pytest.raises(RemoteError, match="on purpose"):
+            await env.SVC.fail("OutOfStock")
+        failed = await env.SVC.fetch("https://a.example/fail?token=hidden", method="POST", body="hidden")
+        await failed.text()
+        response = await env.SVC.fetch("https://a.example/fail", method="POST")
+        await response.text()
+        await env.SVC.fetch("https://a.example/teapot?token=hidden")
+    server.process.terminate()
+    _, said = await ended(server)
+    assert SECRET not in said
+    return said
+
+
+async def test_each_failed_call_is_a_line(configured: Callable[[int], Path]) -> None:
+    said = await logged(configured)
+    lines = [line.partition(", after ")[0] for line in said.splitlines()]
+    assert lines == [
+        "WARNING proxy_server: SVC rpc fail failed: ValueError",
+        "WARNING proxy_server: SVC rpc fail failed: OutOfStock",
+        "WARNING proxy_server: SVC http POST /fail failed: LookupError",
+    ]
+    assert "on purpose" not in said
+    assert "hidden" not in said
+
+
+async def test_lines_may_be_json(configured: Callable[[int], Path]) -> None:
+    said = await logged(configured, "--log-json")
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [(line["level"], line["logger"]) for line in lines] == [("warning", "proxy_server")] * 3
+    assert {key: lines[2]["call"][key] for key in ("binding", "channel", "call", "error")} == {
+        "binding": "SVC",
+        "channel": "http",
+        "call": "POST /fail",
+        "error": "LookupError",
+    }
+    assert all(line["call"]["ms"] >= 0 for line in lines)
+    assert all(datetime.fromisoformat(line["time"]).tzinfo for line in lines)
+    assert "on purpose" not in said
+
+
+async def test_what_errors_say_is_for_who_asks_for_it(configured: Callable[[int], Path]) -> None:
+    assert "no answer today" in await logged(configured, "--log-level", "debug")
