@@ -12,9 +12,12 @@ from typing import Any, Final
 
 from .channels import Channels
 from .images import Images
+from .r2 import R2Bucket
 from .service import Service
 
 __all__ = ["FACADES"]
 
 # What makes the facade of a binding, by its type.
-FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType({"images": Images, "service": Service})
+FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
+    {"images": Images, "r2_bucket": R2Bucket, "service": Service}
+)

@@ -1,7 +1,7 @@
 """R2's operations as the Workers runtime asks for them: requests and answers in JSON, the same on both channels.
 
-The forms are those of workerd's src/workerd/api/r2-api.capnp. Here is what is checked of a request before a store sees it,
-and how a listing is grouped and cut into pages.
+The forms are those of workerd's src/workerd/api/r2-api.capnp. Here is what is checked of a request before a store sees
+it, and how a listing is grouped and cut into pages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from proxy_server.stores.r2 import (
     ObjectInfo,
     OpenObject,
     PutOptions,
-    R2Error,
     R2Store,
     RangeRequest,
     Start,
@@ -105,9 +104,7 @@ class R2Operations:
         opened = await self._store.get(_key(request), _conditions(request), _range(request))
         return object_fields(opened.info, (opened.offset, opened.length)), opened
 
-    async def put(
-        self, request: Mapping[str, Any], body: AsyncIterable[bytes], size: int | None
-    ) -> dict[str, Any]:
+    async def put(self, request: Mapping[str, Any], body: AsyncIterable[bytes], size: int | None) -> dict[str, Any]:
         """Write an object. Returns its fields."""
         _refuse_encryption(request)
         options = PutOptions(_metadata(request), _conditions(request), _checksums(request), size)
@@ -181,9 +178,7 @@ class _Query:
         if include is None:
             # Old runtimes did not say, and were given everything.
             include = [] if request.get("newRuntime") else [_HTTP, _CUSTOM]
-        return cls(
-            _string(request, "prefix", ""), _string(request, "delimiter", ""), start, limit, tuple(include)
-        )
+        return cls(_string(request, "prefix", ""), _string(request, "delimiter", ""), start, limit, tuple(include))
 
 
 class _Page:
@@ -392,4 +387,3 @@ def _range(request: Mapping[str, Any]) -> RangeRequest | None:
         return None
     written = _fields(request, "range")
     return ByteRange(_number(written, "offset"), _number(written, "length"), _number(written, "suffix"))
-

@@ -117,7 +117,11 @@ def holds(conditions: Conditions | None, info: ObjectInfo | None) -> bool:
     # A date says nothing where an ETag has decided already.
     if conditions.uploaded_after is not None and found is not False and conditions.uploaded_after // unit >= uploaded:
         return False
-    if conditions.uploaded_before is not None and matches is not True and uploaded >= conditions.uploaded_before // unit:
+    if (
+        conditions.uploaded_before is not None
+        and matches is not True
+        and uploaded >= conditions.uploaded_before // unit
+    ):
         return False
     return matches is not False and found is not True
 
@@ -126,9 +130,7 @@ def _has(etags: tuple[Etag, ...] | None, value: str, *, weakly: bool) -> bool | 
     """Whether an ETag is among others; None where there is nothing to compare with."""
     if etags is None:
         return None
-    return any(
-        etag.kind == "wildcard" or (etag.value == value and (etag.kind == "strong" or weakly)) for etag in etags
-    )
+    return any(etag.kind == "wildcard" or (etag.value == value and (etag.kind == "strong" or weakly)) for etag in etags)
 
 
 def resolve_range(wanted: RangeRequest | None, size: int) -> tuple[int, int]:
@@ -147,9 +149,10 @@ def resolve_range(wanted: RangeRequest | None, size: int) -> tuple[int, int]:
         offset = size - length
     if length is None:
         length = size - offset
-    if not 0 <= offset <= size or length <= 0:
+    length = min(length, size - offset)
+    if length <= 0:
         raise InvalidRange
-    return offset, min(length, size - offset)
+    return offset, length
 
 
 def _header_range(header: str, size: int) -> tuple[int, int]:
