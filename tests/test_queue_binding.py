@@ -266,6 +266,12 @@ async def test_a_malformed_request_is_refused(
         assert reply.header("cf-queues-error-cause")
 
 
+async def test_a_body_without_end_is_not_read(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as app:
+        reply = await post(app, "/message", b"x" * 1_000_001)
+        assert reply.body == b"message length of over 1000000 bytes exceeds limit of 128000"
+
+
 async def test_delays_and_time_outs_of_the_configuration(tmp_path: Path) -> None:
     times = iter([0, 0, 10_000, 10_000, 14_999, 15_000, 15_000, 35_000, 35_001])
     async with embedded(
@@ -366,16 +372,18 @@ async def test_no_acknowledged_send_is_lost_when_the_proxy_is_killed(config: Pat
     assert acknowledged <= stored
 
 
-async def test_a_redis_that_is_killed_fails_calls_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_a_redis_that_is_killed_fails_calls_and_loses_nothing(tmp_path: Path, channel: Channel) -> None:
     config = tmp_path / "capnweb.toml"
     with redis_server(tmp_path) as redis:
         config.write_text(f'[bindings.QUEUE]\ntype = "queue"\nstore = "{redis.url}"\n')
         with serving(config) as server:
-            async with connect_env(server.url) as env:
+            async with connect_env(server.url, channel=channel) as env:
                 await env.QUEUE.send("before")
                 redis.kill()
-                with anyio.fail_after(10), pytest.raises(QueueError, match=r"^Unknown Internal Error \(15000\)$"):
-                    await env.QUEUE.send("meanwhile")
+                for call in (env.QUEUE.send("meanwhile"), env.QUEUE.pull(), env.QUEUE.metrics()):
+                    with anyio.fail_after(10), pytest.raises(QueueError, match=r"^Unknown Internal Error \(15000\)$"):
+                        await call
                 redis.start()
                 await env.QUEUE.send("after")
                 assert [message.body for message in await env.QUEUE.pull()] == ["before", "after"]
