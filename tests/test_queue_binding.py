@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from documents import DOCUMENTS, run_examples
 from proxying import Reply, Server, fetch, http_scope, proxy, serving, start
 from redis_server import redis_server
 
@@ -193,6 +194,29 @@ async def test_a_body_that_python_cannot_read_is_there_as_bytes(queue: Queue) ->
 
 def _message_request(body: bytes, content_type: str) -> Request:
     return Request("https://fake-host/message", method="POST", headers={"x-msg-fmt": content_type}, body=body)
+
+
+async def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.QUEUE]\ntype = "queue"\n')
+    done: list[Any] = []
+
+    class TryLater(Exception):
+        pass
+
+    async def work(body: Any) -> None:
+        done.append(body)
+        if body == "late":
+            raise TryLater
+
+    with serving(config) as server:
+        async with connect_env(server.url) as env:
+            await env.QUEUE.send("late")
+        page = DOCUMENTS / "bindings" / "queue.md"
+        assert await run_examples(page, connection_string=server.url, work=work, TryLater=TryLater) == 1
+        async with connect_env(server.url) as env:
+            assert (await env.QUEUE.metrics()).backlog_count == 4  # the late one, and three with a delay
+    assert done == ["late", {"id": 1}, b"\x00\x01"]
 
 
 # HTTP requests by hand
