@@ -863,6 +863,11 @@ def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     assert refused(scanned(3_000)).code == 9516
 
 
+def test_a_picture_of_a_client_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert refused(packed(b"IDAT", 1)[:-500]).code == 9516
+    assert not caplog.records
+
+
 def test_what_may_be_kept() -> None:
     """Any image that is read, animations and those of EXIF that lie on their side included, and an SVG."""
     for data in (PHOTO, SVG, png(flat(1, 1, RED)), animation(colors=(RED, GREEN)), bomb(12_000, 8_000)):

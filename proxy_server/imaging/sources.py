@@ -8,6 +8,7 @@ never parsed, so nothing that it refers to is ever fetched.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 
@@ -30,6 +31,9 @@ _SVG_HEAD = 4096
 
 # Loaders that libvips marks as unfit for input from outside stay shut in the whole process.
 pyvips.block_untrusted_set(True)
+
+# What libvips warns of is somebody's file, and its owner is told: a log that anybody can fill is none.
+logging.getLogger("pyvips").setLevel(logging.ERROR)
 
 # libvips keeps the last operations with the images that they read: one caller's pictures, held in memory
 # after the answer.
