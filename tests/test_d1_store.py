@@ -16,8 +16,7 @@ import anyio
 import pytest
 from proxying import Reply, fetch, http_scope, proxy
 
-from proxy_server.bindings import BindingError, parse_binding
-from proxy_server.bindings import d1 as d1_binding
+from proxy_server.bindings import BindingError, d1_http, parse_binding
 from proxy_server.stores import d1_sqlite
 from proxy_server.stores.d1 import D1Failure, Statement
 from proxy_server.stores.d1_sql import split
@@ -197,7 +196,7 @@ async def test_requests_that_are_none(tmp_path: Path, monkeypatch: pytest.Monkey
         ]:
             answer = json.loads((await ask(app, body)).body)
             assert (answer["success"], text in answer["error"]) == (False, True), body
-        monkeypatch.setattr(d1_binding, "MAX_REQUEST_BYTES", 10)
+        monkeypatch.setattr(d1_http, "MAX_REQUEST_BYTES", 10)
         assert b"the request is larger than 10 bytes" in (await ask(app, b'{"sql": "SELECT 1"}')).body
 
 
