@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import anyio
 import pytest
 from proxying import Reply, fetch, http_scope, proxy
 
+from capnweb_py.web import ReadableStream
 from proxy_server.bindings import BindingError, d1_http, parse_binding
 from proxy_server.stores import d1_sqlite
 from proxy_server.stores.d1 import D1Failure, Statement
@@ -106,6 +108,21 @@ async def test_sql_makes_no_file(store: SqliteD1, tmp_path: Path) -> None:
         with pytest.raises(D1Failure):
             await rows(store, sql)
     assert set(os.listdir(tmp_path)) <= {"db.sqlite3", "db.sqlite3-wal", "db.sqlite3-shm"}
+
+
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_dump_leaves_no_file_behind_read_or_not(
+    store: SqliteD1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    os.mkdir(tmp_path / "temporary")
+    stream = ReadableStream(await store.dump())
+    assert len(os.listdir(tmp_path / "temporary")) == 1
+    if read:
+        async for _ in stream:
+            pass
+    await stream.aclose()
+    assert os.listdir(tmp_path / "temporary") == []
 
 
 async def test_the_bookmark_grows_with_what_is_written_and_only_then(store: SqliteD1) -> None:

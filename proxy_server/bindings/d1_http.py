@@ -4,10 +4,12 @@ src/cloudflare/internal/ d1-api.ts).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import orjson
+from anyio import to_thread
 
 from capnweb_py.web import HeadersInit, ReadableStream, Request, Response
 from proxy_server.bindings.d1_rpc import D1Target, statement_of
@@ -22,6 +24,8 @@ MAX_REQUEST_BYTES: Final = 100_000_000
 
 # The header with the bookmark, or the constraint, that a session sends, and with the bookmark that it gets.
 _TOKEN: Final = "x-cf-d1-session-commit-token"
+# More rows are written in a thread: meanwhile, others are answered.
+_ROWS_AT_ONCE: Final = 200
 _PATHS: Final = frozenset({"/query", "/execute"})
 
 
@@ -54,8 +58,9 @@ class D1Service:
             # The runtime reads what has gone wrong from the body alone, save for a dump.
             return _json({"success": False, "error": str(error)}, status=500 if path == "/dump" else 200)
         table_like = parse_qs(urlsplit(request.url).query).get("resultsFormat", [""])[0] == "ROWS_AND_COLUMNS"
-        answer = [_answer(outcome, table_like) for outcome in outcomes]
-        return _json(answer, headers={_TOKEN: bookmark})
+        if sum(len(outcome.rows) for outcome in outcomes) <= _ROWS_AT_ONCE:
+            return _answers(outcomes, table_like, bookmark)
+        return await to_thread.run_sync(_answers, outcomes, table_like, bookmark)
 
     async def aclose(self) -> None:
         await self._store.aclose()
@@ -85,6 +90,10 @@ def _json(value: object, status: int = 200, headers: HeadersInit | None = None) 
     response = Response(orjson.dumps(value), status=status, headers=headers)
     response.headers["content-type"] = "application/json"
     return response
+
+
+def _answers(outcomes: Sequence[Outcome], table_like: bool, bookmark: str) -> Response:
+    return _json([_answer(outcome, table_like) for outcome in outcomes], headers={_TOKEN: bookmark})
 
 
 def _answer(outcome: Outcome, table_like: bool) -> dict[str, Any]:

@@ -28,7 +28,7 @@ __all__ = ["Checked", "Guard", "SchemaEntry"]
 SchemaEntry: TypeAlias = tuple[str, str, str]
 
 
-# How long a check may take, and how large the copy may become meanwhile: a table that is made of a query runs that, too.
+# How long a check may take, and how large the copy may become: a table that is made of a query runs that, too.
 _MAX_SECONDS: Final = 2.0
 _MAX_PAGES: Final = 16_384
 

@@ -111,15 +111,7 @@ class SqliteD1:
             folder.cleanup()
             raise
 
-        async def chunks() -> AsyncIterator[bytes]:
-            try:
-                async with file:
-                    while chunk := await file.read(_CHUNK_BYTES):
-                        yield chunk
-            finally:
-                folder.cleanup()
-
-        return chunks()
+        return _DumpFile(folder, file)
 
     async def aclose(self) -> None:
         """Close the file. Nothing may be done with it any more."""
@@ -288,3 +280,22 @@ class SqliteD1:
         number = self._own(f"SELECT value FROM {OWN_TABLE} WHERE key = 1")
         identity = self._own(f"SELECT value FROM {OWN_TABLE} WHERE key = 2")
         return f"{number >> 32:08x}-{number & 0xFFFFFFFF:08x}-00000000-{identity}"
+
+
+class _DumpFile(AsyncIterator[bytes]):
+    """A copy of a database, in chunks. Its folder is removed when it has been read, or is closed."""
+
+    def __init__(self, folder: tempfile.TemporaryDirectory[str], file: anyio.AsyncFile[bytes]) -> None:
+        self._folder = folder
+        self._file = file
+
+    async def __anext__(self) -> bytes:
+        if chunk := await self._file.read(_CHUNK_BYTES):
+            return chunk
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Remove the copy. Safe to do twice."""
+        await self._file.aclose()
+        await to_thread.run_sync(self._folder.cleanup)

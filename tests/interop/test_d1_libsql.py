@@ -70,7 +70,7 @@ async def test_what_is_forbidden_never_reaches_the_server(url: str, tmp_path: Pa
         for sql in FORBIDDEN:
             with pytest.raises(D1Error):
                 await env.DB.prepare(sql).all()
-        with pytest.raises(D1Error, match="exceeded timeout|database or disk is full"):
+        with pytest.raises(D1Error, match=r"exceeded timeout|database or disk is full"):
             await env.DB.exec(
                 "CREATE TABLE e AS WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT x FROM c"
             )
