@@ -15,6 +15,7 @@ Redis lets it expire; entries expire by the clock of the proxies.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
@@ -45,6 +46,8 @@ from proxy_server.stores.kv import (
 from proxy_server.stores.kv_redis_scripts import DELETE, GET, LIST, PUT, WRITE
 
 __all__ = ["LOOSE_SECONDS", "RedisKv", "check_url"]
+
+_LOG: Final = logging.getLogger("proxy_server")
 
 # How long a value may be read after it was replaced, and how long its writer may wait for the next chunk.
 LOOSE_SECONDS: Final = 600
@@ -213,4 +216,6 @@ def _refusals() -> Iterator[None]:
     try:
         yield
     except (RedisError, TimeoutError) as error:
-        raise KvRefusal(500, f"The namespace's Redis failed: {error or 'it does not answer'}") from error
+        problem = f"The namespace's Redis failed: {error or 'it does not answer'}"
+        _LOG.warning(problem)
+        raise KvRefusal(500, problem) from error

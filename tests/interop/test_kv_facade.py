@@ -162,7 +162,7 @@ async def test_a_value_too_large_is_refused(kv: KvNamespace, key: str) -> None:
 
 
 async def test_metadata_comes_with_the_value(kv: KvNamespace, key: str) -> None:
-    for metadata in ({"a": [1, "ü€\U0001f600"]}, "text", 0, False, [None], {"lone": "\ud800"}):
+    for metadata in ({"a": [1, "ü€\U0001f600"]}, "text", 0, False, [None], {"del": "\x7f\t\n"}, {"lone": "\ud800"}):
         await kv.put(key, b"v", metadata=metadata)
         assert await kv.get_with_metadata(key) == KvValue("v", metadata)
         assert (await kv.list(prefix=key)).keys == [KvKey(key, None, metadata)]
