@@ -21,7 +21,7 @@ from redisserver import redis_server, require_redis
 from capnweb_py.web import ReadableStream
 from proxy_server.stores import kv_redis
 from proxy_server.stores.chunks import in_chunks
-from proxy_server.stores.kv import CHUNK_BYTES, KvEntry, KvRefusal, KvStore
+from proxy_server.stores.kv import CHUNK_BYTES, KvEntry, KvPage, KvRefusal, KvStore
 from proxy_server.stores.kv_access import Overlay, ReadOnly
 from proxy_server.stores.kv_redis import RedisKv, check_url
 from proxy_server.stores.kv_sqlite import LOOSE_SECONDS, SqliteKv
@@ -592,6 +592,30 @@ async def test_an_overlay_lists_both_in_one_order(overlay: Overlay) -> None:
             if cursor is None:
                 break
         assert found == whole
+
+
+class Gappy(SqliteKv):
+    """A store whose pages may be empty before the last, as those of the real service may."""
+
+    async def list(self, prefix: str, cursor: str | None, limit: int) -> KvPage:
+        if cursor is not None and cursor.startswith("gap "):
+            return await super().list(prefix, cursor.removeprefix("gap "), limit)
+        if cursor is not None:
+            return KvPage([], f"gap {cursor}")
+        return await super().list(prefix, cursor, limit)
+
+
+async def test_an_overlay_goes_on_behind_an_empty_page(tmp_path: Path, clock: Clock) -> None:
+    base = await Gappy.open(tmp_path / "base.sqlite3", clock)
+    for key in "abcdef":
+        await base.put(key, b"")
+    overlay = Overlay(base, await SqliteKv.open(tmp_path / "overlay.sqlite3", clock))
+    await overlay.put("cc", b"")
+    await overlay.put("z", b"")
+    first = await overlay.list("", None, 2)
+    assert [key.name for key in first.keys] == ["a", "b"]
+    assert await names(overlay, "", first.cursor) == ["c", "cc", "d", "e", "f", "z"]
+    await overlay.aclose()
 
 
 @pytest.mark.parametrize("cursor", ["W10=", "WzEsMl0=", "WyJhIiwgMV0=", "MQ=="])
