@@ -1,6 +1,6 @@
 """The facade of a KV namespace: over both channels of our proxy, and over the proxy Worker that npm wrangler ships.
 
-There the namespace is Miniflare's simulator, bound as Cloudflare's deployment binds it (raw_bindings.mjs).
+There the namespace is Miniflare's simulator, bound as Cloudflare's deployment binds it (runtime.mjs, "raw").
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from capnweb_py.bindings.kv import KvError, KvKey, KvListResult, KvNamespace, Kv
 from capnweb_py.remote import connect_env
 from capnweb_py.web import ReadableStream
 
-from .node import HERE
 from .runtime import cloudflare_proxy
 
 pytestmark = pytest.mark.anyio
@@ -38,9 +37,7 @@ def our_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cloudflare_url(node: str) -> Iterator[str]:
-    plugin = {"package": str(HERE / "raw_bindings.mjs"), "name": "raw"}
-    raw = {"name": "KV", "type": "raw", "plugin": plugin, "options": {"service": "kv:ns:kv"}}
-    with cloudflare_proxy(node, kvNamespaces={"SIMULATOR": {"id": "kv"}}, unsafeBindings=[raw]) as url:
+    with cloudflare_proxy(node, kvNamespaces={"KV": {"id": "kv"}}) as url:
         yield url
 
 
