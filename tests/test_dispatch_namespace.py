@@ -205,7 +205,8 @@ async def test_options_that_are_none(options: str, status: int, problem: str) ->
 @pytest.mark.parametrize("upgrade", [{}, {"Upgrade": "websocket", "Connection": "Upgrade"}])
 def test_a_huge_header_is_refused(url: str, upgrade: dict[str, str]) -> None:
     headers = {"MF-Binding": "DISPATCH", "MF-Dispatch-Namespace-Options": "x" * 100_000, **upgrade}
-    assert httpx2.get(url, headers=headers).status_code == 400
+    # Past the server's own limit or past that of the options, as the pieces arrive.
+    assert httpx2.get(url, headers=headers).status_code in (400, 431)
 
 
 async def test_options_in_no_utf_8_are_read_as_far_as_they_go() -> None:
