@@ -244,7 +244,9 @@ async def test_sessions_are_spread_over_peers() -> None:
         servers = [await stack.enter_async_context(serve(lambda name=name: Named(name))) for name in "ab"]
         tasks = await stack.enter_async_context(anyio.create_task_group())
         peer = Peer([server.url for server in servers], tasks)
-        assert await names_of([peer.rpc_main() for _ in range(4)]) == ["a", "b", "a", "b"]
+        names = await names_of([peer.rpc_main() for _ in range(4)])
+        # Which of them is first, the event loop decides.
+        assert names in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
         await peer.aclose()
 
 
