@@ -89,6 +89,12 @@ def test_the_list_is_what_was_asked_for(ours: Worker) -> None:
     assert answer["empty"] == [{"ids": [], "complete": True, "more": False}]
 
 
+def test_large_images_stream_both_ways(ours: Worker, simulated: Worker) -> None:
+    answer = ours.run("large", image=IMAGE_TEXT, padding=3_000_000)
+    assert answer == {"same": True, "pieces": True, "first": True, "deleted": True}
+    assert simulated.run("large", image=IMAGE_TEXT, padding=3_000_000) == answer
+
+
 def test_images_come_in_streams_and_in_base64(ours: Worker, simulated: Worker) -> None:
     """The capnweb that Miniflare bundles for remote bindings knows no ArrayBuffer: it fails before it reaches us."""
     answer = ours.run("uploadForms", image=IMAGE_TEXT)
