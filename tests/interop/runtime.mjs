@@ -16,7 +16,7 @@ function served({ name, kvNamespace, r2Bucket, queue, wrapped }) {
   return { name, service: kvNamespace ?? r2Bucket ?? queue ?? inner };
 }
 
-for (const plugin of raw ? [PLUGINS.kv, PLUGINS.r2, PLUGINS.d1, PLUGINS.queues] : []) {
+for (const plugin of raw ? [PLUGINS.kv, PLUGINS.r2, PLUGINS.d1, PLUGINS.queues, PLUGINS.images] : []) {
   const { getBindings } = plugin;
   plugin.getBindings = async (...settings) => (await getBindings.apply(plugin, settings))?.map(served);
 }
