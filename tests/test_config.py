@@ -182,10 +182,6 @@ def test_a_file_that_is_missing_or_malformed_is_named(tmp_path: Path) -> None:
             'bindings.A.type: "servce" is no type of binding: did you mean "service"?',
         ),
         (
-            '[bindings.A]\ntype = "queue"',
-            'bindings.A.type: "queue" is a type that this server does not serve yet',
-        ),
-        (
             '[bindings."a b"]\ntype = "service"',
             "bindings.a b: a binding is named in printable ASCII without spaces",
         ),

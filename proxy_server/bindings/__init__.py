@@ -136,6 +136,7 @@ def parse_binding(table: Table, state_dir: Path) -> Declaration:
             installed.
     """
     kind = table.text("type")
+    table.flag("remote")
     if kind not in _MODULES:
         raise table.error(f'"{kind}" is no type of binding: {suggestion(kind, _MODULES)}', "type")
     module = _module(table, kind)
