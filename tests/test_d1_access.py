@@ -17,7 +17,8 @@ from proxying import fetch, http_scope, proxy, serving
 
 from capnweb_py.remote import connect_env
 from proxy_server.bindings import parse_binding
-from proxy_server.bindings.d1 import D1Service, over, overlay_path
+from proxy_server.bindings.d1 import over, overlay_path
+from proxy_server.bindings.d1_http import D1Service
 from proxy_server.stores import d1_overlay
 from proxy_server.stores.d1 import READ_ONLY, D1Failure, D1Store, Outcome, Statement
 from proxy_server.stores.d1_access import ReadOnly

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,8 +17,8 @@ import anyio
 import pytest
 from proxying import Reply, fetch, http_scope, proxy
 
-from proxy_server.bindings import BindingError, parse_binding
-from proxy_server.bindings import d1 as d1_binding
+from capnweb_py.web import ReadableStream
+from proxy_server.bindings import BindingError, d1_http, parse_binding
 from proxy_server.stores import d1_sqlite
 from proxy_server.stores.d1 import D1Failure, Statement
 from proxy_server.stores.d1_sql import split
@@ -109,6 +110,21 @@ async def test_sql_makes_no_file(store: SqliteD1, tmp_path: Path) -> None:
     assert set(os.listdir(tmp_path)) <= {"db.sqlite3", "db.sqlite3-wal", "db.sqlite3-shm"}
 
 
+@pytest.mark.parametrize("read", [False, True])
+async def test_a_dump_leaves_no_file_behind_read_or_not(
+    store: SqliteD1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    os.mkdir(tmp_path / "temporary")
+    stream = ReadableStream(await store.dump())
+    assert len(os.listdir(tmp_path / "temporary")) == 1
+    if read:
+        async for _ in stream:
+            pass
+    await stream.aclose()
+    assert os.listdir(tmp_path / "temporary") == []
+
+
 async def test_the_bookmark_grows_with_what_is_written_and_only_then(store: SqliteD1) -> None:
     async def bookmark(sql: str) -> str:
         return (await store.run([Statement(sql)]))[1]
@@ -197,7 +213,7 @@ async def test_requests_that_are_none(tmp_path: Path, monkeypatch: pytest.Monkey
         ]:
             answer = json.loads((await ask(app, body)).body)
             assert (answer["success"], text in answer["error"]) == (False, True), body
-        monkeypatch.setattr(d1_binding, "MAX_REQUEST_BYTES", 10)
+        monkeypatch.setattr(d1_http, "MAX_REQUEST_BYTES", 10)
         assert b"the request is larger than 10 bytes" in (await ask(app, b'{"sql": "SELECT 1"}')).body
 
 

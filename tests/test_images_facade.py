@@ -525,8 +525,9 @@ async def test_what_is_not_hosted(env: Env) -> None:
 
 async def test_an_upload_whose_source_fails_keeps_nothing(env: Env) -> None:
     failing = Pieces(flat(RED), failure=LookupError("nothing more today"))
-    with pytest.raises(LookupError, match="nothing more today"):
+    with pytest.raises(LookupError, match="nothing more today") as caught:
         await env.IMAGES.hosted.upload(failing, id="failed")
+    assert type(caught.value) is LookupError
     assert failing.closed
     assert await env.IMAGES.hosted.image("failed").details() is None
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import pyvips
 from pictures import bomb, packed, scanned
@@ -22,7 +23,8 @@ from proxy_server import imaging
 from proxy_server.imaging import ImagingError, Output, Probed, Rendered, Text, check, probe, render
 from proxy_server.imaging.colors import Color, parse_color
 from proxy_server.imaging.encoding import MAX_AVIF_PIXELS
-from proxy_server.imaging.options import MAX_OPERATIONS
+from proxy_server.imaging.geometry import Size, plan_fit
+from proxy_server.imaging.options import MAX_OPERATIONS, Fit
 from proxy_server.imaging.picture import MAX_FRAMES
 from proxy_server.imaging.rendering import MAX_SOURCES
 from proxy_server.imaging.sources import MAX_IMAGE_BYTES
@@ -377,6 +379,34 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
 def test_trim_cuts_sides(trim: object, expected: tuple[int, int], first: tuple[int, ...]) -> None:
     image = run(stripes(), {"trim": trim})
     assert (size(image), pixel(image, 0, 0)) == (expected, first)
+
+
+@pytest.mark.parametrize("save", ["jpegsave_buffer", "webpsave_buffer"])
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("width", "height"), [(100, None), (101, None), (None, 37), (60, 60)])
+def test_what_is_decoded_smaller_has_the_size_and_the_colours_of_the_whole(
+    save: str, orientation: int, width: int | None, height: int | None
+) -> None:
+    """1,003 pixels are no multiple of what loaders divide by, and the sizes that they come to are rounded up."""
+    large = quarters(1_004).crop(0, 0, 1_003, 801).copy()
+    large.set_type(pyvips.GValue.gint_type, "orientation", orientation)
+    source = getattr(large, save)(Q=95, keep="all")
+    options = {"imageIndex": 0, "fit": "contain"} | ({"width": width} if width else {})
+    result = decoded(render([source], [options | ({"height": height} if height else {})], Output("image/png")))
+    upright = large.autorot()
+    plan = plan_fit(Size(upright.width, upright.height), width, height, Fit.CONTAIN)
+    assert (result.width, result.height) == attrs.astuple(plan.scaled)
+    expected = upright.thumbnail_image(result.width, height=result.height, size="force")
+    assert (result.extract_band(0, n=3) - expected.extract_band(0, n=3)).abs().avg() < 1.5
+
+
+def test_what_is_drawn_on_before_it_is_made_smaller_is_decoded_whole() -> None:
+    source = quarters(1_000).jpegsave_buffer(Q=95)
+    operations = [{"drawImageIndex": 1, "targetImageIndex": 0, "top": 0, "left": 0}, {"imageIndex": 0, "width": 100}]
+    result = decoded(render([source, png(flat(500, 500, BLACK))], operations, Output("image/png")))
+    assert result(25, 25)[:3] == [0, 0, 0]
+    assert result(75, 25)[1] > 200
+    assert (result.width, result.height) == (100, 100)
 
 
 def test_trim_comes_before_rotation_and_fit() -> None:
@@ -861,6 +891,11 @@ def test_what_unpacks_to_much_more_is_not_unpacked(kind: bytes, tmp_path: Path) 
 def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
     """Each would be a pass over all pixels."""
     assert refused(scanned(3_000)).code == 9516
+
+
+def test_a_picture_of_a_client_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    assert refused(packed(b"IDAT", 1)[:-500]).code == 9516
+    assert not caplog.records
 
 
 def test_what_may_be_kept() -> None:

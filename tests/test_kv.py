@@ -146,6 +146,7 @@ async def test_bad_requests_are_refused(binding: KvBinding, method: str, path: s
 
 async def test_metadata_is_json(binding: KvBinding) -> None:
     assert (await ask(binding, "PUT", "k", metadata="{")).status == 400
+    assert (await ask(binding, "PUT", "k", metadata="NaN")).status == 400
     assert (await ask(binding, "PUT", "k", metadata="[" * 1000)).status == 400
     assert (await ask(binding, "GET", "k")).status == 404
 
@@ -374,6 +375,27 @@ async def test_a_reason_is_that_of_one_response(tmp_path: Path) -> None:
                 answer = await answers.receive_until(b"\r\n\r\n", 10_000)
                 assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
                 assert await answers.receive_exactly(len(body)) == body
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
+async def test_a_client_that_leaves_in_the_middle_of_a_write_changes_nothing(tmp_path: Path, framing: str) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text(CONFIG)
+    with serving(config) as server:
+        url = httpx2.URL(server.url)
+        async with connect_env(server.url) as env:
+            await env.KV.put("k", "before")
+            head = f"PUT {url.path} HTTP/1.1\r\nHost: h\r\nMF-Binding: KV\r\nMF-URL: https://fake-host/k\r\n{framing}\r\n\r\n"
+            for _ in range(5):
+                async with await anyio.connect_tcp(url.host, url.port or 80) as socket:
+                    await socket.send(head.encode() + b"7a120\r\n" + bytes(500_000))
+            # Another write of the same process comes behind what the first ones have left.
+            await env.KV.put("other", bytes(1_000_000))
+            assert await env.KV.get("k") == "before"
+    with sqlite3.connect(tmp_path / ".capnweb" / "kv-KV.sqlite3") as connection:
+        assert connection.execute("SELECT count(DISTINCT blob) FROM chunks").fetchall() == [(1,)]
+        assert connection.execute("SELECT count(*) FROM loose").fetchall() == [(0,)]
+    connection.close()
 
 
 async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None:

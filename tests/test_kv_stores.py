@@ -405,6 +405,19 @@ async def test_a_redis_without_memory_keeps_what_it_has(tmp_path: Path, clock: C
             await store.aclose()
 
 
+async def test_a_value_that_a_redis_has_lost_is_no_empty_one(redis_url: str, clock: Clock) -> None:
+    async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis_url) as client:
+        identity = secrets.token_hex(8)
+        store = await RedisKv.open(redis_url, identity, tasks, clock)
+        await store.put("small", b"v")
+        await store.put("large", pieces(LARGE))
+        await client.delete([*await client.keys(f"*{identity}*:blob:*"), f"{{capnweb:kv:{identity}}}:values"])
+        for key in ("small", "large"):
+            with pytest.raises(KvRefusal, match="has lost the value"):
+                await store.get(key)
+        await store.aclose()
+
+
 async def test_what_was_replaced_in_a_redis_goes_later(redis_url: str, clock: Clock) -> None:
     async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis_url) as client:
         identity = secrets.token_hex(8)

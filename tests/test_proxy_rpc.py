@@ -59,8 +59,8 @@ def exiting() -> RpcTarget:
         (
             "",
             [("mf-binding", "S"), ("mf-connect-address", "a:1")],
-            501,
-            "raw TCP connections through a binding are not served yet",
+            400,
+            'this binding makes no TCP connections: those of the type "connect" do',
         ),
         ("", [("mf-binding", "X"), ("mf-connect-address", "a:1")], 400, 'Binding "X" not found'),
         ("MF-Binding=BROKEN", [], 500, "no main object today"),

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from documents import DOCUMENTS, run_examples
 from proxying import Reply, Server, fetch, http_scope, proxy, serving, start
 from redis_server import redis_server
 
@@ -195,6 +196,29 @@ def _message_request(body: bytes, content_type: str) -> Request:
     return Request("https://fake-host/message", method="POST", headers={"x-msg-fmt": content_type}, body=body)
 
 
+async def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.QUEUE]\ntype = "queue"\n')
+    done: list[Any] = []
+
+    class TryLater(Exception):
+        pass
+
+    async def work(body: Any) -> None:
+        done.append(body)
+        if body == "late":
+            raise TryLater
+
+    with serving(config) as server:
+        async with connect_env(server.url) as env:
+            await env.QUEUE.send("late")
+        page = DOCUMENTS / "bindings" / "queue.md"
+        assert await run_examples(page, connection_string=server.url, work=work, TryLater=TryLater) == 1
+        async with connect_env(server.url) as env:
+            assert (await env.QUEUE.metrics()).backlog_count == 4  # the late one, and three with a delay
+    assert done == ["late", {"id": 1}, b"\x00\x01"]
+
+
 # HTTP requests by hand
 
 
@@ -264,6 +288,12 @@ async def test_a_malformed_request_is_refused(
         reply = await post(app, path, body, **headers)
         assert (reply.status, reply.header("cf-queues-error-code")) == (status, code)
         assert reply.header("cf-queues-error-cause")
+
+
+async def test_a_body_without_end_is_not_read(tmp_path: Path) -> None:
+    async with embedded(tmp_path) as app:
+        reply = await post(app, "/message", b"x" * 1_000_001)
+        assert reply.body == b"message length of over 1000000 bytes exceeds limit of 128000"
 
 
 async def test_delays_and_time_outs_of_the_configuration(tmp_path: Path) -> None:
@@ -366,16 +396,18 @@ async def test_no_acknowledged_send_is_lost_when_the_proxy_is_killed(config: Pat
     assert acknowledged <= stored
 
 
-async def test_a_redis_that_is_killed_fails_calls_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_a_redis_that_is_killed_fails_calls_and_loses_nothing(tmp_path: Path, channel: Channel) -> None:
     config = tmp_path / "capnweb.toml"
     with redis_server(tmp_path) as redis:
         config.write_text(f'[bindings.QUEUE]\ntype = "queue"\nstore = "{redis.url}"\n')
         with serving(config) as server:
-            async with connect_env(server.url) as env:
+            async with connect_env(server.url, channel=channel) as env:
                 await env.QUEUE.send("before")
                 redis.kill()
-                with anyio.fail_after(10), pytest.raises(QueueError, match=r"^Unknown Internal Error \(15000\)$"):
-                    await env.QUEUE.send("meanwhile")
+                for call in (env.QUEUE.send("meanwhile"), env.QUEUE.pull(), env.QUEUE.metrics()):
+                    with anyio.fail_after(10), pytest.raises(QueueError, match=r"^Unknown Internal Error \(15000\)$"):
+                        await call
                 redis.start()
                 await env.QUEUE.send("after")
                 assert [message.body for message in await env.QUEUE.pull()] == ["before", "after"]

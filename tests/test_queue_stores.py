@@ -102,6 +102,17 @@ async def test_a_pull_takes_no_more_than_it_asks_for(stores: Stores) -> None:
     assert await queue.pull(2, MINUTE) == []
 
 
+async def test_a_send_that_redis_is_asked_for_again_is_done_once(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        queue = await RedisQueue.open(redis_url, QueueRules(f"queue{next(NUMBERS)}", 3), tasks)
+        monkeypatch.setattr("secrets.token_hex", lambda _size: "the same id")
+        assert (await queue.send(texts("a"))).count == 1
+        assert (await queue.send(texts("a"))).count == 1
+        await queue.aclose()
+
+
 async def test_two_consumers_never_have_the_same_message(stores: Stores) -> None:
     queue, same = await stores.queue(), await stores.queue()
     await queue.send(texts(*map(str, range(20))))

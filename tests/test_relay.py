@@ -349,7 +349,7 @@ async def test_the_client_learns_of_the_servers_end() -> None:
         upstream.close()
         with pytest.raises(RemoteError, match="the session was closed") as caught:
             await counter.increment()
-        assert caught.value.name == "SessionClosed"
+        assert caught.value.name == "CallNotSent"
         assert not way.sessions[0].closed
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import anyio
 import pytest
 import trustme
+from documents import DOCUMENTS, run_examples
 from mail_server import mail_server
 from proxying import fetch, http_scope, proxy, serving
 
@@ -509,6 +510,17 @@ async def test_the_facade_of_a_real_server(tmp_path: Path) -> None:
             assert repr(env.EMAIL) == "<send_email EMAIL>"
             await env.EMAIL.send(**FINE)
             await env.EMAIL.send(EmailMessage(ADA, BOB, RAW))
+    assert len(files(tmp_path / ".capnweb")) == 2
+
+
+async def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.EMAIL]\ntype = "send_email"\n')
+    raw = RAW.replace(ADA, "shop@example.com")
+    with serving(config) as server:
+        page = DOCUMENTS / "bindings" / "send_email.md"
+        names = {"connection_string": server.url, "picture": b"\0", "bill": b"%PDF", "raw": raw}
+        assert await run_examples(page, **names) == 1
     assert len(files(tmp_path / ".capnweb")) == 2
 
 

@@ -30,6 +30,7 @@ from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
 from proxy_server.channels import handshake, sockets
+from proxy_server.channels.websocket import serve_fetched_websocket
 
 pytestmark = pytest.mark.anyio
 
@@ -528,6 +529,29 @@ async def test_an_upstream_that_is_not_there_is_a_502(tmp_path: Path) -> None:
                     raise AssertionError("nobody is there")
     assert raised.value.response.status == 502
     assert f"ws://127.0.0.1:{port}/ cannot be reached: " in await raised.value.response.text()
+
+
+async def test_a_server_that_raises_when_the_client_has_left_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    async def send(_event: Any) -> None:
+        raise OSError("nobody is there")
+
+    async def greet(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.accept"})
+
+    async with anyio.create_task_group() as tasks:
+        for binding in (AsgiService(greet, "tests:greet", tasks), target(_echo)):
+            await serve_fetched_websocket(binding, asked(), receive, send)
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def _echo(socket: ServerWebSocket, _request: Request) -> None:
+    async for message in socket:
+        await socket.send(message)
 
 
 # What is passed on, over this event loop

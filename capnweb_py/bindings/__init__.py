@@ -18,6 +18,7 @@ from .fetcher import Fetcher, Pipeline
 from .images import Images
 from .kv import KvNamespace
 from .queue import Queue
+from .r2 import R2Bucket
 from .send_email import SendEmail
 from .service import Service
 
@@ -31,6 +32,7 @@ FACADES: Final[Mapping[str, Callable[[Channels], Any]]] = MappingProxyType(
         "images": Images,
         "kv_namespace": KvNamespace,
         "queue": Queue,
+        "r2_bucket": R2Bucket,
         "send_email": SendEmail,
         "service": Service,
         "fetcher": Fetcher,

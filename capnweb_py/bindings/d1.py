@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import orjson
 
-from ..errors import RpcError
+from ..errors import RemoteError, RpcError
 from ..stub import RpcStub
 from ..web import Request
 from .channels import Channels
@@ -176,13 +176,19 @@ class D1Database(D1Session):
             D1Error: there is none to be had.
         """
         if self._channels.preferred == "rpc":
-            dumped: bytes = await self._channels.rpc.dump()
+            try:
+                dumped: bytes = await self._channels.rpc.dump()
+            except RemoteError as error:
+                raise D1Error(str(error)) from None
             return dumped
         response = await self._channels.fetch(Request("http://d1/dump", method="POST"))
         body = await response.bytes()
-        if response.status != 200:
-            raise D1Error(f"D1_DUMP_ERROR: Status + {response.status}")
-        return body
+        if response.status == 200:
+            return body
+        try:
+            raise D1Error(f"D1_DUMP_ERROR: {orjson.loads(body)['error']}")
+        except (orjson.JSONDecodeError, LookupError, TypeError):
+            raise D1Error(f"D1_DUMP_ERROR: Status + {response.status}") from None
 
     def _saw(self, bookmark: str | None) -> None:
         """Outside of sessions, everything goes to the primary, which is always up to date."""

@@ -14,8 +14,8 @@ from ..values import UNDEFINED, BigInt, TypedArray
 
 __all__ = ["MAX_SAFE_INTEGER", "D1Value", "bindable", "readable", "unbindable"]
 
-# What a parameter or a cell is in Python.
-D1Value: TypeAlias = bool | int | float | str | bytes | None
+# What a parameter may be in Python.
+D1Value: TypeAlias = bool | int | float | str | bytes | bytearray | memoryview | None
 
 # The integers that a double holds exactly end here.
 MAX_SAFE_INTEGER: Final = (1 << 53) - 1

@@ -11,8 +11,8 @@ from .service import Service
 
 __all__ = ["DispatchNamespace"]
 
-# In characters of JSON: they go in a header of each request, and in the URL of a session.
-MAX_OPTIONS: Final = 32 * 1024
+# In characters of JSON: they go in a header of each request, and in the URL of a session, three times as long there.
+MAX_OPTIONS: Final = 16 * 1024
 
 
 class DispatchNamespace:

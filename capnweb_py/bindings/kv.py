@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import json
 from collections.abc import AsyncIterable
+from contextlib import aclosing
 from typing import Any, Final, Literal, TypeAlias, overload
 
 import attrs
@@ -16,7 +17,7 @@ import attrs
 from ..stub import RpcStub
 from ..web import ReadableStream
 from .channels import Channels
-from .kv_channels import Found, KvError, OverHttp, OverRpc
+from .kv_channels import Found, KvError, OverHttp, OverRpc, json_text
 
 __all__ = ["KvError", "KvKey", "KvListResult", "KvNamespace", "KvSource", "KvType", "KvValue"]
 
@@ -169,7 +170,7 @@ class KvNamespace:
             Exception: what a stream raises. Then nothing has changed.
         """
         _check(key, "PUT")
-        text = None if metadata is None else _json_text(metadata)
+        text = None if metadata is None else json_text(metadata)
         body: builtins.bytes | ReadableStream[builtins.bytes]
         if isinstance(value, str):
             body = value.encode()
@@ -226,7 +227,8 @@ def _check(key: str, method: str, kind: str = "text") -> None:
 async def _converted(entry: Found, kind: KvType) -> Any:
     if entry.value is None or kind == "stream":
         return entry.value
-    data = entry.value if isinstance(entry.value, bytes) else b"".join([chunk async for chunk in entry.value])
+    async with aclosing(entry.value) as stream:
+        data = b"".join([chunk async for chunk in stream])
     if kind == "bytes":
         return data
     text = data.decode(errors="replace")
@@ -235,9 +237,3 @@ async def _converted(entry: Found, kind: KvType) -> Any:
 
 def _bulk_value(value: Any) -> KvValue:
     return KvValue(None) if value is None else KvValue(value["value"], value["metadata"])
-
-
-def _json_text(value: Any) -> str:
-    """JSON text as JSON.stringify writes it: its characters count as they are."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -19,7 +19,7 @@ from ..errors import RemoteError, RpcError
 from ..web import ReadableStream, Request, Response
 from .channels import Channels
 
-__all__ = ["Found", "KvError", "KvWay", "OverHttp", "OverRpc"]
+__all__ = ["Found", "KvError", "KvWay", "OverHttp", "OverRpc", "json_text"]
 
 _HOST: Final = "https://fake-host/"
 _TEXT_TYPE: Final = "text/plain;charset=UTF-8"
@@ -48,7 +48,7 @@ class KvError(RpcError):
 class Found:
     """What a read has found: no value where the key is not there."""
 
-    value: bytes | ReadableStream[bytes] | None = None
+    value: ReadableStream[bytes] | None = None
     metadata: str | None = None
     cache_status: str | None = None
 
@@ -90,7 +90,7 @@ class OverHttp:
             return Found(cache_status=cache_status)
         await _check(response, "GET")
         metadata = response.headers.get("CF-KV-Metadata")
-        value = b"" if response.body is None else response.body
+        value = ReadableStream(_pieces(b"")) if response.body is None else response.body
         return Found(value, None if metadata is None else _utf8(metadata), cache_status)
 
     async def bulk(self, keys: list[str], kind: str, cache_ttl: int | None, *, with_metadata: bool) -> dict[str, Any]:
@@ -168,7 +168,7 @@ class OverRpc:
         options = _given(type="stream", cacheTtl=cache_ttl)
         with _refusals():
             found = await self._channels.rpc.getWithMetadata(key, options)
-        metadata = None if found["metadata"] is None else json.dumps(found["metadata"])
+        metadata = None if found["metadata"] is None else json_text(found["metadata"])
         return Found(found["value"], metadata, found["cacheStatus"])
 
     async def bulk(self, keys: list[str], kind: str, cache_ttl: int | None, *, with_metadata: bool) -> dict[str, Any]:
@@ -205,6 +205,18 @@ class OverRpc:
 
 def _given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
+
+
+def json_text(value: Any) -> str:
+    """JSON text as JSON.stringify writes it: its characters count as they are.
+
+    Raises:
+        TypeError: if JSON has no form for the value.
+        ValueError: if it holds an infinite number or NaN.
+    """
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    # JSON can say a lone surrogate, and UTF-8 cannot.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:

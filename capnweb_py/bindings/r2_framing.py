@@ -17,9 +17,9 @@ ERROR_HEADER: Final = "cf-r2-error"
 
 def prefixed(prefix: bytes, content: ReadableStream[bytes] | None) -> ReadableStream[bytes]:
     """One body of both. Closing it closes the content."""
-    length = len(prefix)
+    length: int | None = len(prefix)
     if content is not None:
-        length = None if content.length is None else length + content.length
+        length = None if content.length is None else len(prefix) + content.length
     return ReadableStream(_Joined(prefix, content), length=length)
 
 

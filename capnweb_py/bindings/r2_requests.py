@@ -1,8 +1,8 @@
 """The requests that the Workers runtime's `env.BUCKET` makes of its methods' arguments, and what it refuses to send.
 
-They are JSON objects, the same on both channels (workerd, src/workerd/api/r2-api.capnp and r2-bucket.c++). Options come as
-in JavaScript: mappings with the Workers API's names, dates as datetimes, checksums as bytes or hexadecimal text. What the
-runtime throws as a TypeError is a TypeError here, a RangeError a ValueError.
+They are JSON objects, the same on both channels (workerd, src/workerd/api/r2-api.capnp and r2-bucket.c++). Options come
+as in JavaScript: mappings with the Workers API's names, dates as datetimes, checksums as bytes or hexadecimal text. What
+the runtime throws as a TypeError is a TypeError here, a RangeError a ValueError.
 """
 
 from __future__ import annotations
@@ -274,7 +274,7 @@ def _header_etags(headers: Headers, name: str) -> list[dict[str, str]] | None:
 
 
 def _range(wanted: Mapping[str, Any]) -> dict[str, int]:
-    made = {}
+    made: dict[str, int] = {}
     for name, title in (("offset", "Starting offset"), ("length", "Length"), ("suffix", "Suffix")):
         value = _option(wanted, name)
         if value is None:
@@ -298,7 +298,7 @@ def _metadata(options: Mapping[str, Any]) -> dict[str, Any]:
         made["customFields"] = [{"k": _text("name", k), "v": _text("customMetadata", v)} for k, v in custom.items()]
     http = _option(options, "httpMetadata")
     if isinstance(http, Headers):
-        fields = {name: http.get(header) for name, header in HTTP_METADATA.items()}
+        fields: dict[str, Any] = {name: http.get(header) for name, header in HTTP_METADATA.items()}
         made["httpFields"] = _given({**fields, "cacheExpiry": _header_milliseconds(http, "expires")})
     elif http is not None:
         fields = {name: _option(http, name) for name in HTTP_METADATA}

@@ -20,8 +20,8 @@ __all__ = ["DISPATCH_OPTIONS", "Dispatch", "DispatchError", "Dispatcher"]
 # The header of a request, and the parameter of an RPC session's URL.
 DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
 
-# In characters. Cloudflare takes 128 KiB of headers in all; a request's head here has at most 64 KiB.
-MAX_LENGTH: Final = 32 * 1024
+# In characters. A request's head here has at most 64 KiB, and in a URL most of JSON's marks are three bytes long.
+MAX_LENGTH: Final = 16 * 1024
 
 
 class DispatchError(Exception):

@@ -18,6 +18,7 @@ from anyio.abc import TaskGroup
 from capnweb_py.errors import RpcError
 from capnweb_py.http11 import Http11Client
 from capnweb_py.target import RpcTarget
+from capnweb_py.values import UNDEFINED
 from capnweb_py.web import Headers, Request, Response, Url
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.credentials import secret, tls_context
@@ -163,8 +164,8 @@ class FetcherTarget(RpcTarget):
 class PipelineTarget(FetcherTarget):
     """A pipeline on the RPC channel: `send(records)` posts them, as Pipelines' HTTP endpoints take them."""
 
-    async def send(self, records: Any) -> None:
-        """Send records, a list of objects.
+    async def send(self, records: Any) -> Any:
+        """Send records, a list of objects. The runtime's own `send` gives `undefined`.
 
         Raises:
             RpcError: if the server does not accept them.
@@ -176,6 +177,7 @@ class PipelineTarget(FetcherTarget):
         answer = (await response.bytes()).decode(errors="replace")
         if not response.ok:
             raise RpcError(f"the pipeline answered {response.status}: {answer[:_QUOTED_CHARACTERS]}")
+        return UNDEFINED
 
 
 def request_of(request: Any, init: Any) -> Request:

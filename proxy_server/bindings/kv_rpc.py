@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
+from capnweb_py.bindings.kv_channels import json_text
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED, TypedArray
 from capnweb_py.web import ReadableStream
@@ -80,7 +81,7 @@ class KvTarget(RpcTarget):
         with _thrown_by("PUT"):
             expiration = expiration_of(self._clock(), _digits(given, "expiration"), _digits(given, "expirationTtl"))
             metadata = _value(given, "metadata")
-            text = None if metadata is None else check_metadata(_json_text(metadata))
+            text = None if metadata is None else check_metadata(json_text(metadata))
             if isinstance(body, bytes) and len(body) <= CHUNK_BYTES:
                 await self._store.put(name, body, expiration, text)
                 return
@@ -208,12 +209,6 @@ async def _bytes_only(stream: ReadableStream[Any]) -> AsyncGenerator[bytes, None
 async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(data), CHUNK_BYTES):
         yield data[start : start + CHUNK_BYTES]
-
-
-def _json_text(value: object) -> str:
-    """JSON text as JSON.stringify writes it: with the characters as they are, but for lone surrogates."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace").decode()
 
 
 async def _converted(entry: KvEntry, kind: str) -> object:

@@ -114,7 +114,7 @@ def check_metadata(text: str | None) -> str | None:
     if length > MAX_METADATA_BYTES:
         raise KvRefusal(413, f"Metadata length of {length} exceeds limit of {MAX_METADATA_BYTES}.")
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise KvRefusal(400, "Metadata is not valid JSON") from None
     return text

@@ -6,9 +6,9 @@ consumers that pull. The RPC channel (queue_rpc.py) has the same operations as m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -18,7 +18,8 @@ from capnweb_py.web import Request, Response
 from proxy_server.bindings import Binding, Opener
 from proxy_server.bindings.queue_http import answer
 from proxy_server.bindings.queue_rpc import QueueTarget
-from proxy_server.bindings.queue_rules import MAX_DELAY, MAX_VISIBILITY, check_batch
+from proxy_server.bindings.queue_rules import MAX_DELAY, MAX_VISIBILITY, QueueRefusal, check_batch
+from proxy_server.channels import LOG
 from proxy_server.stores.queue import (
     DEFAULT_RETENTION,
     Clock,
@@ -35,6 +36,8 @@ from proxy_server.stores.queue_sqlite import SqliteQueue
 from proxy_server.tables import Table
 
 __all__ = ["FILE", "Queue", "QueueSettings", "parse"]
+
+ResultT = TypeVar("ResultT")
 
 # The file of the embedded store, in `state_dir`. It holds all queues there, so that one can be another's dead-letter
 # queue.
@@ -146,16 +149,24 @@ class Queue:
     async def send(self, messages: Sequence[NewMessage]) -> Metrics:
         """Store messages. Raises QueueRefusal if they are too large, or too many."""
         check_batch(messages)
-        return await self._store.send(messages)
+        return await self._asked(self._store.send(messages))
 
     async def pull(self, limit: int, visibility: int) -> list[Delivered]:
         """Lease messages that are due."""
-        return await self._store.pull(limit, visibility)
+        return await self._asked(self._store.pull(limit, visibility))
 
     async def settle(self, acks: Sequence[str], retries: Sequence[Retry]) -> Settled:
         """End leases."""
-        return await self._store.settle(acks, retries)
+        return await self._asked(self._store.settle(acks, retries))
 
     async def metrics(self) -> Metrics:
         """What the queue holds."""
-        return await self._store.metrics()
+        return await self._asked(self._store.metrics())
+
+    async def _asked(self, operation: Awaitable[ResultT]) -> ResultT:
+        """What the store answers. Why it fails is for the log; its users learn that it did, in the runtime's words."""
+        try:
+            return await operation
+        except Exception as error:
+            LOG.error("the store of the queue %s failed: %s", self.name, error)
+            raise QueueRefusal(500, 15000, "Unknown Internal Error") from error

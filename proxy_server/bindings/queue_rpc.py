@@ -76,7 +76,8 @@ class QueueTarget(RpcTarget):
 
     async def metrics(self) -> dict[str, object]:
         """What the queue holds: backlogCount, backlogBytes, oldestMessageTimestamp."""
-        return _measures(await self._queue.metrics())
+        with _thrown():
+            return _measures(await self._queue.metrics())
 
     async def pull(self, options: object = None) -> dict[str, object]:
         """Take messages on lease.

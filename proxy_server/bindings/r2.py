@@ -21,6 +21,7 @@ from capnweb_py.web import Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.r2_http import R2Http
 from proxy_server.bindings.r2_operations import R2Operations
+from proxy_server.bindings.r2_rpc import R2BucketTarget
 from proxy_server.stores.r2 import R2Store
 from proxy_server.stores.r2_files import open_files
 from proxy_server.tables import Table
@@ -75,7 +76,7 @@ class R2Service:
         self._http = R2Http(self._operations)
 
     def rpc_main(self) -> object:
-        raise NotImplementedError
+        return R2BucketTarget(self._operations)
 
     async def fetch(self, request: Request) -> Response:
         return await self._http.fetch(request)

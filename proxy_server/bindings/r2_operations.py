@@ -1,7 +1,7 @@
 """R2's operations as the Workers runtime asks for them: requests and answers in JSON, the same on both channels.
 
-The forms are those of workerd's src/workerd/api/r2-api.capnp. Here is what is checked of a request before a store sees it,
-and how a listing is grouped and cut into pages.
+The forms are those of workerd's src/workerd/api/r2-api.capnp. Here is what is checked of a request before a store sees
+it, and how a listing is grouped and cut into pages.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from proxy_server.bindings import BindingError
 from proxy_server.channels import Receive, Scope, Send, end_to_end
 from proxy_server.channels.http import unwrapped
 
-__all__ = ["Handshake"]
+__all__ = ["ClientLeft", "Handshake"]
 
 # RFC 6455, section 11.3: headers of the handshake of one connection. The next one has its own.
 _OWN_PREFIX: Final = "sec-websocket-"
@@ -22,6 +22,10 @@ _POLICY_VIOLATION: Final = 1008
 
 # The most, in bytes, of the body of a response that stands for a WebSocket. ASGI servers hold it whole.
 MAX_REFUSAL: Final = 1024 * 1024
+
+
+class ClientLeft(ConnectionResetError):
+    """Nobody is there any more to send to."""
 
 
 class Handshake:
@@ -65,20 +69,28 @@ class Handshake:
         return event
 
     async def send(self, event: MutableMapping[str, Any]) -> None:
-        """Send an event. Raises OSError if the client has left."""
+        """Send an event.
+
+        Raises:
+            ClientLeft: if the client has.
+        """
         kind = event["type"]
         if kind == "websocket.accept":
             self.accepted = True
         elif kind in {"websocket.close", "websocket.http.response.start"}:
             self.over = True
-        await self._send(event)
+        try:
+            await self._send(event)
+        except OSError as error:  # ASGI, section "Disconnected Client"
+            self.over = True
+            raise ClientLeft("the client left before the end of its WebSocket") from error
 
     async def refuse(self, response: Response) -> None:
         """Answer with an ordinary response instead. Its body is closed.
 
         Raises:
             BindingError: if it is too long.
-            OSError: if the client has left.
+            ClientLeft: if the client has.
         """
         body = await _whole(response)
         if not self._connected:
@@ -93,7 +105,7 @@ class Handshake:
         headers["content-length"] = str(len(body))
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.pairs()]
         await self.send({"type": "websocket.http.response.start", "status": response.status, "headers": pairs})
-        await self._send({"type": "websocket.http.response.body", "body": body, "more_body": False})
+        await self.send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
     async def finish(self, failure: BaseException | None) -> None:
         """End what a handler has left open.
@@ -102,7 +114,7 @@ class Handshake:
             failure: what the handler raised; the client is told.
 
         Raises:
-            OSError: if the client has left.
+            ClientLeft: if the client has.
         """
         if self.over:
             return

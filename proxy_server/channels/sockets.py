@@ -11,7 +11,7 @@ import anyio
 from capnweb_py.web import Headers, HeadersInit, Response
 from capnweb_py.web_socket import LOST, NO_STATUS, NORMAL, ServerWebSocket, WebSocketClosed, check_close
 from proxy_server.channels import LOG
-from proxy_server.channels.handshake import Handshake
+from proxy_server.channels.handshake import ClientLeft, Handshake
 
 __all__ = ["serve_socket"]
 
@@ -121,7 +121,7 @@ class _Socket(ServerWebSocket):
             self._end = WebSocketClosed(code, reason)
             self._arrived.close()
             if not self._handshake.over:
-                with suppress(OSError):  # a client that is gone
+                with suppress(ClientLeft):
                     await self._handshake.send({"type": "websocket.close", "code": code, "reason": reason})
 
     async def refuse(self, response: Response) -> None:
@@ -159,7 +159,7 @@ class _Socket(ServerWebSocket):
             raise self._closed()
         try:
             await self._handshake.send(event)
-        except OSError as error:  # what a server raises for a client that is gone
+        except ClientLeft as error:
             raise self._closed() from error
 
     def _closed(self) -> WebSocketClosed:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 from proxy_server.bindings import Binding, BindingError
 from proxy_server.channels import LOG, Receive, Scope, Send, refuse_websocket
-from proxy_server.channels.handshake import Handshake
+from proxy_server.channels.handshake import ClientLeft, Handshake
 from proxy_server.channels.sockets import serve_socket
 
 __all__ = ["WebSocketBinding", "serve_fetched_websocket"]
@@ -35,18 +35,22 @@ async def serve_fetched_websocket(binding: Binding, scope: Scope, receive: Recei
     except ValueError as error:
         await refuse_websocket(scope, receive, send, 400, f"the request cannot be passed on: {error}")
         return
-    failure: BaseException | None = None
+    try:
+        await handshake.finish(await _failure(binding, handshake))
+    except ClientLeft as error:
+        LOG.info("%s", error)
+
+
+async def _failure(binding: Binding, handshake: Handshake) -> BaseException | None:
+    """Have the binding answer a handshake. Returns what it raised, for the client to hear."""
     try:
         if isinstance(binding, WebSocketBinding):
             await binding.websocket(handshake)
         else:
             await serve_socket(handshake, lambda _socket: binding.fetch(handshake.request))
-    except BindingError as error:
-        failure = error
+    except (BindingError, ClientLeft) as error:
+        return error
     except (Exception, SystemExit) as error:  # a handler that exits must not end the server
         LOG.exception("a binding failed with the WebSocket %s", handshake.request.url)
-        failure = error
-    try:
-        await handshake.finish(failure)
-    except OSError:
-        LOG.info("the client left before the end of its WebSocket")
+        return error
+    return None

@@ -33,18 +33,20 @@ RGBA = 4
 class Picture:
     """Frames of one size.
 
-    `delays` holds the milliseconds for which each frame shows, `loop` how often they all do (0: for ever).
+    `delays` holds the milliseconds for which each frame shows, `loop` how often they all do (0: for ever). `full`
+    is the size that the frames stand for where they were decoded smaller, and are about to be made smaller still.
     """
 
     frames: tuple[pyvips.Image, ...]
     delays: tuple[int, ...] = ()
     loop: int = 0
     copyright: str | None = None
+    full: Size | None = None
 
     @property
     def size(self) -> Size:
-        """Of each frame."""
-        return Size(self.frames[0].width, self.frames[0].height)
+        """Of each frame, or what it stands for."""
+        return self.full or Size(self.frames[0].width, self.frames[0].height)
 
     @property
     def pixels(self) -> int:

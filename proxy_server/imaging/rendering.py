@@ -20,7 +20,7 @@ from .picture import Picture, check_pixels, check_size
 from .sources import Encoded, decode, read_header
 from .stopping import Stop
 from .text import Text, rasterize
-from .transforms import transformed
+from .transforms import shrinking, transformed
 from .work import Budget, Extent, check_work
 
 # A real request draws fewer than ten. Each is decoded, and in memory until it is drawn.
@@ -48,7 +48,7 @@ def render(
     _check_order(steps)
     parts = [(number, part) for number, step in enumerate(steps) for part in _parts(step)]
     stop = stop or Stop()
-    pictures = _Pictures(_open_all(sources, parts, animated=encoding.animates), stop)
+    pictures = _Pictures(_open_all(sources, parts, animated=encoding.animates), parts, stop)
     for number, part in parts:
         try:
             pictures.apply(number, part)
@@ -61,8 +61,7 @@ def _check_order(steps: Sequence[Operation]) -> None:
     """Refuse an operation on an image that is already drawn, and one that draws an image on itself."""
     used: set[int] = set()
     for number, step in enumerate(steps):
-        named = {step.target, step.overlay} if isinstance(step, Draw) else {step.target}
-        if named & used:
+        if _named(step) & used:
             raise ImagingError(
                 CONSUMED,
                 f"transforms[{number}] uses an image that is already drawn; an image can be drawn once",
@@ -71,6 +70,11 @@ def _check_order(steps: Sequence[Operation]) -> None:
             if step.overlay in (0, step.target):
                 raise ImagingError(BAD_REQUEST, f"transforms[{number}] draws the canvas, or an image on itself")
             used.add(step.overlay)
+
+
+def _named(step: Operation) -> set[int]:
+    """The images that an operation uses."""
+    return {step.target, step.overlay} if isinstance(step, Draw) else {step.target}
 
 
 def _parts(step: Operation) -> Sequence[Operation]:
@@ -96,12 +100,13 @@ def _open_all(
 class _Pictures:
     """The images of one request, by their numbers, as they are after the operations so far."""
 
-    def __init__(self, opened: Sequence[Encoded | Text], stop: Stop) -> None:
+    def __init__(self, opened: Sequence[Encoded | Text], parts: Sequence[tuple[int, Operation]], stop: Stop) -> None:
         self._stop = stop
         self._budget = Budget()
         self._pictures: dict[int, Picture] = {}
         for number, source in enumerate(opened):
-            self._pictures[number] = _load(source, stop)
+            first = next((part for _, part in parts if number in _named(part)), None)
+            self._pictures[number] = _load(source, first, stop)
             # After each: texts tell their size only now.
             self._check()
 
@@ -138,5 +143,8 @@ def _extent(source: Encoded | Text) -> Extent | None:
     return None if isinstance(source, Text) else Extent(source.shown, source.frames)
 
 
-def _load(source: Encoded | Text, stop: Stop) -> Picture:
-    return rasterize(source, stop) if isinstance(source, Text) else decode(source, stop)
+def _load(source: Encoded | Text, first: Operation | None, stop: Stop) -> Picture:
+    """The pixels of an image that is about to be changed by an operation first, if by any."""
+    if isinstance(source, Text):
+        return rasterize(source, stop)
+    return decode(source, stop, shrinking(source.shown, first) if isinstance(first, Transform) else 1.0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import attrs
 import pyvips
 
 from .colors import WHITE, Color
@@ -63,6 +64,15 @@ def transformed(picture: Picture, options: Transform) -> Picture:
     return picture
 
 
+def shrinking(size: Size, options: Transform) -> float:
+    """How many times smaller `options` make an image of that size before anything else; 1 where something comes first
+    that needs all pixels."""
+    if options.trim is not None or options.rotate:
+        return 1.0
+    scaled = plan_fit(size, options.width, options.height, options.fit).scaled
+    return min(size.width / scaled.width, size.height / scaled.height)
+
+
 def _trim(picture: Picture, trim: Trim) -> Picture:
     if trim.border is not None:
         box = _inside_border(picture.frames[0], trim.border)
@@ -108,7 +118,7 @@ def _fit(picture: Picture, options: Transform) -> Picture:
     check_size(plan.scaled)
     if plan.scaled != picture.size:
         # thumbnail_image premultiplies by itself.
-        picture = picture.map(
+        picture = attrs.evolve(picture, full=None).map(
             lambda frame: frame.thumbnail_image(plan.scaled.width, height=plan.scaled.height, size="force")
         )
     if plan.kept != plan.scaled:

@@ -20,7 +20,9 @@ __all__ = [
     "MAX_SQL_BYTES",
     "MAX_VALUE_BYTES",
     "NO_STATEMENT",
+    "ONLY_LAST_HAS_PARAMETERS",
     "READ_ONLY",
+    "TIMED_OUT",
     "D1Failure",
     "D1Store",
     "Meta",
@@ -41,6 +43,12 @@ MAX_DATABASE_BYTES: Final = 10_000_000_000
 
 # What D1 says of a text that has no SQL in it.
 NO_STATEMENT: Final = "SQL code did not contain a statement."
+# What it says when time is up.
+TIMED_OUT: Final = "D1 DB storage operation exceeded timeout which caused object to be reset."
+# What it says of parameters that are not in the last of several.
+ONLY_LAST_HAS_PARAMETERS: Final = (
+    "When executing multiple SQL statements in a single call, only the last statement can have parameters."
+)
 # What a binding with access = "read" says of a statement that writes.
 READ_ONLY: Final = 'this binding is for reading (access = "read"): a statement that writes is refused'
 

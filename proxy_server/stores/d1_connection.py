@@ -5,6 +5,8 @@ What is set is what the Workers runtime sets (workerd, src/workerd/util/sqlite.c
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +19,12 @@ from .d1 import (
     MAX_PATTERN_BYTES,
     MAX_SQL_BYTES,
     MAX_VALUE_BYTES,
+    TIMED_OUT,
+    D1Failure,
 )
 from .d1_rules import MODULES, Rules
 
-__all__ = ["OWN_TABLE", "connect", "text_of"]
+__all__ = ["OWN_TABLE", "connect", "failures"]
 
 # How long, in milliseconds, to wait for another process that writes the same file.
 _BUSY_TIMEOUT: Final = 10_000
@@ -77,7 +81,27 @@ def connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
     return connection, rules
 
 
-def text_of(error: apsw.Error) -> str:
+@contextmanager
+def failures(rules: Rules, is_late: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Have SQLite's errors raised as D1 tells them.
+
+    Args:
+        rules: of the connection.
+        is_late: whether a statement that was interrupted was so because time is up.
+    """
+    try:
+        yield
+    except apsw.BindingsError as error:
+        raise D1Failure("Wrong number of parameter bindings for SQL query.") from error
+    except apsw.InterruptError as error:
+        raise D1Failure(TIMED_OUT if is_late() else "the statement was interrupted: nobody waits for it") from error
+    except apsw.Error as error:
+        raise D1Failure(rules.refusal or _text_of(error)) from error
+    except UnicodeError as error:
+        raise D1Failure(f"a text is not valid Unicode: {error}") from error
+
+
+def _text_of(error: apsw.Error) -> str:
     """What the runtime says of an error: the text, the place, the code's name, and the extended code's."""
     result, extended = getattr(error, "result", apsw.SQLITE_ERROR), getattr(error, "extendedresult", None)
     offset = getattr(error, "error_offset", -1)

@@ -15,7 +15,7 @@ import apsw
 
 from .d1 import READ_ONLY
 
-__all__ = ["DEFAULT_PRAGMAS", "MODULES", "NO_TRANSACTIONS", "Rules"]
+__all__ = ["DEFAULT_PRAGMAS", "MODULES", "NO_TRANSACTIONS", "Rules", "is_pragma_table"]
 
 NO_TRANSACTIONS: Final = (
     "To execute a transaction, please use the state.storage.transaction() or state.storage.transactionSync() "
@@ -134,6 +134,11 @@ class Rules:
         self.inserted: set[str] = set()
         self.altered = False
 
+    @property
+    def defines(self) -> bool:
+        """Whether the statements since `begin` change the schema."""
+        return "sqlite_master" in self.written or self.altered
+
     def __call__(
         self, action: int, first: str | None, second: str | None, database: str | None, _by: str | None
     ) -> int:
@@ -191,6 +196,12 @@ class Rules:
             self.written.add(second)
         elif action == apsw.SQLITE_PRAGMA and second is not None and first in DEFAULT_PRAGMAS:
             self.pragmas.add(first)
+
+
+def is_pragma_table(name: str) -> bool:
+    """Whether a table is a pragma that may be read as one: `pragma_table_info`."""
+    pragma = name.lower().removeprefix("pragma_")
+    return pragma == "table_list" or pragma in _PLAIN_PRAGMAS | _NAMED_PRAGMAS | _OPTIONAL_PRAGMAS | _BOOLEAN_PRAGMAS
 
 
 def _is_free(name: str) -> bool:

@@ -6,10 +6,12 @@ Nothing here parses SQL: strings, quoted names and comments are told from the re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
-__all__ = ["only_reads", "quoted", "split"]
+from .d1 import MAX_SQL_BYTES, NO_STATEMENT, D1Failure, Statement
+
+__all__ = ["only_reads", "pieces", "quoted", "split", "without_blanks"]
 
 # SQLite's tokens (sqlite.org/lang_expr.html, lang_comment.html) as far as a semicolon or a keyword can hide in them.
 # One that does not end goes on to the end of the text.
@@ -21,6 +23,9 @@ _TOKEN: Final = re.compile(
     r"""|(?P<end>;)|(?P<other>[^\s])""",
     re.DOTALL,
 )
+
+# Lines that hold nothing but a comment, as D1 drops them before it looks for statements.
+_LINE_COMMENTS: Final = re.compile(r"^\s+--.*", re.MULTILINE)
 
 # The statements that only read, by their first word. PRAGMA has rules of its own.
 _READING: Final = frozenset({"SELECT", "VALUES", "WITH", "EXPLAIN"})
@@ -78,6 +83,34 @@ class _Statement:
             self._first.append(text)
             self._is_trigger = self._first[:2] == ["CREATE", "TRIGGER"]
         return over
+
+
+def pieces(sql: str) -> list[str]:
+    """The statements of a text, which has at least one. What follows a NUL is none, as for SQLite.
+
+    Raises:
+        D1Failure: there is none, or the text is too long.
+    """
+    encoded = sql.encode("utf-8", "replace")
+    if len(encoded) > MAX_SQL_BYTES:
+        raise D1Failure("statement too long: SQLITE_TOOBIG")
+    text, nul, _rest = encoded.decode().partition("\0")
+    found = [*split(text), *([""] if nul else [])]
+    if not found:
+        raise D1Failure(NO_STATEMENT)
+    return [found[0], *(piece.lstrip() for piece in found[1:])]
+
+
+def without_blanks(statements: Sequence[Statement]) -> list[Statement]:
+    """The statements in which there is something.
+
+    Raises:
+        D1Failure: there is none.
+    """
+    found = [statement for statement in statements if _LINE_COMMENTS.sub("", statement.sql).strip()]
+    if not found:
+        raise D1Failure("No SQL statements detected.")
+    return found
 
 
 def only_reads(sql: str) -> bool:

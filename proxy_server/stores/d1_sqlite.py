@@ -9,7 +9,6 @@ never the file).
 from __future__ import annotations
 
 import math
-import re
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -22,10 +21,10 @@ import anyio.lowlevel
 import apsw
 from anyio import from_thread, to_thread
 
-from .d1 import MAX_QUERY_SECONDS, MAX_SQL_BYTES, NO_STATEMENT, D1Failure, Meta, Outcome, SqlValue, Statement
-from .d1_connection import OWN_TABLE, connect, text_of
+from .d1 import MAX_QUERY_SECONDS, NO_STATEMENT, ONLY_LAST_HAS_PARAMETERS, D1Failure, Meta, Outcome, SqlValue, Statement
+from .d1_connection import OWN_TABLE, connect, failures
 from .d1_rules import DEFAULT_PRAGMAS, Rules
-from .d1_sql import only_reads, split
+from .d1_sql import only_reads, pieces, without_blanks
 
 __all__ = ["MAX_RESULT_BYTES", "SqliteD1"]
 
@@ -40,17 +39,10 @@ _STEPS: Final = 10_000
 _CHUNK_BYTES: Final = 65_536
 _BACKUP_PAGES: Final = 1_000
 
-# Lines that hold nothing but a comment, as D1 drops them before it looks for statements.
-_LINE_COMMENTS: Final = re.compile(r"^\s+--.*", re.MULTILINE)
 _SIZE: Final = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
 _RESERVED: Final = "SELECT count(*) FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_'"
-# What SQLite calls the table of the schema when it asks the authorizer.
-_SCHEMA_TABLE: Final = "sqlite_master"
-_ONLY_LAST_HAS_PARAMETERS: Final = (
-    "When executing multiple SQL statements in a single call, only the last statement can have parameters."
-)
 
 
 class SqliteD1:
@@ -85,9 +77,7 @@ class SqliteD1:
 
     async def run(self, statements: Sequence[Statement], token: str | None = None) -> tuple[list[Outcome], str]:
         """As D1Store says. The bookmark has no use here: there is one copy, and it is always the latest."""
-        statements = [statement for statement in statements if _LINE_COMMENTS.sub("", statement.sql).strip()]
-        if not statements:
-            raise D1Failure("No SQL statements detected.")
+        statements = without_blanks(statements)
         begin = "BEGIN" if all(only_reads(statement.sql) for statement in statements) else "BEGIN IMMEDIATE"
 
         def work() -> tuple[list[Outcome], str]:
@@ -121,15 +111,7 @@ class SqliteD1:
             folder.cleanup()
             raise
 
-        async def chunks() -> AsyncIterator[bytes]:
-            try:
-                async with file:
-                    while chunk := await file.read(_CHUNK_BYTES):
-                        yield chunk
-            finally:
-                folder.cleanup()
-
-        return chunks()
+        return _DumpFile(folder, file)
 
     async def aclose(self) -> None:
         """Close the file. Nothing may be done with it any more."""
@@ -178,7 +160,7 @@ class SqliteD1:
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[None]:
-        with self._failures():
+        with failures(self._rules, lambda: time.monotonic() > self._deadline):
             self._own(begin)
             try:
                 yield
@@ -192,25 +174,6 @@ class SqliteD1:
                     self._own(f"PRAGMA {name} = {DEFAULT_PRAGMAS[name]}")
                 self._rules.pragmas.clear()
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Have SQLite's errors raised as D1 tells them."""
-        try:
-            yield
-        except apsw.BindingsError as error:
-            raise D1Failure("Wrong number of parameter bindings for SQL query.") from error
-        except apsw.InterruptError as error:
-            raise D1Failure(self._why_interrupted()) from error
-        except apsw.Error as error:
-            raise D1Failure(self._rules.refusal or text_of(error)) from error
-        except UnicodeError as error:
-            raise D1Failure(f"a text is not valid Unicode: {error}") from error
-
-    def _why_interrupted(self) -> str:
-        if time.monotonic() > self._deadline:
-            return "D1 DB storage operation exceeded timeout which caused object to be reset."
-        return "the statement was interrupted: nobody waits for it any more"
-
     def _own(self, sql: str, *params: SqlValue) -> Any:
         """Run a statement of the store's own. Returns the first value of its last row."""
         with self._rules.trusting():
@@ -223,7 +186,7 @@ class SqliteD1:
         connection, start = self._connection, time.perf_counter()
         changes, last_row_id = connection.total_changes(), connection.last_insert_rowid()
         size, self._scanned = self._size(), 0
-        *first, last = _pieces(statement.sql)
+        *first, last = pieces(statement.sql)
         for piece in first:
             self._step(piece)
         columns, rows = self._rows(last, statement.params)
@@ -236,10 +199,7 @@ class SqliteD1:
             duration=round((time.perf_counter() - start) * 1000, 4),
             changes=changed,
             last_row_id=last_row_after,
-            changed_db=bool(changed)
-            or last_row_after != last_row_id
-            or size_after != size
-            or _SCHEMA_TABLE in self._rules.written,
+            changed_db=bool(changed) or last_row_after != last_row_id or size_after != size or self._rules.defines,
             size_after=size_after,
             rows_read=self._rows_read(len(rows)),
             rows_written=self._rows_written(changed),
@@ -254,7 +214,7 @@ class SqliteD1:
         try:
             self._execute(cursor, sql, ())
         except apsw.BindingsError as error:
-            raise D1Failure(_ONLY_LAST_HAS_PARAMETERS) from error
+            raise D1Failure(ONLY_LAST_HAS_PARAMETERS) from error
         cursor.close(True)
         self._check_names()
 
@@ -308,7 +268,7 @@ class SqliteD1:
 
     def _rows_written(self, changes: int) -> int:
         """An inserted row is written once more for each index of its table, a change of the schema once."""
-        schema = int(_SCHEMA_TABLE in self._rules.written)
+        schema = int(self._rules.defines)
         if not changes:
             return schema
         indexes = sum(self._own("SELECT count(*) FROM pragma_index_list(?)", name) for name in self._rules.inserted)
@@ -322,13 +282,20 @@ class SqliteD1:
         return f"{number >> 32:08x}-{number & 0xFFFFFFFF:08x}-00000000-{identity}"
 
 
-def _pieces(sql: str) -> list[str]:
-    """The statements of a text, which has at least one. What follows a NUL is none, as for SQLite."""
-    encoded = sql.encode("utf-8", "replace")
-    if len(encoded) > MAX_SQL_BYTES:
-        raise D1Failure("statement too long: SQLITE_TOOBIG")
-    text, nul, _rest = encoded.decode().partition("\0")
-    pieces = [*split(text), *([""] if nul else [])]
-    if not pieces:
-        raise D1Failure(NO_STATEMENT)
-    return [pieces[0], *(piece.lstrip() for piece in pieces[1:])]
+class _DumpFile(AsyncIterator[bytes]):
+    """A copy of a database, in chunks. Its folder is removed when it has been read, or is closed."""
+
+    def __init__(self, folder: tempfile.TemporaryDirectory[str], file: anyio.AsyncFile[bytes]) -> None:
+        self._folder = folder
+        self._file = file
+
+    async def __anext__(self) -> bytes:
+        if chunk := await self._file.read(_CHUNK_BYTES):
+            return chunk
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Remove the copy. Safe to do twice."""
+        await self._file.aclose()
+        await to_thread.run_sync(self._folder.cleanup)

@@ -120,6 +120,8 @@ class RedisKv:
         if found is None:
             return None
         expiration, blob, metadata = _parts(found[0])
+        if found[1] is None or (blob and not found[1]):
+            raise KvRefusal(500, "The namespace's Redis has lost the value: it must not evict keys")
         if not blob:
             return KvEntry(found[1], expiration, metadata)
         return KvEntry(ReadableStream(self._chunks(blob, found[1]), length=found[1]), expiration, metadata)

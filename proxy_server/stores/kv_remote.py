@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from capnweb_py.bindings.kv import KvError, KvNamespace
+from capnweb_py.bindings.kv_channels import json_text
 from proxy_server.stores.kv import KvBody, KvEntry, KvKey, KvPage, KvRefusal
 
 __all__ = ["RemoteKv"]
@@ -26,7 +27,7 @@ class RemoteKv:
     async def get(self, key: str) -> KvEntry | None:
         with _refusals():
             found = await self._facade.get_with_metadata(key, "stream")
-        return None if found.value is None else KvEntry(found.value, None, _json_text(found.metadata))
+        return None if found.value is None else KvEntry(found.value, None, _text(found.metadata))
 
     async def put(self, key: str, body: KvBody, expiration: int | None = None, metadata: str | None = None) -> None:
         parsed = None if metadata is None else json.loads(metadata)
@@ -40,17 +41,14 @@ class RemoteKv:
     async def list(self, prefix: str, cursor: str | None, limit: int) -> KvPage:
         with _refusals():
             page = await self._facade.list(prefix=prefix, cursor=cursor, limit=limit)
-        return KvPage([KvKey(key.name, key.expiration, _json_text(key.metadata)) for key in page.keys], page.cursor)
+        return KvPage([KvKey(key.name, key.expiration, _text(key.metadata)) for key in page.keys], page.cursor)
 
     async def aclose(self) -> None:
         """Nothing is held: the facade is its owner's."""
 
 
-def _json_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "backslashreplace").decode()
+def _text(metadata: Any) -> str | None:
+    return None if metadata is None else json_text(metadata)
 
 
 @contextmanager

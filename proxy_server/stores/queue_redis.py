@@ -8,6 +8,7 @@ The keys of a queue `jobs`, with the prefix of the store:
     jobs:delayed    a stream of those that are not due yet
     jobs:due        a sorted set of them, by the time at which they are moved to `ready`
     jobs:bytes      the size of all bodies
+    jobs:sent:ID    that the messages from this one on were sent, for a minute
 
 Each operation is one script, which Redis runs by itself: it happens whole or not at all, and no two at a time. The
 scripts take the time from here, as all stores do.
@@ -86,8 +87,10 @@ local function measured()
 end
 """
 
-# ARGV[2...]: id, type, body and delay of each message.
+# ARGV[2...]: id, type, body and delay of each message. The client repeats a script when its connection breaks before
+# the answer: what was sent by then is not sent again.
 _SEND: Final = """
+if not redis.call('SET', KEYS[1] .. ':sent:' .. ARGV[2], 1, 'NX', 'EX', 60) then return measured() end
 for i = 2, #ARGV, 4 do
     local id, kind, body, later = ARGV[i], ARGV[i + 1], ARGV[i + 2], tonumber(ARGV[i + 3])
     local stream = later > 0 and delayed or ready

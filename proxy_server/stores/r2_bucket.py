@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import anyio
 import anyio.to_thread
@@ -56,8 +56,6 @@ from proxy_server.stores.r2_rules import (
 )
 
 __all__ = ["Bucket"]
-
-ResultT = TypeVar("ResultT")
 
 # How much is collected before a thread hashes and writes it: a thread costs more than a few small writes do.
 _PIECE_BYTES: Final = 256 * 1024
@@ -320,6 +318,8 @@ async def _pieces(body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
     """The same bytes in larger pieces."""
     collected = bytearray()
     async for chunk in body:
+        if not isinstance(chunk, bytes | bytearray | memoryview):
+            raise TypeError(f"a stream of bytes is needed, and this one has {type(chunk).__name__} in it")
         collected += chunk
         if len(collected) >= _PIECE_BYTES:
             yield bytes(collected)
@@ -328,10 +328,10 @@ async def _pieces(body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
         yield bytes(collected)
 
 
-async def _finish(work: Callable[[], ResultT]) -> ResultT:
+async def _finish(work: Callable[[], None]) -> None:
     """Do a last piece of work in a thread, even while being cancelled."""
     with anyio.CancelScope(shield=True):
-        return await anyio.to_thread.run_sync(work)
+        await anyio.to_thread.run_sync(work)
 
 
 def _info(key: str, size: int, etag: str, metadata: Metadata, checksums: Mapping[str, str]) -> ObjectInfo:

@@ -149,9 +149,10 @@ def resolve_range(wanted: RangeRequest | None, size: int) -> tuple[int, int]:
         offset = size - length
     if length is None:
         length = size - offset
-    if not 0 <= offset <= size or length <= 0:
+    length = min(length, size - offset)
+    if length <= 0:
         raise InvalidRange
-    return offset, min(length, size - offset)
+    return offset, length
 
 
 def _header_range(header: str, size: int) -> tuple[int, int]:

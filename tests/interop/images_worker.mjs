@@ -147,6 +147,17 @@ const SCENARIOS = {
     return result;
   },
 
+  /** The ids of what a list with these options has, of images with the numbers 0 to 3 in their metadata. */
+  async filtered({ IMAGES }, { image, options }) {
+    const ids = ["filtered/0", "filtered/1", "filtered/2", "filtered/3"];
+    for (const [number, id] of ids.entries()) {
+      await IMAGES.hosted.upload(streamOf(fromBase64(image)), { id, metadata: { nested: { number } } });
+    }
+    const { images } = await IMAGES.hosted.list(options);
+    for (const id of ids) await IMAGES.hosted.image(id).delete();
+    return images.map(({ id }) => id);
+  },
+
   /** What an upload with these options comes to. */
   async upload({ IMAGES }, { image, options }) {
     const answer = await outcome(IMAGES.hosted.upload(streamOf(fromBase64(image)), options));

@@ -98,6 +98,13 @@ def test_images_come_in_streams_and_in_base64(ours: Worker, simulated: Worker) -
     assert simulated.run("uploadForms", image=IMAGE_TEXT) == dict.fromkeys(answer, kept)
 
 
+def test_hosted_images_are_found_by_their_metadata(ours: Worker) -> None:
+    """An option that is newer than the service of this Miniflare."""
+    wanted = {"metadataFilter": {"nested.number": {"gte": 1, "lt": 3}}}
+    found = ours.run("filtered", image=IMAGE_TEXT, options=wanted)
+    assert sorted(found) == ["filtered/1", "filtered/2"]
+
+
 def test_a_hosted_image_is_transformed(ours: Worker) -> None:
     answer = ours.run("transformHosted", image=IMAGE_TEXT)
     made = base64.b64decode(answer["image"])

@@ -113,6 +113,7 @@ async def test_streams_are_stored(kv: KvNamespace, key: str) -> None:
     assert await kv.get(key) == "one two"
     await kv.put(key, ReadableStream(pieces()))
     assert await kv.get(key) == ""
+    assert await read(await kv.get(key, "stream")) == b""
 
 
 @pytest.mark.parametrize("kv", ["http", "rpc"], indirect=True)
