@@ -21,6 +21,7 @@ from .report import figures_table, mixed_table, ratios_table
 from .results import load, results_of, save
 from .rounds import run_rounds
 from .sides import Missing, node_side, our_side, require
+from .soak import soak
 from .tables import print_markdown, print_table
 from .workloads import WORKLOADS
 
@@ -64,6 +65,9 @@ def _arguments() -> argparse.Namespace:
         "--remote",
         action="store_true",
         help="instead: remote bindings of a real workerd, through two proxies",
+    )
+    parser.add_argument(
+        "--soak", type=float, metavar="MINUTES", help="instead: bindings in mixed use, and whether memory stays flat"
     )
     parser.add_argument("--backend", choices=("asyncio", "trio"), default="asyncio", help="our event loop")
     parser.add_argument(
@@ -172,6 +176,8 @@ def main() -> int:
             _plot(arguments.plot)
         elif arguments.endurance:
             _endure(arguments)
+        elif arguments.soak is not None:
+            return 0 if soak(arguments.soak, _tell) else 1
         elif arguments.remote:
             rounds = arguments.rounds or (2 if arguments.quick else 5)
             compare_remote(rounds, arguments.quick, machine(), arguments.output, _tell)

@@ -41,6 +41,11 @@ class Child:
         self._process = process
         self._name = name
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def read(self) -> dict[str, Any]:
         """The next line that it prints. Raises ChildFailed if there is none, or none in time."""
         assert self._process.stdout is not None, "it was started with a pipe"

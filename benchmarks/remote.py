@@ -20,14 +20,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from .children import Child, ChildFailed, child
+import attrs
+
+from .children import ChildFailed, child
 from .sides import installed_node, require
 from .tables import Table, figure, print_table, span, times
 
-__all__ = ["compare_remote"]
+__all__ = ["INTEROP", "compare_remote", "our_proxy", "picture", "remote_bindings", "run", "workerd"]
 
 _ROOT: Final = Path(__file__).parent.parent
-_INTEROP: Final = _ROOT / "tests" / "interop"
+INTEROP: Final = _ROOT / "tests" / "interop"
 _PROXY_WORKER: Final = "node_modules/wrangler/wrangler-dist/ProxyServerWorker.js"
 _WORKER: Final = "../../benchmarks/node/remote_worker.mjs"
 
@@ -65,24 +67,24 @@ def compare_remote(
         ChildFailed: if one of the processes fails.
     """
     require("pyvips", "the picture of the benchmark of remote bindings")
-    node, picture = installed_node(_INTEROP), _picture()
+    node, jpeg = installed_node(INTEROP), picture()
     figures: dict[str, dict[str, list[float]]] = {name: {OURS: [], CLOUDFLARES: []} for name in _COUNTS}
     with ExitStack() as stack:
         proxies = {
-            OURS: stack.enter_context(_our_proxy()),
-            CLOUDFLARES: stack.enter_context(_workerd(node, CLOUDFLARES, _local_bindings())),
+            OURS: stack.enter_context(our_proxy()).url,
+            CLOUDFLARES: stack.enter_context(workerd(node, CLOUDFLARES, _local_bindings())),
         }
         workers = {
-            name: stack.enter_context(_workerd(node, f"the Worker of {name}", _remote_bindings(url)))
+            name: stack.enter_context(workerd(node, f"the Worker of {name}", remote_bindings(url)))
             for name, url in proxies.items()
         }
         for url in workers.values():
-            _run(url, "prepare", 1, b"")
+            run(url, "prepare", 1, b"")
         for number in range(-1, rounds):  # the first round only warms up
             tell(f"round {number + 1} of {rounds}")
             for workload, counts in _COUNTS.items():
                 for name, url in workers.items() if number % 2 else reversed(workers.items()):
-                    rate = _run(url, workload, counts[quick], picture)
+                    rate = run(url, workload, counts[quick], jpeg)
                     if number >= 0:
                         figures[workload][name].append(rate)
     print_table(_table(figures))
@@ -100,7 +102,7 @@ def _table(figures: Mapping[str, Mapping[str, list[float]]]) -> Table:
     return Table("one at a time, each through a proxy", header, rows, left=1)
 
 
-def _run(url: str, workload: str, count: int, picture: bytes) -> float:
+def run(url: str, workload: str, count: int, picture: bytes) -> float:
     """Have a Worker do something. Returns how many times a second it did."""
     target = f"{url}{urllib.parse.quote(workload)}?count={count}"
     started = time.perf_counter()
@@ -112,21 +114,32 @@ def _run(url: str, workload: str, count: int, picture: bytes) -> float:
     return count / (time.perf_counter() - started)
 
 
+@attrs.frozen
+class Proxy:
+    """A proxy server that runs: its connection string, and its process."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def _our_proxy() -> Iterator[str]:
+def our_proxy() -> Iterator[Proxy]:
+    """Run ours, with bindings over embedded stores."""
     with tempfile.TemporaryDirectory() as folder:
         command = (sys.executable, "-m", "proxy_server", "serve", "-", "--port", "0")
         with child(command, OURS, {}) as process:
-            yield _url(process, process.ask(json.dumps({"server": {"state_dir": folder}, "bindings": _BINDINGS})))
+            answer = process.ask(json.dumps({"server": {"state_dir": folder}, "bindings": _BINDINGS}))
+            yield Proxy(_url(answer), process.pid)
 
 
 @contextmanager
-def _workerd(node: str, name: str, options: Mapping[str, Any]) -> Iterator[str]:
-    with child((node, str(_INTEROP / "runtime.mjs"), json.dumps(options)), name, {}) as process:
-        yield _url(process, process.read())
+def workerd(node: str, name: str, options: Mapping[str, Any]) -> Iterator[str]:
+    """Run a Worker. Yields its URL."""
+    with child((node, str(INTEROP / "runtime.mjs"), json.dumps(options)), name, {}) as process:
+        yield _url(process.read())
 
 
-def _url(_process: Child, answer: Mapping[str, Any]) -> str:
+def _url(answer: Mapping[str, Any]) -> str:
     if "url" not in answer:
         raise ChildFailed(str(answer["error"]))
     return str(answer["url"])
@@ -137,7 +150,9 @@ def _local_bindings() -> dict[str, Any]:
     return {"script": _PROXY_WORKER, "raw": True, **stores}
 
 
-def _remote_bindings(url: str) -> dict[str, Any]:
+def remote_bindings(url: str) -> dict[str, Any]:
+    """The options of a Worker whose bindings are behind a proxy."""
+
     def remote(name: str) -> dict[str, Any]:
         return {name: {"id": name, "remoteProxyConnectionString": url}}
 
@@ -151,7 +166,8 @@ def _remote_bindings(url: str) -> dict[str, Any]:
     }
 
 
-def _picture() -> bytes:
+def picture() -> bytes:
+    """A JPEG as a camera would make it."""
     import pyvips
 
     size = _PICTURE_SIZE

@@ -29,9 +29,10 @@ __all__ = ["ClientWebSocket", "open_web_socket"]
 # How long, in seconds, a server may take to answer a handshake, connecting included.
 HANDSHAKE_TIMEOUT: Final = 60.0
 
-# In seconds, as of sessions: an idle WebSocket stays open through routers that forget connections after a minute.
+# In seconds, as of sessions: an idle WebSocket stays open through routers that forget connections after a minute. No
+# answer is waited for: it comes behind messages, and a program may be slow to read those. Of a peer that is gone TCP
+# tells, to which a ping is data.
 PING_INTERVAL: Final = 20.0
-PING_TIMEOUT: Final = 60.0
 
 # How long, in seconds, the other side may take to answer a close frame. A Worker that does not call close() itself
 # never does, unless its compatibility date says so (web_socket_auto_reply_to_close).
@@ -73,7 +74,7 @@ async def open_web_socket(
         max_size=DEFAULT_OPTIONS.limits.max_message_size,
         open_timeout=HANDSHAKE_TIMEOUT,
         ping_interval=PING_INTERVAL,
-        ping_timeout=PING_TIMEOUT,
+        ping_timeout=None,
         close_timeout=CLOSE_TIMEOUT,
     )
     socket = ClientWebSocket(await _opened(connecting, title))

@@ -3,9 +3,10 @@
 import os
 import sys
 
-# In bytes: a line of a WebSocket's handshake, which `websockets` reads from the environment when it is imported. Its
-# own 8 KiB are less than a header may have here, and a handshake with more is never answered.
-os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(64 * 1024))
+# `websockets` reads the limits of a handshake from the environment when it is imported. Its own are less than a request
+# may have here (see `_MAX_HEAD` in cli.py), and uvicorn never answers a handshake that is past them. So they are none.
+for limit in ("WEBSOCKETS_MAX_LINE_LENGTH", "WEBSOCKETS_MAX_NUM_HEADERS"):
+    os.environ.setdefault(limit, str(1024 * 1024))
 
 try:
     from proxy_server.cli import main

@@ -37,7 +37,11 @@ CREATE TABLE other (a, b, PRIMARY KEY (a)) WITHOUT ROWID;
 CREATE VIEW wrote AS SELECT name, text FROM users JOIN posts ON user = id;
 CREATE TABLE log (line);
 CREATE TRIGGER logged AFTER INSERT ON users BEGIN INSERT INTO log VALUES (new.name); END;
-INSERT INTO users (id, name) VALUES (7, 'Ada'), (9, 'Bo');
+CREATE TABLE notes (user REFERENCES users (id));
+INSERT INTO users (id, name) VALUES (7, 'Ada'), (9, 'Bo'), (20, 'gone');
+DELETE FROM users WHERE id = 20;
+DELETE FROM log WHERE line = 'gone';
+INSERT INTO notes VALUES (9);
 INSERT INTO posts VALUES (7, 'hello'), (7, 'again'), (9, 'hi');
 INSERT INTO other VALUES ('k', 1);
 """
@@ -91,7 +95,7 @@ async def test_an_overlay_shows_remote_rows_with_local_writes_on_top(tmp_path: P
         assert await rows(overlay, "SELECT id, name, loud FROM users ORDER BY id") == [
             (7, "Eve", "EVE"),
             (9, "Bo", "BO"),
-            (10, "Cy", "CY"),
+            (21, "Cy", "CY"),
         ]
         assert await rows(base, "SELECT id, name FROM users ORDER BY id") == [(7, "Ada"), (9, "Bo")]
 
@@ -114,8 +118,9 @@ async def test_views_triggers_and_foreign_keys_bring_their_tables(tmp_path: Path
     async with overlaid(tmp_path / "second") as (overlay, base, _spy):
         await rows(overlay, "DELETE FROM users WHERE id = 7")
         assert await rows(overlay, "SELECT text FROM posts") == [("hi",)]
-        with pytest.raises(D1Failure, match="FOREIGN KEY"):
-            await rows(overlay, "INSERT INTO posts VALUES (7, 'nobody')")
+        for sql in ["INSERT INTO posts VALUES (7, 'nobody')", "DELETE FROM users WHERE id = 9"]:
+            with pytest.raises(D1Failure, match="FOREIGN KEY"):
+                await rows(overlay, sql)
         await rows(overlay, "INSERT INTO users (name) VALUES ('Di')")
         assert await rows(overlay, "SELECT line FROM log") == [("Ada",), ("Bo",), ("Di",)]
         assert await rows(base, "SELECT count(*) FROM posts") == [(3,)]
@@ -145,14 +150,16 @@ async def test_a_transaction_that_needs_a_table_begins_again_and_runs_once(tmp_p
 
 async def test_the_schema_is_changed_here_alone(tmp_path: Path) -> None:
     async with overlaid(tmp_path) as (overlay, base, _spy):
+        with pytest.raises(D1Failure, match="FOREIGN KEY"):
+            await rows(overlay, "DROP TABLE users")
         await rows(overlay, "ALTER TABLE other ADD COLUMN c DEFAULT 5")
         await rows(overlay, "CREATE INDEX texts ON posts (text)")
-        await rows(overlay, "DROP TABLE users")
+        await rows(overlay, "DROP TABLE posts")
         assert await rows(overlay, "SELECT * FROM other") == [("k", 1, 5)]
-        with pytest.raises(D1Failure, match="no such table: users"):
-            await rows(overlay, "SELECT * FROM users")
+        with pytest.raises(D1Failure, match="no such table: posts"):
+            await rows(overlay, "SELECT * FROM posts")
         assert await rows(base, "SELECT * FROM other") == [("k", 1)]
-        assert await rows(base, "SELECT count(*) FROM users") == [(2,)]
+        assert await rows(base, "SELECT count(*) FROM posts") == [(3,)]
 
 
 async def test_an_overlay_lasts_until_its_file_is_thrown_away(tmp_path: Path) -> None:
@@ -291,6 +298,7 @@ async def test_over_a_remote_binding(tmp_path: Path, channel: Literal["http", "r
     with serving(config) as server:
         async with connect_env(server.url, channel=channel) as env, anyio.create_task_group() as tasks:
             await env.DB.exec("CREATE TABLE t (a, b)\nINSERT INTO t VALUES (1, x'0102')")
+            await env.DB.exec("CREATE TABLE large (a)\nINSERT INTO large VALUES (9223372036854775807), (0.1), (9e999)")
             opened = {
                 access: await over(env.DB, access, "DB", tmp_path)(tasks) for access in ["full", "read", "overlay"]
             }
@@ -300,6 +308,8 @@ async def test_over_a_remote_binding(tmp_path: Path, channel: Literal["http", "r
                 await rows(stores["read"], "DELETE FROM t")
             await rows(stores["overlay"], "INSERT INTO t VALUES (?, ?)", 2.5, b"\xff")
             assert await rows(stores["overlay"], "SELECT * FROM t") == [(1, b"\x01\x02"), (2.5, b"\xff")]
+            exact = await rows(stores["overlay"], "SELECT CAST(a AS TEXT), typeof(a) FROM large")
+            assert exact == [("9223372036854775807", "integer"), ("0.1", "real"), ("Inf", "real")]
             await rows(stores["full"], "INSERT INTO t VALUES (?, ?)", "x", None)
             with pytest.raises(D1Failure, match="no such table: missing: SQLITE_ERROR"):
                 await rows(stores["full"], "SELECT * FROM missing")

@@ -3,6 +3,7 @@ before a store."""
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import sqlite3
@@ -19,9 +20,11 @@ import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
 from proxying import ROOT, SECRET, serving
 
+from capnweb_py import open_session
+from capnweb_py.bindings.channels import ProxyAddress
 from capnweb_py.bindings.kv import KvError, KvKey, KvNamespace, KvValue
 from capnweb_py.remote import Env, connect_env
-from capnweb_py.web import Request, Response
+from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Opener, parse_binding
 from proxy_server.bindings.kv import KvBinding, over, overlay_path
 from proxy_server.bindings.kv_rules import MAX_BULK_KEYS
@@ -418,3 +421,41 @@ async def test_the_examples_of_the_document_run(remote: KvNamespace) -> None:
     scope: dict[str, Any] = {}
     exec(f"async def examples(env):\n{textwrap.indent(''.join(blocks), '    ')}", scope)
     await scope["examples"](Env({"CACHE": remote}))
+
+
+# Ownership
+
+
+async def test_nothing_is_left_of_uses_over_rpc(tmp_path: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(4):
+            yield bytes(100_000)
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"half"
+        raise RuntimeError("the source broke")
+
+    config = tmp_path / "capnweb.toml"
+    config.write_text(CONFIG)
+    with serving(config) as server:
+        async with open_session(ProxyAddress(server.url).rpc_url("KV")) as session:
+            kv = session.remote_main
+            await kv.list()
+            before = session.stats()
+            for _ in range(5):
+                await kv.put("k", ReadableStream(pieces()), {"metadata": {"a": 1}})
+                for problem in (
+                    lambda: kv.put("k", ReadableStream(failing())),
+                    lambda: kv.put("", ReadableStream(pieces())),
+                ):
+                    with pytest.raises((RuntimeError, TypeError)):
+                        await problem()
+                found = await kv.getWithMetadata("k", "stream")
+                assert sum([len(chunk) async for chunk in found["value"]]) == 400_000
+                unread = await kv.get("k", "stream")
+                await unread.aclose()
+            del found, unread
+            with anyio.fail_after(20):
+                while session.stats() != before:
+                    await kv.list()
+                    gc.collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import secrets
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
@@ -18,8 +19,9 @@ import pytest
 from redisserver import redis_server, require_redis
 
 from capnweb_py.web import ReadableStream
+from proxy_server.stores import kv_redis
 from proxy_server.stores.chunks import in_chunks
-from proxy_server.stores.kv import CHUNK_BYTES, KvEntry, KvRefusal, KvStore
+from proxy_server.stores.kv import CHUNK_BYTES, KvEntry, KvPage, KvRefusal, KvStore
 from proxy_server.stores.kv_access import Overlay, ReadOnly
 from proxy_server.stores.kv_redis import RedisKv, check_url
 from proxy_server.stores.kv_sqlite import LOOSE_SECONDS, SqliteKv
@@ -339,6 +341,26 @@ async def test_a_write_that_is_cancelled_leaves_nothing(path: Path, clock: Clock
     await store.aclose()
 
 
+@pytest.mark.parametrize("chunks", [2, 3])
+async def test_a_stream_that_stops_for_too_long_is_refused(path: Path, clock: Clock, chunks: int) -> None:
+    """Another write meanwhile has swept away what came before: neither the rest nor the key may be stored."""
+    store = await SqliteKv.open(path, clock)
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield bytes(2 * CHUNK_BYTES)
+        clock.now += LOOSE_SECONDS
+        await store.put("other", b"")
+        for _ in range(chunks - 2):
+            yield bytes(CHUNK_BYTES)
+
+    await store.put("k", b"before")
+    async with aclosing(ReadableStream(slow())) as stream:
+        with pytest.raises(KvRefusal, match="took too long") as refusal:
+            await store.put("k", stream)
+    assert (refusal.value.status, chunk_count(path), await store.get("k")) == (408, 0, KvEntry(b"before"))
+    await store.aclose()
+
+
 async def test_two_processes_may_share_a_file(path: Path, clock: Clock) -> None:
     one, other = await SqliteKv.open(path, clock), await SqliteKv.open(path, clock)
     await one.put("k", pieces(LARGE))
@@ -416,6 +438,47 @@ async def test_a_value_that_a_redis_has_lost_is_no_empty_one(redis_url: str, clo
             with pytest.raises(KvRefusal, match="has lost the value"):
                 await store.get(key)
         await store.aclose()
+
+
+@pytest.mark.parametrize("chunks", [2, 3])
+async def test_a_stream_that_stops_for_too_long_is_refused_by_a_redis(
+    redis_url: str, clock: Clock, chunks: int
+) -> None:
+    async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis_url) as client:
+        identity = secrets.token_hex(8)
+        store = await RedisKv.open(redis_url, identity, tasks, clock)
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield bytes(2 * CHUNK_BYTES)
+            (blob,) = await client.keys(f"*{identity}*:blob:*")
+            assert 0 < await client.ttl(blob) <= LOOSE_SECONDS
+            await client.delete([blob])
+            for _ in range(chunks - 2):
+                yield bytes(CHUNK_BYTES)
+
+        await store.put("k", b"before")
+        async with aclosing(ReadableStream(slow())) as stream:
+            with pytest.raises(KvRefusal, match="took too long") as refusal:
+                await store.put("k", stream)
+        assert (refusal.value.status, await store.get("k")) == (408, KvEntry(b"before"))
+        assert await client.keys(f"*{identity}*:blob:*") in ([], set())
+        await store.aclose()
+
+
+async def test_a_redis_that_does_not_answer_hangs_nobody(
+    tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kv_redis, "_TIMEOUT", 0.3)
+    with redis_server(require_redis(), tmp_path) as (url, process):
+        async with anyio.create_task_group() as tasks:
+            store = await RedisKv.open(url, "kv", tasks, clock)
+            await store.put("k", b"v")
+            process.send_signal(signal.SIGSTOP)
+            with anyio.fail_after(20), pytest.raises(KvRefusal, match="Redis failed"):
+                await store.get("k")
+            process.send_signal(signal.SIGCONT)
+            assert await store.get("k") == KvEntry(b"v")
+            await store.aclose()
 
 
 async def test_what_was_replaced_in_a_redis_goes_later(redis_url: str, clock: Clock) -> None:
@@ -529,6 +592,30 @@ async def test_an_overlay_lists_both_in_one_order(overlay: Overlay) -> None:
             if cursor is None:
                 break
         assert found == whole
+
+
+class Gappy(SqliteKv):
+    """A store whose pages may be empty before the last, as those of the real service may."""
+
+    async def list(self, prefix: str, cursor: str | None, limit: int) -> KvPage:
+        if cursor is not None and cursor.startswith("gap "):
+            return await super().list(prefix, cursor.removeprefix("gap "), limit)
+        if cursor is not None:
+            return KvPage([], f"gap {cursor}")
+        return await super().list(prefix, cursor, limit)
+
+
+async def test_an_overlay_goes_on_behind_an_empty_page(tmp_path: Path, clock: Clock) -> None:
+    base = await Gappy.open(tmp_path / "base.sqlite3", clock)
+    for key in "abcdef":
+        await base.put(key, b"")
+    overlay = Overlay(base, await SqliteKv.open(tmp_path / "overlay.sqlite3", clock))
+    await overlay.put("cc", b"")
+    await overlay.put("z", b"")
+    first = await overlay.list("", None, 2)
+    assert [key.name for key in first.keys] == ["a", "b"]
+    assert await names(overlay, "", first.cursor) == ["c", "cc", "d", "e", "f", "z"]
+    await overlay.aclose()
 
 
 @pytest.mark.parametrize("cursor", ["W10=", "WzEsMl0=", "WyJhIiwgMV0=", "MQ=="])

@@ -70,13 +70,15 @@ async def test_bodies_of_every_content_type_arrive_as_they_were(queue: Queue) ->
     await queue.send(b"\0\xff", content_type="bytes")
     await queue.send(TypedArray("Uint16Array", b"\1\0\2\0"), content_type="bytes")
     await queue.send(None)
-    batch = await queue.pull()
+    await queue.send({1: {"ä", UNDEFINED}}, content_type="v8")
+    batch = await queue.pull(batch_size=10)
     assert [(message.content_type, message.body) for message in batch] == [
         ("json", {"id": 1, "list": [1, 2.5, None, "ü"]}),
         ("text", "grüße \U0001f600"),
         ("bytes", b"\0\xff"),
         ("bytes", b"\1\0\2\0"),
         ("json", None),
+        ("v8", {1: {"ä", UNDEFINED}}),
     ]
     assert all(message.attempts == 1 for message in batch)
     assert before - timedelta(seconds=1) < batch.messages[0].timestamp < datetime.now(UTC) + timedelta(seconds=1)
@@ -143,7 +145,8 @@ async def test_what_is_delayed_is_not_there_yet(queue: Queue) -> None:
         ("x", "xml", "Unsupported queue message content type: xml"),
         (UNDEFINED, "json", "Message body cannot be undefined"),
         ({1, 2}, "json", 'Content Type "json" requires a value that JSON has a form for'),
-        ("x", "v8", 'The content type "v8" is for values of JavaScript'),
+        (object(), "v8", 'Content Type "v8" has no form for a value of the type object'),
+        (datetime(2026, 1, 1), "v8", "a datetime without a time zone is no point in time"),  # noqa: DTZ001
     ],
 )
 async def test_a_body_that_is_not_of_its_content_type(queue: Queue, body: Any, content_type: Any, text: str) -> None:

@@ -3,15 +3,19 @@ test_workerd_queue.py); here is what anybody may send."""
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import struct
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 
 from capnweb_py.bindings.v8 import MAX_DEPTH, loads
-from capnweb_py.values import INVALID_DATE, UNDEFINED
+from capnweb_py.bindings.v8_writing import dumps
+from capnweb_py.errors import remote_error
+from capnweb_py.values import INVALID_DATE, UNDEFINED, BigInt, TypedArray
 
 HEADER: Final = b"\xff\x0f"
 # What `{a: [1, "x", new Date(0)], b: new Map([[1, new Set(["y"])]]), c: new Uint8Array([1, 2])}` is in the format.
@@ -95,3 +99,56 @@ def test_what_is_no_value(data: bytes, problem: str) -> None:
 )
 def test_rare_values(data: bytes, value: Any) -> None:
     assert loads(data) == value
+
+
+CIRCLE: Final[dict[str, Any]] = {}
+CIRCLE["self"] = CIRCLE
+SHARED: Final = [1]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        UNDEFINED,
+        True,
+        [0, 1, -1, 2**31 - 1, -(2**31), 2**31, 2**53 - 1, -(2**53 - 1)],
+        [0.5, -0.0, math.inf],
+        [BigInt(0), BigInt(5), BigInt(-5), 2**53, -(2**200)],
+        ["", "latin é", "wide \u0416\U0001f600", "\ud800", "x" * 300],
+        ["odd", "\u0416", "even", "\u0416"],
+        {"a": {"b": [{}, []]}, "7": "seven"},
+        {1: "one", None: 2, "k": []},
+        {"a", 1, None},
+        [datetime(2026, 1, 1, tzinfo=UTC), datetime(1900, 1, 1, 0, 0, 0, 1000, tzinfo=UTC), INVALID_DATE],
+        [b"", b"\0\xff", SHARED, SHARED, b"\1" * 200],
+        [TypedArray("Float64Array", b"\0" * 16), TypedArray("Int8Array", b"\xff"), TypedArray("DataView", b"x")],
+    ],
+)
+def test_what_is_written_is_read(value: Any) -> None:
+    assert loads(dumps(value)) == value
+
+
+def test_what_is_one_object_stays_one() -> None:
+    circle = loads(dumps(CIRCLE))
+    assert circle["self"] is circle
+    one, data, other = loads(dumps([SHARED, b"x", SHARED]))
+    assert one is other
+    assert data == b"x"
+
+
+def test_errors_are_written() -> None:
+    errors = loads(dumps([TypeError("no \u0416"), KeyError("x"), remote_error("RangeError", "far")]))
+    assert [(error.name, error.message) for error in errors] == [
+        ("TypeError", "no \u0416"),
+        ("Error", "'x'"),
+        ("RangeError", "far"),
+    ]
+
+
+def test_what_is_nested_too_deeply_is_not_written() -> None:
+    value: list[Any] = []
+    for _ in range(MAX_DEPTH):
+        value = [value]
+    with pytest.raises(ValueError, match="nested deeper"):
+        dumps(value)

@@ -125,6 +125,28 @@ async def test_a_request_that_may_have_run_goes_nowhere_else(method: str) -> Non
     assert (reply.status, asked) == (502, [method])
 
 
+async def test_a_request_that_went_out_on_an_idle_connection_goes_nowhere_else() -> None:
+    """The server left it unanswered, and cannot be reached any more: it may have run there all the same."""
+    asked: list[bytes] = []
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}/"
+
+    async def serve_one() -> None:
+        async with await listener.listeners[0].accept() as stream:
+            await listener.aclose()
+            asked.append(await stream.receive())
+            await stream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            asked.append(await stream.receive())
+
+    async with anyio.create_task_group() as tasks, Http11Client(tasks.start_soon) as client:
+        tasks.start_soon(serve_one)
+        assert (await client.exchange(Request(url), url)).status == 200
+        with pytest.raises(ConnectionError) as raised:
+            await client.exchange(Request(url), url, keep_unsent=True)
+    assert not isinstance(raised.value, Unreachable)
+    assert len(asked) == 2
+
+
 async def test_an_error_says_what_was_tried() -> None:
     down = [await nowhere(), await nowhere()]
     async with proxy(S=forwarding(*down)) as app:
@@ -244,7 +266,9 @@ async def test_sessions_are_spread_over_peers() -> None:
         servers = [await stack.enter_async_context(serve(lambda name=name: Named(name))) for name in "ab"]
         tasks = await stack.enter_async_context(anyio.create_task_group())
         peer = Peer([server.url for server in servers], tasks)
-        assert await names_of([peer.rpc_main() for _ in range(4)]) == ["a", "b", "a", "b"]
+        names = await names_of([peer.rpc_main() for _ in range(4)])
+        # Which of them is first, the event loop decides.
+        assert names in (["a", "b", "a", "b"], ["b", "a", "b", "a"])
         await peer.aclose()
 
 

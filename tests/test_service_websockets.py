@@ -603,17 +603,23 @@ async def test_a_client_hears_that_the_upstream_was_lost() -> None:
 
 
 async def test_a_redirect_of_an_upstream_is_the_clients_to_follow() -> None:
+    """And what it was asked for stays below its path."""
+    seen: list[bytes] = []
+
     async def redirect(stream: ByteStream) -> None:
         async with stream:
-            while b"\r\n\r\n" not in await stream.receive():
-                pass
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += await stream.receive()
+            seen.append(request.partition(b"\r\n")[0])
             await stream.send(b"HTTP/1.1 302 Found\r\nLocation: http://elsewhere.example/\r\nContent-Length: 0\r\n\r\n")
 
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, redirect)
-        url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}/"
+        url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}/base"
         async with proxy(S=forwarding(url)) as app:
-            reply = await fetch(app, asked())
+            reply = await fetch(app, asked(("mf-url", "https://a.example/%2e%2e/../etc?x=y")))
         tasks.cancel_scope.cancel()
     assert (reply.status, reply.header("location")) == (302, "http://elsewhere.example/")
+    assert seen == [b"GET /base/etc?x=y HTTP/1.1"]

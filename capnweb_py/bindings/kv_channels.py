@@ -215,8 +215,8 @@ def json_text(value: Any) -> str:
         ValueError: if it holds an infinite number or NaN.
     """
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    # JSON can say a lone surrogate, and UTF-8 cannot.
-    return text.encode("utf-8", "backslashreplace").decode()
+    # JSON can say a lone surrogate, which UTF-8 cannot, and DEL, which a header cannot.
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x7f", "\\u007f")
 
 
 async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:

@@ -41,7 +41,7 @@ class SendRequest:
 
     Attributes:
         body: as of `Queue.send`, as are the next two.
-        content_type: "json", "text" or "bytes".
+        content_type: "json", "text", "bytes" or "v8".
         delay_seconds: None: that of the batch.
     """
 
@@ -68,8 +68,9 @@ class Queue:
         """Send a message. Once this returns, it is stored.
 
         Args:
-            body: for "json", what JSON has a form for; for "text", a str; for "bytes", bytes.
-            content_type: "json", "text" or "bytes".
+            body: for "json", what JSON has a form for; for "text", a str; for "bytes", bytes; for "v8", also sets,
+                aware datetimes, dicts with any keys, bytes, exceptions and circles.
+            content_type: "json", "text", "bytes" or "v8".
             delay_seconds: after which it is delivered, 0 to 86,400. None: that of the queue's configuration.
 
         Returns:
@@ -221,4 +222,4 @@ def _send_request(message: SendRequest | Mapping[str, Any]) -> SendRequest:
 
 def _outgoing(message: SendRequest) -> Outgoing:
     content_type = check_content_type(message.content_type)
-    return Outgoing(message.body, encoded_body(message.body, content_type), content_type, message.delay_seconds)
+    return Outgoing(encoded_body(message.body, content_type), content_type, message.delay_seconds)

@@ -1,9 +1,9 @@
 """The body of a queue's message, as bytes and as a value, by its content type (workerd, src/workerd/api/queue.c++).
 
-"json"   whatever JSON has a form for; what a queue takes a message for that names no content type
-"text"   a str
-"bytes"  bytes
-"v8"     what only JavaScript can say; read here (v8.py), never written
+- "json": whatever JSON has a form for; what a queue takes a message for that names no content type
+- "text": a str
+- "bytes": bytes
+- "v8": what JavaScript can say and JSON cannot (v8.py, v8_writing.py)
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import orjson
 
 from ..values import UNDEFINED, TypedArray
 from . import v8
+from .v8_writing import dumps
 
 __all__ = ["CONTENT_TYPES", "ContentType", "body_value", "check_content_type", "encoded_body"]
 
@@ -53,7 +54,10 @@ def encoded_body(body: object, content_type: ContentType) -> bytes:
         if not isinstance(body, (bytes, bytearray, memoryview, TypedArray)):
             raise TypeError(_mismatch(content_type, "ArrayBufferView", body))
         return bytes(body)
-    raise TypeError('The content type "v8" is for values of JavaScript: send "json", "text" or "bytes"')
+    try:
+        return dumps(body)
+    except ValueError as error:
+        raise TypeError(f'Content Type "v8" requires a value that JavaScript has: {error}') from None
 
 
 def body_value(data: bytes, content_type: str) -> Any:

@@ -66,9 +66,8 @@ class QueueMetrics:
 
 @attrs.frozen
 class Outgoing:
-    """A message to be sent. `value` is what `body` was made of: over RPC it travels as a value."""
+    """A message to be sent, with its body as it is stored."""
 
-    value: Any
     body: bytes
     content_type: ContentType
     delay_seconds: int | None
@@ -179,15 +178,11 @@ class RpcQueue:
         self._channels = channels
 
     async def send(self, message: Outgoing) -> QueueMetrics:
-        options = _defined(contentType=message.content_type, delaySeconds=message.delay_seconds)
         with _thrown():
-            return _metrics_of_send(await self._channels.rpc.send(message.value, options))
+            return _metrics_of_send(await self._channels.rpc.send(message.body, _options(message)))
 
     async def send_batch(self, messages: Sequence[Outgoing], delay_seconds: int | None) -> QueueMetrics:
-        batch = [
-            _defined(contentType=message.content_type, delaySeconds=message.delay_seconds) | {"body": message.value}
-            for message in messages
-        ]
+        batch = [_options(message) | {"body": message.body} for message in messages]
         with _thrown():
             return _metrics_of_send(await self._channels.rpc.sendBatch(batch, _defined(delaySeconds=delay_seconds)))
 
@@ -242,6 +237,11 @@ def _thrown() -> Iterator[None]:
         if not isinstance(code, int):
             raise
         raise QueueError(error.message, code) from None
+
+
+def _options(message: Outgoing) -> dict[str, Any]:
+    """How a message is sent over RPC: not as a value, which the server would have to write again."""
+    return _defined(contentType=message.content_type, delaySeconds=message.delay_seconds, raw=True)
 
 
 def _defined(**values: Any) -> dict[str, Any]:

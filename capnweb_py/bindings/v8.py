@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import remote_error
 from ..values import INVALID_DATE, UNDEFINED, BigInt, TypedArray
 
-__all__ = ["MAX_DEPTH", "loads"]
+__all__ = ["ERRORS", "MAX_DEPTH", "VIEWS", "loads"]
 
 # How deep a value may be nested: each level is a call in Python.
 MAX_DEPTH: Final = 200
@@ -29,7 +29,7 @@ _VERSIONS: Final = range(13, 16)
 _VERSION_TAG: Final = 0xFF
 
 # Views, by the second byte of their tag. There is no Float16Array among the values of values.py.
-_VIEWS: Final = {
+VIEWS: Final = {
     "b": "Int8Array",
     "B": "Uint8Array",
     "C": "Uint8ClampedArray",
@@ -43,7 +43,7 @@ _VIEWS: Final = {
     "Q": "BigUint64Array",
     "?": "DataView",
 }
-_ERRORS: Final = {
+ERRORS: Final = {
     "E": "EvalError",
     "R": "RangeError",
     "F": "ReferenceError",
@@ -287,7 +287,7 @@ class _Reader:
         if self._at == len(self._data) or self._peek() != "V":
             return buffer
         self._tag()
-        kind = _VIEWS.get(chr(self._byte()))
+        kind = VIEWS.get(chr(self._byte()))
         start, length = self._varint(), self._varint()
         if self._version >= 14:
             self._varint()  # whether it grows with its buffer
@@ -302,8 +302,8 @@ class _Reader:
         name, message = "Error", ""
         stack: str | None = None
         while (tag := chr(self._byte())) != ".":
-            if tag in _ERRORS:
-                name = _ERRORS[tag]
+            if tag in ERRORS:
+                name = ERRORS[tag]
             elif tag == "m":
                 message = self._text()
             elif tag == "s":

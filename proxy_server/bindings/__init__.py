@@ -37,7 +37,11 @@ class BindingError(Exception):
 
 
 class Binding(Protocol):
-    """An open binding, on the serving side. It is used by many sessions and requests at a time."""
+    """An open binding, on the serving side. It is used by many sessions and requests at a time.
+
+    One that has WebSockets of fetch() is a `WebSocketBinding`, too (channels/websocket.py), and one that gives other
+    bindings a `Dispatcher` (bindings/dispatching.py).
+    """
 
     def rpc_main(self) -> object:
         """What one RPC session gets as its main object; called once a session.

@@ -46,7 +46,8 @@ class QueueTarget(RpcTarget):
 
         Args:
             body: what its content type has a form for.
-            options: contentType ("json" where it is left out, "text", "bytes"), delaySeconds.
+            options: contentType ("json" where it is left out, "text", "bytes", "v8"), delaySeconds, raw (true: the body
+                is bytes, as they are to be stored).
 
         Raises:
             TypeError: if the body is of another type than its content type.
@@ -60,7 +61,7 @@ class QueueTarget(RpcTarget):
         """Send up to 100 messages, all or none.
 
         Args:
-            messages: a list of objects with body, contentType and delaySeconds, as of `send`.
+            messages: a list of objects with body, contentType, delaySeconds and raw, as of `send`.
             options: delaySeconds, of messages that have none of their own.
         """
         if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
@@ -119,7 +120,7 @@ class QueueTarget(RpcTarget):
 
     def _message(self, request: Mapping[str, Any], default_delay: int) -> NewMessage:
         content_type = check_content_type(request.get("contentType", "json"))
-        body = encoded_body(request.get("body", UNDEFINED), content_type)
+        body = encoded_body(request.get("body", UNDEFINED), "bytes" if request.get("raw") is True else content_type)
         return NewMessage(body, content_type, checked_delay(request.get("delaySeconds"), default_delay))
 
 

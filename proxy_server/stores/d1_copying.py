@@ -15,7 +15,7 @@ from .d1 import SqlValue
 from .d1_rules import Rules
 from .d1_sql import quoted
 
-__all__ = ["Copy", "State", "columns_of", "copy_schema", "exact", "has_sequences", "insert", "read_state", "related"]
+__all__ = ["Copy", "State", "columns_of", "copy_schema", "exact", "has_sequences", "insert", "read_state"]
 
 # Of each table, by its name in lower case: whether it is copied.
 State: TypeAlias = dict[str, int]
@@ -117,19 +117,3 @@ def insert(
 
 def _cell(cell: SqlValue) -> SqlValue:
     return _READERS[cell[0]](cell[1:]) if isinstance(cell, str) else cell
-
-
-def related(connection: apsw.Connection, written: set[str]) -> set[str]:
-    """The tables that are connected with those that are written by foreign keys, in either direction."""
-    if not written:
-        return set()
-    pairs: list[tuple[Any, ...]] = connection.execute(
-        'SELECT lower(t.name), lower(f."table") FROM sqlite_schema AS t, pragma_foreign_key_list(t.name) AS f'
-        " WHERE t.type = 'table'"
-    ).fetchall()
-    related, grown = set(written), True
-    while grown:
-        more = {name for pair in pairs if related & set(pair) for name in pair}
-        grown = not more <= related
-        related |= more
-    return related

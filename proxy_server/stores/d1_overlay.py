@@ -1,13 +1,12 @@
 """A database that is seen through a local one: reads see the remote rows with the local writes on top.
 
-The overlay is a local copy that is made as it is needed: first the schema, then each table when a statement first uses
-it, whole, with the tables to which the statement's own need to be checked by foreign keys. From then on the table is
-the local one: what others write is not seen, and nothing that is written here leaves. The remote database is only ever
-sent SELECTs.
+The overlay is a local copy that is made as it is needed: first the schema, then each table, whole, when a statement
+first uses it. From then on the table is the local one: what others write is not seen, and nothing that is written here
+leaves. The remote database is only ever sent SELECTs.
 
-A statement is compiled against the local copy, and SQLite's authorizer tells its tables, through views and triggers.
-If one is not here yet, the transaction is rolled back before the statement runs, the table is fetched, and everything
-begins again.
+A statement is compiled against the local copy, and SQLite's authorizer tells its tables, through views, triggers and
+foreign keys. If one is not here yet, the transaction is rolled back before the statement runs, the table is fetched,
+and everything begins again.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import anyio
 import apsw
 
 from .d1 import D1Failure, D1Store, Outcome, SqlValue, Statement
-from .d1_copying import Copy, columns_of, copy_schema, exact, has_sequences, insert, read_state, related
+from .d1_copying import Copy, columns_of, copy_schema, exact, has_sequences, insert, read_state
 from .d1_rules import Rules
 from .d1_sql import quoted
 from .d1_sqlite import SqliteD1
@@ -87,13 +86,11 @@ class Overlay:
                 return D1Failure(f"the table {name} is a virtual one, which an overlay cannot hold")
         return failure
 
-    def _look(self, connection: apsw.Connection, rules: Rules) -> None:
+    def _look(self, _connection: apsw.Connection, rules: Rules) -> None:
         """Raise _AbsentError if the statement that is about to run needs tables that are not here. In the thread."""
         if rules.trusted or not self._absent:
             return
         needed = {name.lower() for name in rules.read | rules.written}
-        with rules.trusting():
-            needed |= related(connection, {name.lower() for name in rules.written})
         if absent := needed & self._absent:
             raise _AbsentError(absent)
 

@@ -17,6 +17,7 @@ from capnweb_py.web import ReadableStream
 
 __all__ = [
     "CHUNK_BYTES",
+    "TOO_SLOW",
     "Clock",
     "KvBody",
     "KvEntry",
@@ -46,6 +47,10 @@ class KvRefusal(Exception):
         super().__init__(text)
         self.status = status
         self.text = text
+
+
+# The refusal of a value whose writer has waited so long with a chunk that the ones before it have been swept away.
+TOO_SLOW: Final = (408, "The value took too long to arrive")
 
 
 @attrs.frozen

@@ -15,6 +15,7 @@ Redis lets it expire; entries expire by the clock of the proxies.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
@@ -31,6 +32,7 @@ from capnweb_py.web import ReadableStream
 from proxy_server.stores.chunks import in_chunks
 from proxy_server.stores.kv import (
     CHUNK_BYTES,
+    TOO_SLOW,
     Clock,
     KvBody,
     KvEntry,
@@ -41,15 +43,17 @@ from proxy_server.stores.kv import (
     cursor_after,
     key_of,
 )
-from proxy_server.stores.kv_redis_scripts import DELETE, GET, LIST, PUT
+from proxy_server.stores.kv_redis_scripts import DELETE, GET, LIST, PUT, WRITE
 
 __all__ = ["LOOSE_SECONDS", "RedisKv", "check_url"]
+
+_LOG: Final = logging.getLogger("proxy_server")
 
 # How long a value may be read after it was replaced, and how long its writer may wait for the next chunk.
 LOOSE_SECONDS: Final = 600
 
-# How long, in seconds, Redis may take to accept a connection and to answer.
-_TIMEOUT: Final = 10.0
+# How long, in seconds, Redis may take to accept a connection and to answer. The client asks three times.
+_TIMEOUT: Final = 5.0
 
 
 def check_url(url: str) -> None:
@@ -72,7 +76,7 @@ class RedisKv:
         self._clock = clock
         self._prefix = f"{{capnweb:kv:{quote(identity, safe='')}}}:"
         self._keys = [self._prefix + name for name in ("names", "expirations", "entries", "values")]
-        self._scripts = {script: client.register_script(script) for script in (GET, PUT, DELETE, LIST)}
+        self._scripts = {script: client.register_script(script) for script in (GET, WRITE, PUT, DELETE, LIST)}
         self._closing = anyio.Event()
         self._closed = anyio.Event()
 
@@ -138,7 +142,7 @@ class RedisKv:
         blob, value = "", body if isinstance(body, bytes) else b""
         if not isinstance(body, bytes):
             blob, value = await self._written(body)
-        await self._call(
+        stored = await self._call(
             PUT,
             key.encode(),
             "" if expiration is None else expiration,
@@ -146,6 +150,8 @@ class RedisKv:
             "" if metadata is None else metadata,
             value,
         )
+        if not stored:
+            raise KvRefusal(*TOO_SLOW)
 
     async def _written(self, body: AsyncIterable[bytes]) -> tuple[str, bytes]:
         """A body that is in Redis already, as a blob of this name; or all of it, if it is one chunk."""
@@ -163,10 +169,10 @@ class RedisKv:
         return blob, b""
 
     async def _write(self, blob: str, number: int, chunk: bytes) -> None:
-        with _refusals():
-            # What is sent again after a lost connection comes to the same place.
-            await self._client.setrange(self._blob(blob), number * CHUNK_BYTES, chunk)
-            await self._client.expire(self._blob(blob), LOOSE_SECONDS)
+        # Where it belongs, not behind the last one: after a lost connection it may be sent again.
+        written = await self._call(WRITE, blob, number * CHUNK_BYTES, chunk)
+        if not written:
+            raise KvRefusal(*TOO_SLOW)
 
     def _blob(self, blob: str) -> str:
         return f"{self._prefix}blob:{blob}"
@@ -209,5 +215,7 @@ def _refusals() -> Iterator[None]:
     """Have what goes wrong between here and Redis told to the namespace's user."""
     try:
         yield
-    except RedisError as error:
-        raise KvRefusal(500, f"The namespace's Redis failed: {error}") from error
+    except (RedisError, TimeoutError) as error:
+        problem = f"The namespace's Redis failed: {error or 'it does not answer'}"
+        _LOG.warning(problem)
+        raise KvRefusal(500, problem) from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["DELETE", "GET", "LIST", "PUT"]
+__all__ = ["DELETE", "GET", "LIST", "PUT", "WRITE"]
 
 _PARTS: Final = """
 local names, expirations, entries, values = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -58,14 +58,29 @@ return {entry, redis.call('STRLEN', blobs .. blob)}
 """
 )
 
+# About a blob, an offset and the bytes there. Returns nothing if what was before them is not there any more.
+WRITE: Final = (
+    _PARTS
+    + """
+local blob, offset = blobs .. ARGV[4], tonumber(ARGV[5])
+if redis.call('STRLEN', blob) < offset then
+    return false
+end
+redis.call('SETRANGE', blob, offset, ARGV[6])
+redis.call('EXPIRE', blob, loose)
+return 1
+"""
+)
+
 # About a key, its expiration, blob, metadata and value, each of which may be empty. Some of what has expired goes, too.
-# What a Redis without memory refuses comes first: where it does, nothing has changed.
+# What a Redis without memory refuses comes first: where it does, nothing has changed. Returns nothing if the blob
+# is not there any more.
 PUT: Final = (
     _PARTS
     + """
 local key, expiration, blob, metadata, value = ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
 if blob ~= '' and redis.call('EXISTS', blobs .. blob) == 0 then
-    return redis.error_reply('the value took too long to arrive')
+    return false
 end
 local old = redis.call('HGET', entries, key)
 redis.call('HSET', entries, key, expiration .. '|' .. blob .. '|' .. metadata)

@@ -18,7 +18,18 @@ import anyio
 
 from capnweb_py.web import ReadableStream
 from proxy_server.stores.chunks import in_chunks
-from proxy_server.stores.kv import Clock, KvBody, KvEntry, KvKey, KvPage, behind, cursor_after, key_of
+from proxy_server.stores.kv import (
+    TOO_SLOW,
+    Clock,
+    KvBody,
+    KvEntry,
+    KvKey,
+    KvPage,
+    KvRefusal,
+    behind,
+    cursor_after,
+    key_of,
+)
 from proxy_server.stores.sqlite import SqliteFile
 
 __all__ = ["LOOSE_SECONDS", "SqliteKv"]
@@ -116,8 +127,9 @@ class SqliteKv:
 
     async def _write(self, blob: int, number: int, chunk: bytes) -> None:
         def insert(connection: sqlite3.Connection) -> None:
+            if connection.execute("UPDATE loose SET since = ? WHERE blob = ?", (self._clock(), blob)).rowcount == 0:
+                raise KvRefusal(*TOO_SLOW)
             connection.execute("INSERT INTO chunks VALUES (?, ?, ?)", (blob, number, chunk))
-            connection.execute("UPDATE loose SET since = ? WHERE blob = ?", (self._clock(), blob))
 
         await self._file.run(insert)
 
@@ -133,10 +145,11 @@ class SqliteKv:
 
     async def _commit(self, key: str, entry: tuple[int | None, str | None, int | None, bytes | None]) -> None:
         def write(connection: sqlite3.Connection) -> None:
+            tied = connection.execute("DELETE FROM loose WHERE blob = ?", (entry[2],)).rowcount
+            if entry[2] is not None and not tied:
+                raise KvRefusal(*TOO_SLOW)
             self._tidy(connection)
             self._release(connection, "key = ?", key.encode())
-            if entry[2] is not None:
-                connection.execute("DELETE FROM loose WHERE blob = ?", (entry[2],))
             connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", (key.encode(), *entry))
 
         await self._file.run(write)

@@ -1,6 +1,6 @@
 """The facade of a KV namespace: over both channels of our proxy, and over the proxy Worker that npm wrangler ships.
 
-There the namespace is Miniflare's simulator, bound as Cloudflare's deployment binds it (raw_bindings.mjs).
+There the namespace is Miniflare's simulator, bound as Cloudflare's deployment binds it (runtime.mjs, "raw").
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from capnweb_py.bindings.kv import KvError, KvKey, KvListResult, KvNamespace, Kv
 from capnweb_py.remote import connect_env
 from capnweb_py.web import ReadableStream
 
-from .node import HERE
 from .runtime import cloudflare_proxy
 
 pytestmark = pytest.mark.anyio
@@ -38,9 +37,7 @@ def our_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def cloudflare_url(node: str) -> Iterator[str]:
-    plugin = {"package": str(HERE / "raw_bindings.mjs"), "name": "raw"}
-    raw = {"name": "KV", "type": "raw", "plugin": plugin, "options": {"service": "kv:ns:kv"}}
-    with cloudflare_proxy(node, kvNamespaces={"SIMULATOR": {"id": "kv"}}, unsafeBindings=[raw]) as url:
+    with cloudflare_proxy(node, kvNamespaces={"KV": {"id": "kv"}}) as url:
         yield url
 
 
@@ -162,7 +159,7 @@ async def test_a_value_too_large_is_refused(kv: KvNamespace, key: str) -> None:
 
 
 async def test_metadata_comes_with_the_value(kv: KvNamespace, key: str) -> None:
-    for metadata in ({"a": [1, "ü€\U0001f600"]}, "text", 0, False, [None], {"lone": "\ud800"}):
+    for metadata in ({"a": [1, "ü€\U0001f600"]}, "text", 0, False, [None], {"del": "\x7f\t\n"}, {"lone": "\ud800"}):
         await kv.put(key, b"v", metadata=metadata)
         assert await kv.get_with_metadata(key) == KvValue("v", metadata)
         assert (await kv.list(prefix=key)).keys == [KvKey(key, None, metadata)]

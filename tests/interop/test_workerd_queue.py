@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
@@ -221,6 +222,9 @@ def test_a_worker_before_the_error_codes_sees_the_status(node: str, connection_s
     with workerd(node, SCRIPT, unsafeBindings=bindings, compatibilityDate="2026-03-01") as worker:
         thrown = worker.attempt("sendLater", delaySeconds=-1)["thrown"]
         assert thrown == {"name": "Error", "message": "Queue send failed: Bad Request"}
+        # The phrase of a status is that of the HTTP server, which has had several for this one.
+        thrown = worker.attempt("sendManyLarge", count=101, size=1)["thrown"]
+        assert thrown["message"] == f"Queue sendBatch failed: {HTTPStatus(413).phrase}"
 
 
 # Cloudflare's proxy worker. Where it is deployed, its queue binding is a fetcher that speaks the queue's protocol; here
