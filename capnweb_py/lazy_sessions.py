@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from .backoff import DEFAULT_BACKOFF, Backoff
 from .lazy import LazySession
 from .loops import Spawn
 from .options import SessionOptions
@@ -22,18 +23,28 @@ class Sessions:
         title: what errors call the peer.
         spawn: starts the tasks that hold sessions open. They must outlive `aclose`.
         options: of the sessions.
+        backoff: how a lost peer is reached again.
     """
 
-    def __init__(self, title: str, spawn: Spawn, options: SessionOptions | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        spawn: Spawn,
+        options: SessionOptions | None = None,
+        backoff: Backoff = DEFAULT_BACKOFF,
+    ) -> None:
         self._title = title
         self._spawn = spawn
         self._options = options
+        self._backoff = backoff
         # The one that was used last is at the end.
         self._sessions: dict[str, LazySession] = {}
 
     def main(self, url: str) -> RpcStub:
         """The main object of the session at a URL."""
-        session = self._sessions.pop(url, None) or LazySession(url, self._title, self._spawn, self._options)
+        session = self._sessions.pop(url, None)
+        if session is None:
+            session = LazySession(url, self._title, self._spawn, self._options, self._backoff)
         self._sessions[url] = session
         if len(self._sessions) > MAX_IDLE:
             self._close_idle()

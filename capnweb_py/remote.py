@@ -105,7 +105,7 @@ async def connect_env(
     async with task_set() as spawn, Http11Client(spawn, backoff=backoff) as http:
         types = await _types(address, http) if bindings is None else bindings
         # Of what a binding gives that has sessions of its own.
-        others = Sessions("the service of a dispatch namespace", spawn, options)
+        others = Sessions("the service of a dispatch namespace", spawn, options, backoff)
         sessions = {
             name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options, backoff) for name in types
         }

@@ -81,11 +81,9 @@ class ProxyApp:
     async def _admitted_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._draining.begun and self._gate.refusal(scope) is None:
             await refuse_websocket(scope, receive, send, 503, REFUSAL)
-        elif _rpc_name(scope) is not None:
-            await self._websocket(scope, receive, send)  # whose session is drained, not waited for
         else:
-            with self._draining.running():
-                await self._websocket(scope, receive, send)
+            # Not waited for: a session is drained, and nobody knows whether another WebSocket is at rest.
+            await self._websocket(scope, receive, send)
 
     async def _admitted_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         page = _PAGES.get(self._gate.page(scope) or "")

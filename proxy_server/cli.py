@@ -26,6 +26,7 @@ import uvicorn
 from capnweb_py.options import SessionOptions
 from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate, connection_string, is_loopback, new_secret
+from proxy_server.closing_sockets import ClosingWebSocket
 from proxy_server.config import Config, ConfigError, load, read
 from proxy_server.control import SOURCE, obey
 from proxy_server.logs import LEVELS, log_to_stderr
@@ -294,7 +295,7 @@ def _uvicorn_config(app: ProxyApp, options: SessionOptions) -> uvicorn.Config:
         app,
         http=ReasonedH11,
         h11_max_incomplete_event_size=_MAX_HEAD,
-        ws="websockets-sansio",
+        ws=ClosingWebSocket,
         ws_max_size=options.limits.max_message_size,
         ws_ping_interval=_PING_INTERVAL,
         ws_ping_timeout=_PING_TIMEOUT,

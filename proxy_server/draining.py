@@ -19,7 +19,7 @@ REFUSAL: Final = "the server is shutting down, and has not run this"
 
 
 class Draining:
-    """The work of a server: requests, RPC sessions, and other WebSockets, which run as requests do."""
+    """The work of a server: requests and RPC sessions. (Other WebSockets are closed after them.)"""
 
     def __init__(self) -> None:
         # Whether the end has begun.
@@ -30,7 +30,7 @@ class Draining:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Something runs for the length of the block."""
+        """A request runs for the length of the block."""
         self._running += 1
         try:
             yield

@@ -7,11 +7,12 @@ of a handler are responses with the status 500, bodies stream and are closed whe
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.channels import Channel, Channels
@@ -21,8 +22,11 @@ from capnweb_py.options import SessionOptions
 from capnweb_py.session import ABORTED, RpcSession
 from capnweb_py.transports.memory import memory_pair
 from capnweb_py.web import Headers, ReadableStream, Request, Response
+from capnweb_py.web_socket import WebSocket
 from proxy_server.bindings import Binding, BindingError
+from proxy_server.bindings.dispatching import Dispatch, Dispatcher
 from proxy_server.channels.http import answer, final_headers
+from proxy_server.inprocess_sockets import open_local_socket
 
 __all__ = ["InProcessChannels"]
 
@@ -50,13 +54,18 @@ class InProcessChannels(Channels):
         self.preferred = preferred
         self._binding = binding
         self._tasks = tasks
+        self._session_options = options
         self._session = LazySession(partial(_session, binding, options), f"the binding {name!r}", tasks.start_soon)
         self._open_rpc = self._session.main
         # Bodies of responses that are neither read to their end nor closed.
         self._bodies: set[_Body] = set()
+        # Of a dispatch namespace: the channels of what was got of it.
+        self._services: dict[str, InProcessChannels] = {}
 
     async def fetch(self, request: Request) -> Response:
         """As of `Channels`."""
+        # A binding that awaits nothing would let nobody else have a turn.
+        await anyio.lowlevel.checkpoint()
         upload = _Upload(request)
         try:
             response = await answer(self._binding, _handed_over(request, upload))
@@ -75,6 +84,25 @@ class InProcessChannels(Channels):
             body = ReadableStream(self._tracked(response.body, upload), length=response.body.length)
         return Response(body, status=response.status, status_text=response.status_text, headers=headers)
 
+    @asynccontextmanager
+    async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
+        """As of `Channels`."""
+        title = f"the binding {self.name!r}"
+        opening = open_local_socket(self._binding, request, subprotocols, title, self._tasks.start_soon)
+        async with opening as socket:
+            yield socket
+
+    def dispatched(self, name: str, options: str) -> Channels:
+        """As of `Channels`."""
+        if not isinstance(self._binding, Dispatcher):
+            raise TypeError(f"the binding {self.name!r} has no services to choose from here")
+        if options not in self._services:
+            binding = self._binding.dispatched(Dispatch.parse(options))
+            self._services[options] = InProcessChannels(
+                self.name, binding, self._tasks, self.preferred, self._session_options
+            )
+        return self._services[options]
+
     def _tracked(self, body: ReadableStream[bytes], upload: _Upload) -> _BodyReader:
         tracked = _Body(body, upload, f"the response of the binding {self.name!r}")
         self._bodies.add(tracked)
@@ -89,6 +117,8 @@ class InProcessChannels(Channels):
     async def aclose(self) -> None:
         """Close the session and all bodies. The binding itself is not closed."""
         await self._session.aclose()
+        for service in self._services.values():
+            await service.aclose()
         for body in list(self._bodies):
             await last_step(body.aclose())
 

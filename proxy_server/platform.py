@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from capnweb_py.backoff import DEFAULT_BACKOFF, Backoff
 from capnweb_py.bindings import FACADES
 from capnweb_py.bindings.channels import Channel
+from capnweb_py.bindings.connect import Connect
 from capnweb_py.loops import task_group
 from capnweb_py.options import SessionOptions
 from capnweb_py.remote import Env, connect_env
@@ -91,8 +92,10 @@ async def platform_env(
         for name, access in plan.access.items():
             openers[name] = over_remote(plan.remote[name], bindings[name], access, name, document.server.state_dir)
         for name, opener in openers.items():
-            channels = await stack.enter_async_context(_opened(name, opener, tasks, channel, options))
-            bindings[name] = FACADES[document.tables[name].text("type")](channels)
+            facade = FACADES[document.tables[name].text("type")]
+            # A raw connection needs no tunnel here: as a pair of streams it has two ends.
+            by = "rpc" if facade is Connect else channel
+            bindings[name] = facade(await stack.enter_async_context(_opened(name, opener, tasks, by, options)))
         yield Env(bindings, plan.missing)
 
 

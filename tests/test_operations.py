@@ -15,6 +15,8 @@ import httpx2
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from proxying import SECRET, Server, fetch, http_scope, proxy, serving, start, websocket_scope
+from websockets.protocol import CLOSING
+from websockets.server import ServerProtocol
 
 from capnweb_py import Backoff, RemoteError, RpcTarget, SessionOptions, memory_pair
 from capnweb_py.errors import SessionClosed
@@ -22,6 +24,7 @@ from capnweb_py.remote import connect_env
 from capnweb_py.web import Request, Response
 from proxy_server.app import ProxyApp
 from proxy_server.bindings.service import RpcService
+from proxy_server.closing_sockets import ClosingWebSocket
 from proxy_server.watching import Watch
 
 pytestmark = pytest.mark.anyio
@@ -176,6 +179,26 @@ async def test_requests_and_sessions_that_come_too_late_are_refused() -> None:
         late = await fetch(app, websocket_scope("MF-Binding=SVC"))
         assert late.status == 503
         assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401, "who may not know is told nothing"
+
+
+class Transport:
+    """As much of a transport as closing needs."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_websocket_that_its_client_closes_may_be_told_to_stop() -> None:
+    socket = ClosingWebSocket.__new__(ClosingWebSocket)
+    socket.conn = ServerProtocol()
+    socket.conn.state = CLOSING
+    socket.handshake_complete, socket.close_sent = True, False
+    socket.ping_timer = socket.pong_timer = None
+    socket.transport = transport = Transport()
+    socket.shutdown()
+    assert transport.closed
 
 
 # Pages

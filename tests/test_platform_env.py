@@ -11,21 +11,25 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from asgi_server import asgi_server
 from notes import known_type
 from pictures import RED, flat
 from proxying import SECRET, serving
 from services import Service, app
 
-from capnweb_py import RemoteError, RpcTarget, SessionClosed
+from capnweb_py import RemoteError, RpcError, RpcTarget, SessionClosed
 from capnweb_py.bindings.channels import Channel
+from capnweb_py.bindings.tunnel import TunnelError
 from capnweb_py.remote import Env
 from capnweb_py.web import Request, Response
+from capnweb_py.web_socket import WebSocket, WebSocketClosed, WebSocketRefused
 from proxy_server import platform_env
 from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate
 from proxy_server.bindings import BindingError, parse_binding
 from proxy_server.config import ConfigError
+from proxy_server.overlays import clear, found
 from proxy_server.tables import Table
 
 pytestmark = pytest.mark.anyio
@@ -456,3 +460,190 @@ async def test_the_environment_of_a_wrangler_file(tmp_path: Path) -> None:
         assert dir(env) == []
     async with platform_env(path, environment="staging") as env:
         assert dir(env) == ["IMAGES"]
+
+
+STORES: Final[Mapping[str, Any]] = {
+    "kv_namespaces": [{"binding": "CACHE", "id": "0123"}],
+    "d1_databases": [{"binding": "DB", "database_id": "4567"}],
+    "queues": {
+        "producers": [{"binding": "JOBS", "queue": "jobs"}],
+        "consumers": [{"queue": "jobs", "max_retries": 2}],
+    },
+    "send_email": [{"name": "MAIL"}],
+}
+
+
+def stores(directory: Path, *, remote: bool = False, access: str | None = None) -> Path:
+    """A Wrangler file with bindings of stores."""
+    document = json.loads(json.dumps(STORES))
+    for binding in (*document["kv_namespaces"], *document["d1_databases"], *document["queues"]["producers"]):
+        binding["remote"] = remote
+    if access is not None:
+        document["capnweb"] = {"bindings": {name: {"access": access} for name in ("CACHE", "DB")}}
+    directory.mkdir(exist_ok=True)
+    return write(directory, document)
+
+
+async def use_stores(env: Env) -> None:
+    await env.CACHE.put("k", "v")
+    assert await env.CACHE.get("k") == "v"
+    await env.DB.exec("CREATE TABLE IF NOT EXISTS t (a)")
+    assert (await env.DB.prepare("INSERT INTO t VALUES (?1) RETURNING a").bind(3).all()).results == [{"a": 3}]
+    await env.JOBS.send({"number": 1})
+
+
+@pytest.fixture
+def stores_url(tmp_path: Path) -> Iterator[str]:
+    with serving(stores(tmp_path / "server")) as server:
+        yield server.url
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_stores_of_a_wrangler_file_are_used_alike_here_and_elsewhere(
+    channel: Channel, tmp_path: Path, stores_url: str
+) -> None:
+    async with platform_env(stores(tmp_path / "local"), channel=channel) as env:
+        await use_stores(env)
+    config = stores(tmp_path / "remote", remote=True)
+    async with platform_env(config, channel=channel, connection_string=stores_url) as env:
+        await use_stores(env)
+    assert not await anyio.Path(tmp_path / "remote" / ".capnweb").exists()
+
+
+async def test_what_is_elsewhere_may_be_for_reading_alone(tmp_path: Path, stores_url: str) -> None:
+    config = stores(tmp_path / "full", remote=True)
+    async with platform_env(config, connection_string=stores_url) as env:
+        await use_stores(env)
+    config = stores(tmp_path / "read", remote=True, access="read")
+    async with platform_env(config, connection_string=stores_url) as env:
+        assert await env.CACHE.get("k") == "v"
+        assert await env.DB.prepare("SELECT a FROM t").first("a") == 3
+        with pytest.raises(RpcError, match="read"):
+            await env.CACHE.put("k", "w")
+        with pytest.raises(RpcError, match="read"):
+            await env.DB.exec("DELETE FROM t")
+
+
+async def test_what_is_written_over_something_elsewhere_stays_here(tmp_path: Path, stores_url: str) -> None:
+    plain = stores(tmp_path / "full", remote=True)
+    async with platform_env(plain, connection_string=stores_url) as env:
+        await use_stores(env)
+    over = stores(tmp_path / "overlay", remote=True, access="overlay")
+    async with platform_env(over, connection_string=stores_url) as env:
+        await env.CACHE.put("k", "w")
+        await env.CACHE.put("mine", "1")
+        assert await env.CACHE.get("k") == "w"
+    async with platform_env(over, connection_string=stores_url) as env:
+        assert await env.CACHE.get("mine") == "1", "it is there the next time"
+    async with platform_env(plain, connection_string=stores_url) as env:
+        assert (await env.CACHE.get("k"), await env.CACHE.get("mine")) == ("v", None)
+    kept = found(tmp_path / "overlay" / ".capnweb")
+    assert ("kv_namespace", "CACHE") in [(overlay.kind, overlay.name) for overlay in kept]
+    clear(tmp_path / "overlay" / ".capnweb")
+    async with platform_env(over, connection_string=stores_url) as env:
+        assert (await env.CACHE.get("k"), await env.CACHE.get("mine")) == ("v", None)
+
+
+# What else a binding has, in the program's own process
+
+
+def with_target(target: str, **more: Any) -> dict[str, Any]:
+    return {"bindings": {"SVC": {"type": "service", "target": target, **more}}}
+
+
+@pytest.mark.parametrize("target", ["tests.chat:Chat", "tests.chat:chat_app"])
+async def test_websockets_of_a_local_service(target: str) -> None:
+    async with platform_env(with_target(target)) as env:
+        async with env.SVC.websocket("https://a.example/echo", subprotocols=["other", "chat"]) as chat:
+            assert chat.subprotocol == "chat"
+            for message in ("text", b"\x00\xff"):
+                await chat.send(message)
+                assert await chat.receive() == message
+            with pytest.raises(TypeError, match="a message is a str or bytes, not int"):
+                await chat.send(1)
+            with pytest.raises(ValueError, match="no code to close"):
+                await chat.close(999)
+        async with env.SVC.websocket("https://a.example/farewell") as chat:
+            assert [message async for message in chat] == ["bye"]
+            assert (chat.close_code, chat.close_reason) == (4001, "enough")
+            with pytest.raises(WebSocketClosed, match="closed: 4001 enough"):
+                await chat.send("too late")
+
+
+@pytest.mark.parametrize("target", ["tests.chat:Chat", "tests.chat:chat_app"])
+async def test_a_local_service_hears_how_a_websocket_was_closed(target: str) -> None:
+    async with platform_env(with_target(target)) as env:
+        async with env.SVC.websocket("https://a.example/watch") as chat:
+            await chat.close(4002, "done")
+        assert await (await env.SVC.fetch("https://a.example/watched")).json() == [4002, "done"]
+        async with env.SVC.websocket("https://a.example/watch"):
+            pass
+        assert await (await env.SVC.fetch("https://a.example/watched")).json() == [1000, ""]
+
+
+@pytest.mark.parametrize("target", ["tests.chat:Chat", "tests.chat:chat_app"])
+async def test_a_local_service_may_refuse_a_websocket(target: str) -> None:
+    async with platform_env(with_target(target)) as env:
+        with pytest.raises(WebSocketRefused, match=r"the binding 'SVC' answered .* the status 403") as raised:
+            async with env.SVC.websocket("https://a.example/refuse"):
+                raise AssertionError("it is refused")
+        assert await raised.value.response.text() == "members only"
+
+
+async def test_a_slow_reader_holds_up_a_local_service() -> None:
+    held_up = anyio.Event()
+
+    async def flood(chat: WebSocket) -> None:
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(stop_when_all_wait, scope)
+            while True:
+                await chat.send(bytes(1000))
+
+    async def stop_when_all_wait(scope: anyio.CancelScope) -> None:
+        await anyio.wait_all_tasks_blocked()
+        held_up.set()
+        scope.cancel()
+
+    async with (
+        platform_env(with_target("tests.chat:Chat")) as env,
+        env.SVC.websocket("https://a.example/echo") as chat,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(flood, chat)
+        with anyio.fail_after(10):
+            await held_up.wait()
+
+
+async def test_a_local_dispatch_namespace() -> None:
+    services = {"a": {"target": "tests.chat:Chat"}, "b": {"target": TARGET}}
+    config = {"bindings": {"DISPATCH": {"type": "dispatch_namespace", "services": services}}}
+    async with platform_env(config) as env:
+        assert await env.DISPATCH.get("a").hello("World") == "Hello, World!"
+        assert await env.DISPATCH.get("b").make_counter(1).increment() == 2
+        assert (await env.DISPATCH.get("b").fetch("https://a.example/teapot")).status == 418
+        async with env.DISPATCH.get("a").websocket("https://a.example/echo") as chat:
+            await chat.send("x")
+            assert await chat.receive() == "x"
+        with pytest.raises(Exception, match="Worker not found"):
+            await env.DISPATCH.get("none").hello("World")
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_a_local_binding_of_raw_tcp(channel: Channel) -> None:
+    async def shout(stream: SocketStream) -> None:
+        async with stream:
+            async for data in stream:
+                await stream.send(data.upper())
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener, anyio.create_task_group() as tasks:
+        tasks.start_soon(listener.serve, shout)
+        address = f"127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+        config = {"bindings": {"DB": {"type": "connect", "allow": [address]}}}
+        async with platform_env(config, channel=channel) as env:
+            async with env.DB.connect(address) as stream:
+                await stream.send(b"hello")
+                assert await stream.receive() == b"HELLO"
+            with pytest.raises(TunnelError):
+                async with env.DB.connect("127.0.0.1:1") as stream:
+                    await stream.receive()
+        tasks.cancel_scope.cancel()

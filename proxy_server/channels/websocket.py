@@ -7,6 +7,7 @@ an ordinary response. What comes here is the handshake of a WebSocket, whose hea
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
+from urllib.parse import urlsplit
 
 from proxy_server.bindings import Binding, BindingError
 from proxy_server.channels import LOG, Receive, Scope, Send, refuse_websocket
@@ -51,6 +52,9 @@ async def _failure(binding: Binding, handshake: Handshake) -> BaseException | No
     except (BindingError, ClientLeft) as error:
         return error
     except (Exception, SystemExit) as error:  # a handler that exits must not end the server
-        LOG.exception("a binding failed with the WebSocket %s", handshake.request.url)
+        # What it says, and the query, may hold what the program works with.
+        path = urlsplit(handshake.request.url).path
+        LOG.warning("a binding failed with the WebSocket %s: %s", ascii(path)[1:-1], type(error).__name__)
+        LOG.debug("what it failed with", exc_info=True)
         return error
     return None
