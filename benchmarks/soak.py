@@ -5,6 +5,7 @@ server is looked at all the while. Its memory has to stay flat, and no session m
 from __future__ import annotations
 
 import re
+import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -37,6 +38,9 @@ _WORKER: Final = {
 # How much more memory the server may take at the end than it took when it was warm.
 _GROWTH: Final = 1.10
 
+# How long, in seconds, the server may take to see that its clients have gone.
+_PATIENCE: Final = 10
+
 _SESSIONS: Final = re.compile(rb"^capnweb_sessions\{[^}]*\} ([0-9.]+)$", re.MULTILINE)
 
 
@@ -55,7 +59,7 @@ def soak(minutes: float, tell: Callable[[str], None]) -> bool:
             run(worker, "prepare", 1, b"")
             memory, rounds = anyio.run(_use, worker, server.url, jpeg, server.pid, minutes * 60, tell)
         warm, last = median(memory[: max(1, len(memory) // 3)]), median(memory[-max(1, len(memory) // 3) :])
-        left = _sessions(server.url)
+        left = _sessions_left(server.url)
     rows: list[tuple[str, ...]] = [
         ("rounds of the Worker", str(rounds[0]), ""),
         ("rounds of the Python program", str(rounds[1]), ""),
@@ -125,6 +129,14 @@ def _resident(pid: int) -> float:
     pids = [pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
     pages = [int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in pids]
     return sum(pages) * 4096 / (1 << 20)
+
+
+def _sessions_left(url: str) -> int:
+    """How many sessions there still are, once the server has had some time to see that its clients are gone."""
+    patience = time.monotonic() + _PATIENCE
+    while (left := _sessions(url)) and time.monotonic() < patience:
+        time.sleep(0.1)
+    return left
 
 
 def _sessions(url: str) -> int:

@@ -44,8 +44,8 @@ class ServerConfig:
     """The `[server]` table.
 
     `secret` is None where each start makes its own. `state_dir` is absolute, and need not exist. `drain_timeout` is how
-    many seconds what runs may go on after the signal to stop. `max_sessions` is how many RPC sessions there may be before
-    idle ones are closed.
+    many seconds what runs may go on after the signal to stop. `max_sessions` is how many RPC sessions there may be
+    before idle ones are closed.
     """
 
     state_dir: Path

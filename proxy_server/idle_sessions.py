@@ -43,6 +43,8 @@ class IdleSessions:
             if len(self._sessions) <= self._most:
                 return
             oldest = next(iter(self._sessions))
+            if oldest is session:
+                return  # all others were looked at
             if oldest.stats() == _IDLE:
                 oldest.close()
             else:
