@@ -91,7 +91,10 @@ class Bucket:
         self._readers.update(source.blob_ids)
         return OpenObject(record.info, offset, length, ReadableStream(source, length=length))
 
-    async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
+    async def put(
+        self, key: str, body: AsyncIterable[bytes], options: PutOptions, beneath: ObjectInfo | None = None
+    ) -> ObjectInfo:
+        """As R2Store.put. Where this bucket has no object, the conditions are about the one beneath."""
         if options.size is not None:
             check_size(options.size)
         written = await self._write(body, options.size, {"md5", *options.checksums})
@@ -100,7 +103,7 @@ class Bucket:
             md5 = written.digests["md5"].hex()
             checksums = {"md5": md5, **{name: written.digests[name].hex() for name in options.checksums}}
             info = _info(key, written.blob.size, md5, options.metadata, checksums)
-            await self._replace(Record(info, (written.blob,)), options.only_if)
+            await self._replace(Record(info, (written.blob,)), options.only_if, beneath)
         except BaseException:
             await self._discard([written.blob.id])
             raise
@@ -149,7 +152,7 @@ class Bucket:
         blobs = tuple(chosen[place].blob for place in order)
         info = _info(key, sum(blob.size for blob in blobs), etag, upload.metadata, {})
         # A crash between the two leaves an upload that looks open; aborting it spares what the object has.
-        await self._replace(Record(info, blobs), None)
+        await self._replace(Record(info, blobs), None, None)
         await self._records.end_upload(upload, COMPLETED)
         used = {blob.id for blob in blobs}
         await self._discard([part.blob.id for part in uploaded.values() if part.blob.id not in used])
@@ -175,11 +178,12 @@ class Bucket:
             raise InternalError
         return upload
 
-    async def _replace(self, new: Record, only_if: Conditions | None) -> None:
+    async def _replace(self, new: Record, only_if: Conditions | None, beneath: ObjectInfo | None) -> None:
         while True:
             old = await self._records.get(new.info.key)
-            if not holds(only_if, None if old is None else old.info):
-                raise PreconditionFailed(None if old is None else old.info)
+            there = beneath if old is None else old.info
+            if not holds(only_if, there):
+                raise PreconditionFailed(there)
             if await self._records.swap(new.info.key, old, new):
                 break
         if old is not None:

@@ -1,7 +1,7 @@
 """R2 from a real workerd: the same script with our proxy behind env.BUCKET, and with Miniflare's own simulator.
 
-What a Worker does is in r2_worker.mjs, by the name of its scenario. The two answers are compared as they are; where ours
-is another on purpose, DIFFERENCES says what is there and why.
+What a Worker does is in r2_worker.mjs, by the name of its scenario. The two answers are compared as they are; where
+ours is another on purpose, DIFFERENCES says what is there and why.
 """
 
 from __future__ import annotations
