@@ -87,7 +87,7 @@ def _opener(open_store: _StoreOpener, access: str, name: str, state_dir: Path) -
             elif access == "overlay":
                 store = await _overlay(store, overlay_folder(state_dir, name))
         except (OSError, sqlite3.Error) as error:
-            raise BindingError(f"the bucket {name!r} cannot be opened: {error}") from error
+            raise BindingError(f"its bucket cannot be used: {error}") from error
         return R2Service(store)
 
     return open_bucket

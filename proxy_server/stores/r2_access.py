@@ -58,7 +58,9 @@ class ReadOnly:
     async def create_upload(self, key: str, metadata: Metadata) -> str:
         self._refuse()
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
         self._refuse()
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
@@ -128,8 +130,10 @@ class Overlay:
     async def create_upload(self, key: str, metadata: Metadata) -> str:
         return await self._local.create_upload(key, metadata)
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
-        return await self._local.upload_part(key, upload_id, number, body)
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
+        return await self._local.upload_part(key, upload_id, number, body, size)
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
         info = await self._local.complete_upload(key, upload_id, parts)

@@ -95,8 +95,6 @@ class Bucket:
         self, key: str, body: AsyncIterable[bytes], options: PutOptions, beneath: ObjectInfo | None = None
     ) -> ObjectInfo:
         """As R2Store.put. Where this bucket has no object, the conditions are about the one beneath."""
-        if options.size is not None:
-            check_size(options.size)
         written = await self._write(body, options.size, {"md5", *options.checksums})
         try:
             check_checksums(options.checksums, written.digests)
@@ -121,11 +119,13 @@ class Bucket:
         await self._records.add_upload(upload)
         return upload.id
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
         upload = await self._records.upload(upload_id)
         if upload is None or upload.key != key or upload.state != OPEN:
             raise NoSuchUpload
-        written = await self._write(body, None, {"md5"})
+        written = await self._write(body, size, {"md5"})
         part = Part(number, written.blob, written.digests["md5"])
         try:
             replaced = await self._records.add_part(upload, part)
@@ -192,6 +192,7 @@ class Bucket:
 
     async def _write(self, body: AsyncIterable[bytes], size: int | None, algorithms: Iterable[str]) -> _Written:
         """Write a body as a new blob."""
+        check_size(size or 0)
         blob_id = secrets.token_hex(16)
         await self._records.announce(blob_id)
         hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}

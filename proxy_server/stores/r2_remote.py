@@ -17,7 +17,7 @@ from proxy_server.stores.r2 import (
     ByteRange,
     Conditions,
     Etag,
-    InternalError,
+    InvalidArgument,
     Metadata,
     NoSuchKey,
     ObjectInfo,
@@ -80,10 +80,8 @@ class RemoteBucket:
         return OpenObject(info, part.offset or 0, length, ReadableStream(found.body, length=length))
 
     async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
-        if options.size is None:
-            raise InternalError("The length of what is written through this binding has to be known")
         said: dict[str, Any] = {**_options(options.metadata), **options.checksums}
-        content = ReadableStream(body, length=options.size)
+        content = _sized(body, options.size)
         with _relayed():
             made = await self._facade.put(key, content, only_if=_only_if(options.only_if), **said)
         if made is None:
@@ -117,10 +115,12 @@ class RemoteBucket:
         with _relayed():
             return (await self._facade.create_multipart_upload(key, **_options(metadata))).upload_id
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
         upload = self._facade.resume_multipart_upload(key, upload_id)
         with _relayed():
-            return (await upload.upload_part(number, body)).etag
+            return (await upload.upload_part(number, _sized(body, size))).etag
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
         upload = self._facade.resume_multipart_upload(key, upload_id)
@@ -133,6 +133,12 @@ class RemoteBucket:
 
     async def aclose(self) -> None:
         """The facade is somebody else's."""
+
+
+def _sized(body: AsyncIterable[bytes], size: int | None) -> ReadableStream[bytes]:
+    if size is None:
+        raise InvalidArgument("The length of what is written to a remote bucket has to be known")
+    return ReadableStream(body, length=size)
 
 
 def _info(obj: facades.R2Object) -> ObjectInfo:
