@@ -96,7 +96,9 @@ async def test_all_that_was_sent_before_the_end_arrives(channel: Any) -> None:
         async with db.connect(address) as stream:
             await stream.send(bytes(LARGE))
             await stream.send_eof()
-        await done.wait()
+        # Sooner than a connection is dropped that does not end by itself.
+        with anyio.fail_after(8):
+            await done.wait()
     assert received == [LARGE]
 
 
@@ -295,6 +297,48 @@ async def test_tls_is_spoken_with_the_server_from_the_first_byte_on(channel: Any
     ):
         await stream.send(b"secret")
         assert await stream.receive() == b"secret"
+
+
+async def test_the_end_over_tls_is_one_that_the_server_takes_for_the_end(
+    channel: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    received = b""
+    over = anyio.Event()
+
+    async def collect(stream: SocketStream) -> None:
+        nonlocal received
+        # Without the farewell of TLS, this raises.
+        received = await everything(await TLSStream.wrap(stream, server_side=True, ssl_context=tls))
+        over.set()
+
+    async with listening(collect) as address, through(channel, tls=True, ca=str(tmp_path / "ca.pem")) as db:
+        async with db.connect(address) as stream:
+            await stream.send(b"all of it")
+            await stream.send_eof()
+        with anyio.fail_after(8):
+            await over.wait()
+    assert received == b"all of it"
+    assert not caplog.records
+
+
+async def test_connections_end_with_their_session() -> None:
+    over = anyio.Event()
+
+    async def wait(stream: ByteStream) -> None:
+        try:
+            await everything(stream)
+        finally:
+            over.set()
+
+    async with listening(wait) as address, served() as url:
+        async with connect_env(url, channel="rpc") as env:
+            await env.DB.rpc.connect(address)
+        with anyio.fail_after(8):
+            await over.wait()
 
 
 async def test_a_certificate_of_nobody_that_is_trusted_is_refused(channel: Any, tmp_path: Path) -> None:
