@@ -16,7 +16,7 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from capnweb_py.bindings.channels import DESCRIBE
+from capnweb_py.bindings.channels import DESCRIBE, NOT_RUN
 from capnweb_py.options import DEFAULT_OPTIONS, SessionOptions
 from capnweb_py.session import RpcSession
 from proxy_server.auth import Gate, Refusal
@@ -36,6 +36,7 @@ __all__ = ["ProxyApp"]
 # The header of a request that asks which bindings there are. Cloudflare's proxy worker does not know it, and answers as
 # to any request without a binding.
 _DESCRIBE: Final = DESCRIBE.encode()
+_NOT_RUN: Final = NOT_RUN.encode()
 _DISPATCH_HEADER: Final = DISPATCH_OPTIONS.lower().encode()
 
 # Of a WebSocket that is a TCP connection: where it leads.
@@ -98,7 +99,7 @@ class ProxyApp:
         if page is not None:
             await page(self, scope, send)
         elif self._draining.begun and self._gate.refusal(scope) is None:
-            await send_text(send, 503, REFUSAL, [(b"connection", b"close")])
+            await send_text(send, 503, REFUSAL, [(b"connection", b"close"), (_NOT_RUN, b"1")])
         else:
             with self._draining.running():
                 await self._http(scope, receive, send)

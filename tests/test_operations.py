@@ -18,7 +18,7 @@ from proxying import SECRET, Server, fetch, http_scope, proxy, serving, start, w
 from websockets.protocol import CLOSING
 from websockets.server import ServerProtocol
 
-from capnweb_py import Backoff, RemoteError, RpcTarget, SessionOptions, memory_pair
+from capnweb_py import Backoff, RemoteError, RpcTarget, SessionOptions, Unreachable, memory_pair
 from capnweb_py.errors import SessionClosed
 from capnweb_py.remote import connect_env
 from capnweb_py.web import Request, Response
@@ -132,10 +132,34 @@ async def test_a_request_that_runs_is_finished_before_the_server_stops(configure
             await held.begun.wait()
             server.process.terminate()
             await nobody_listens(server.url)
+            with pytest.raises(Unreachable) as caught:
+                await env.SVC.fetch("https://a.example/teapot")
+            assert not caught.value.may_have_run
             held.go_on.set()
         assert outcome == ["firstlast"]
         assert await ended(server) == ("", "")
     assert server.process.returncode == 0
+
+
+async def test_a_request_on_a_connection_that_exists_is_not_run_either(configured: Callable[[int], Path]) -> None:
+    server = start(configured(20))
+    held = Held()
+
+    async def call(service: Any) -> None:
+        await service.call_each([1], held.hold)
+
+    with anyio.fail_after(20):
+        async with connect_env(server.url) as env, anyio.create_task_group() as tasks:
+            tasks.start_soon(call, env.SVC)
+            await held.begun.wait()
+            assert await (await env.SVC.fetch("https://a.example/teapot")).text()
+            server.process.terminate()
+            await refused(env.SVC)
+            with pytest.raises(Unreachable, match="shutting down, and has not run this") as caught:
+                await env.SVC.fetch("https://a.example/teapot", method="POST", body="x")
+            assert not caught.value.may_have_run
+            held.go_on.set()
+        await ended(server)
 
 
 async def nobody_listens(url: str) -> None:
@@ -176,6 +200,7 @@ async def test_requests_and_sessions_that_come_too_late_are_refused() -> None:
         reply = await fetch(app, http_scope("SVC"))
         assert (reply.status, reply.header("connection")) == (503, "close")
         assert reply.body == b"the server is shutting down, and has not run this"
+        assert reply.header("capnweb-not-run") == "1"
         late = await fetch(app, websocket_scope("MF-Binding=SVC"))
         assert late.status == 503
         assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401, "who may not know is told nothing"

@@ -13,19 +13,23 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from ..errors import Unreachable
 from ..http11 import Http11Client
 from ..stub import RpcStub
 from ..web import Headers, Request, Response
 from ..web_socket import WebSocket
 from ..websocket_client import open_web_socket
 
-__all__ = ["DESCRIBE", "DISPATCH_OPTIONS", "Channel", "Channels", "ProxyAddress", "describe"]
+__all__ = ["DESCRIBE", "DISPATCH_OPTIONS", "NOT_RUN", "Channel", "Channels", "ProxyAddress", "describe"]
 
 Channel = Literal["http", "rpc"]
 
 # The header that asks a proxy which bindings it has, and of which types. An extension of this project's.
 DESCRIBE: Final = "capnweb-describe"
 
+
+# The header of a response that says that the proxy has not run the request: it is shutting down.
+NOT_RUN: Final = "capnweb-not-run"
 
 # What says which service of a dispatch namespace is meant: a header of a request, or a parameter of a session's URL.
 DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
@@ -116,12 +120,17 @@ class Channels:
         The response is as the binding made it: a body whose headers say that it is compressed still is.
 
         Raises:
-            ConnectionError: if the proxy cannot be reached. Reading the body raises it if it breaks off.
+            ConnectionError: if the proxy cannot be reached, or is shutting down. Reading the body raises it if it
+                breaks off.
             Exception: what the request's body raises.
         """
         body = request.body if request.buffered is None else request.buffered
         wrapped = Request(self._address.http_url, method=request.method, headers=self._wrapped(request), body=body)
-        return await self._http.exchange(wrapped, self._address.http_url, title=f"the binding {self.name!r}")
+        title = f"the binding {self.name!r}"
+        response = await self._http.exchange(wrapped, self._address.http_url, title=title)
+        if NOT_RUN in response.headers:
+            raise Unreachable(f"{title} cannot be reached: {await response.text()}")
+        return response
 
     @asynccontextmanager
     async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
