@@ -6,79 +6,74 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-__all__ = ["RedisServer", "redis_server", "require_redis"]
+__all__ = ["RedisServer", "redis_server"]
 
-# How long, in seconds, the server may take to answer.
-_PATIENCE = 20
+# How long, in seconds, the server may take to stop.
+_PATIENCE: Final = 20
 
 
-def require_redis() -> str:
-    """The redis-server program. Without one the test is skipped, or fails where every peer must be there (CI=true)."""
-    program = shutil.which("redis-server")
-    if program is not None:
-        return program
-    problem = "these tests need redis-server, and there is none on the PATH"
+def _program() -> str:
+    """The program. Without one the test is skipped, or fails where every peer must be there (CI=true)."""
+    for name in ("redis-server", "valkey-server"):
+        program = shutil.which(name)
+        if program is not None:
+            return program
+    problem = "these tests need redis-server or valkey-server, and there is none on the PATH"
     if os.environ.get("CI") == "true":
         pytest.fail(problem)
     pytest.skip(problem)
 
 
 class RedisServer:
-    """A server that keeps everything in its append-only file.
+    """A server that writes each change to its append-only file before it answers.
 
     Attributes:
         url: where it is, running or not.
+        process: it, since it was started the last time.
     """
 
-    def __init__(self, program: str, directory: Path) -> None:
+    process: subprocess.Popen[str]
+
+    def __init__(self, directory: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port: int = free.getsockname()[1]
-        self.url = f"redis://127.0.0.1:{self._port}/0"
-        where = ["--port", str(self._port), "--bind", "127.0.0.1", "--dir", str(directory)]
-        self._command = [program, *where, "--save", "", "--appendonly", "yes"]
+            port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{port}/0"
+        options = {
+            "port": port,
+            "bind": "127.0.0.1",
+            "dir": directory,
+            "save": "",
+            "appendonly": "yes",
+            "appendfsync": "always",
+        }
+        self._command = [_program(), *(word for name, value in options.items() for word in (f"--{name}", str(value)))]
         self.start()
 
     def start(self) -> None:
-        """Start the server, and wait until it answers."""
-        self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL)
-        _wait_until_it_answers(self._port)
+        """Start it, and wait until it takes connections."""
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        if not any("Ready to accept connections" in line for line in self.process.stdout):
+            raise AssertionError(f"{self._command[0]} did not start")
 
     def kill(self) -> None:
-        """End it as a crash would."""
-        self._process.kill()
-        self._process.wait(_PATIENCE)
-
-    def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait(_PATIENCE)
+        """End it as a crash would. Safe to do twice."""
+        self.process.kill()
+        self.process.communicate(timeout=_PATIENCE)
 
 
 @contextmanager
 def redis_server(directory: Path) -> Iterator[RedisServer]:
     """A server for the length of a block, with its files in a directory."""
-    server = RedisServer(require_redis(), directory)
+    server = RedisServer(directory)
     try:
         yield server
     finally:
-        server.stop()
-
-
-def _wait_until_it_answers(port: int) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), 1) as connection:
-                connection.sendall(b"PING\r\n")
-                if connection.recv(64).startswith(b"+PONG"):
-                    return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
+        server.kill()

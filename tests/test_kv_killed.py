@@ -12,7 +12,7 @@ from typing import Final, Literal
 import anyio
 import pytest
 from proxying import start
-from redisserver import redis_server, require_redis
+from redis_server import redis_server
 
 from capnweb_py import RpcError
 from capnweb_py.bindings.kv import KvError, KvNamespace
@@ -77,8 +77,8 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield "sqlite:///kv.sqlite3"
     else:
-        with redis_server(require_redis(), tmp_path) as (url, _):
-            yield url
+        with redis_server(tmp_path) as redis:
+            yield redis.url
 
 
 @pytest.mark.parametrize("channel", ["http", "rpc"])
@@ -113,8 +113,8 @@ async def test_a_killed_proxy_has_lost_no_acknowledged_write(
 async def test_a_killed_redis_has_lost_no_acknowledged_write(tmp_path: Path) -> None:
     config = tmp_path / "capnweb.toml"
     writers = Writers()
-    with redis_server(require_redis(), tmp_path) as (url, redis):
-        config.write_text(CONFIG.format(store=url))
+    with redis_server(tmp_path) as redis:
+        config.write_text(CONFIG.format(store=redis.url))
         server = start(config)
         try:
             async with connect_env(server.url) as env:
@@ -124,12 +124,11 @@ async def test_a_killed_redis_has_lost_no_acknowledged_write(tmp_path: Path) -> 
                             tasks.start_soon(writers.write, env.KV, f"w{number}")
                         await writers.enough.wait()
                         redis.kill()
-                    redis.wait()
                     with pytest.raises(KvError, match="KV GET failed: 500 The namespace's Redis failed"):
                         await env.KV.get("k")
-                with redis_server(require_redis(), tmp_path, int(url.rpartition(":")[2].removesuffix("/0"))):
-                    # The same proxy finds it again by itself.
-                    assert await missing(env.KV, writers.acknowledged) == []
+                redis.start()
+                # The same proxy finds it again by itself.
+                assert await missing(env.KV, writers.acknowledged) == []
         finally:
             server.process.terminate()
             server.process.communicate()

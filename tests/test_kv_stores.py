@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import anyio
 import coredis
 import pytest
-from redisserver import redis_server, require_redis
+from redis_server import redis_server
 
 from capnweb_py.web import ReadableStream
 from proxy_server.stores import kv_redis
@@ -58,8 +57,8 @@ def _no_garbage() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with redis_server(require_redis(), tmp_path_factory.mktemp("redis")) as (url, _):
-        yield url
+    with redis_server(tmp_path_factory.mktemp("redis")) as redis:
+        yield redis.url
 
 
 @pytest.fixture
@@ -393,24 +392,23 @@ async def test_namespaces_of_one_redis_are_apart(redis_url: str, clock: Clock) -
 
 async def test_a_redis_that_goes_away_fails_what_is_asked_until_it_is_back(tmp_path: Path, clock: Clock) -> None:
     async with anyio.create_task_group() as tasks:
-        with redis_server(require_redis(), tmp_path) as (url, process):
-            store = await RedisKv.open(url, "kv", tasks, clock)
+        with redis_server(tmp_path) as redis:
+            store = await RedisKv.open(redis.url, "kv", tasks, clock)
             await store.put("k", b"v")
-            process.kill()
-            process.wait()
+            redis.kill()
             for _ in range(2):
                 with anyio.fail_after(10), pytest.raises(KvRefusal, match="Redis failed") as refusal:
                     await store.get("k")
                 assert refusal.value.status == 500
-        with redis_server(require_redis(), tmp_path, urlsplit(url).port):
+            redis.start()
             assert await store.get("k") == KvEntry(b"v")
             await store.aclose()
 
 
 async def test_a_redis_without_memory_keeps_what_it_has(tmp_path: Path, clock: Clock) -> None:
-    with redis_server(require_redis(), tmp_path) as (url, _):
-        async with anyio.create_task_group() as tasks, coredis.Redis.from_url(url) as client:
-            store = await RedisKv.open(url, "kv", tasks, clock)
+    with redis_server(tmp_path) as redis:
+        async with anyio.create_task_group() as tasks, coredis.Redis.from_url(redis.url) as client:
+            store = await RedisKv.open(redis.url, "kv", tasks, clock)
             await store.put("k", pieces(LARGE))
             await client.config_set({"maxmemory": "1"})
             with pytest.raises(KvRefusal, match="OOM"):
@@ -469,14 +467,14 @@ async def test_a_redis_that_does_not_answer_hangs_nobody(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kv_redis, "_TIMEOUT", 0.3)
-    with redis_server(require_redis(), tmp_path) as (url, process):
+    with redis_server(tmp_path) as redis:
         async with anyio.create_task_group() as tasks:
-            store = await RedisKv.open(url, "kv", tasks, clock)
+            store = await RedisKv.open(redis.url, "kv", tasks, clock)
             await store.put("k", b"v")
-            process.send_signal(signal.SIGSTOP)
+            redis.process.send_signal(signal.SIGSTOP)
             with anyio.fail_after(20), pytest.raises(KvRefusal, match="Redis failed"):
                 await store.get("k")
-            process.send_signal(signal.SIGCONT)
+            redis.process.send_signal(signal.SIGCONT)
             assert await store.get("k") == KvEntry(b"v")
             await store.aclose()
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 from proxying import serving
-from redisserver import redis_server, require_redis
+from redis_server import redis_server
 
 from .runtime import Worker, workerd
 
@@ -72,8 +72,8 @@ def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     if request.param == "sqlite":
         yield "sqlite:///kv.sqlite3"
     else:
-        with redis_server(require_redis(), tmp_path_factory.mktemp("redis")) as (url, _):
-            yield url
+        with redis_server(tmp_path_factory.mktemp("redis")) as redis:
+            yield redis.url
 
 
 @pytest.fixture(scope="module")
