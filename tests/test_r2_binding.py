@@ -282,6 +282,26 @@ async def test_a_server_that_dies_in_a_put_keeps_the_old_object(tmp_path: Path) 
             assert [obj.key for obj in (await env.BUCKET.list()).objects] == ["a"]
 
 
+async def test_a_client_that_leaves_in_a_put_leaves_nothing(tmp_path: Path) -> None:
+    class LeftError(Exception):
+        pass
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * MIB
+        raise LeftError
+
+    with serving(config(tmp_path)) as server:
+        async with connect_env(server.url) as env:
+            await env.BUCKET.put("a", "old")
+            with pytest.raises(LeftError):
+                await env.BUCKET.put("a", pieces(), length=2 * MIB)
+            assert await (await env.BUCKET.get("a")).text() == "old"
+        server.process.terminate()
+        server.process.communicate(timeout=20)
+        folder = tmp_path / "state" / "r2-BUCKET"
+        assert (count_files(folder / "blobs"), count_files(folder / "incoming")) == (1, 0)
+
+
 async def test_what_a_crash_left_is_deleted_a_day_later(tmp_path: Path) -> None:
     folder = tmp_path / "state" / "r2-BUCKET"
     async with proxy(BUCKET=declaration(tmp_path)):
