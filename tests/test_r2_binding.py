@@ -233,6 +233,24 @@ async def test_a_bucket_in_an_object_store(tmp_path: Path, s3: S3) -> None:
     assert names_in(tmp_path) == {"capnweb.toml"}
 
 
+async def test_an_object_store_that_is_gone(tmp_path: Path) -> None:
+    with s3_server() as store:
+        store.make_bucket("gone")
+        options = "".join(f'{name} = "{value}"\n' for name, value in store.options.items())
+        text = f'store = "s3://gone"\n[bindings.BUCKET.store_options]\n{options}'
+        server = start(config(tmp_path, text))
+    try:
+        for channel in ("http", "rpc"):
+            async with connect_env(server.url, channel=channel) as env:  # type: ignore[arg-type]
+                with pytest.raises(
+                    R2Error, match=r"^put: We encountered an internal error. Please try again. \(10001\)$"
+                ):
+                    await env.BUCKET.put("a", "x")
+    finally:
+        server.process.terminate()
+        server.process.communicate()
+
+
 def put_in_pieces(server: Server, key: str) -> Any:
     """A put that sends its first piece and asks its caller before it sends the rest."""
     text = json.dumps({"version": 1, "method": "put", "object": key}).encode()
@@ -262,6 +280,26 @@ async def test_a_server_that_dies_in_a_put_keeps_the_old_object(tmp_path: Path) 
         async with connect_env(again.url) as env:
             assert await (await env.BUCKET.get("a")).text() == "acknowledged"
             assert [obj.key for obj in (await env.BUCKET.list()).objects] == ["a"]
+
+
+async def test_a_client_that_leaves_in_a_put_leaves_nothing(tmp_path: Path) -> None:
+    class LeftError(Exception):
+        pass
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"x" * MIB
+        raise LeftError
+
+    with serving(config(tmp_path)) as server:
+        async with connect_env(server.url) as env:
+            await env.BUCKET.put("a", "old")
+            with pytest.raises(LeftError):
+                await env.BUCKET.put("a", pieces(), length=2 * MIB)
+            assert await (await env.BUCKET.get("a")).text() == "old"
+        server.process.terminate()
+        server.process.communicate(timeout=20)
+        folder = tmp_path / "state" / "r2-BUCKET"
+        assert (count_files(folder / "blobs"), count_files(folder / "incoming")) == (1, 0)
 
 
 async def test_what_a_crash_left_is_deleted_a_day_later(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -29,6 +29,7 @@ from proxy_server.stores.r2 import (
     R2Store,
     Start,
 )
+from proxy_server.stores.r2_parts import Record
 
 pytestmark = pytest.mark.anyio
 
@@ -152,6 +153,45 @@ async def test_a_body_that_fails_writes_nothing(store: R2Store) -> None:
     with pytest.raises(IncompleteBody):
         await store.put("a", body(b"short"), PutOptions(size=6))
     assert await content(store, "a") == b"old"
+
+
+async def test_a_put_that_was_done_though_its_keeper_said_no_is_done(tmp_path: Path) -> None:
+    """As where the answer of an object store is lost, and the request repeated."""
+    async with files(tmp_path) as bucket:
+        records = bucket._records
+        swap = records.swap
+
+        async def unheard(key: str, old: Record | None, new: Record) -> bool:
+            await swap(key, old, new)
+            return False
+
+        records.swap = unheard  # type: ignore[method-assign]
+        info = await put(bucket, "a", b"content", only_if=NEW)
+        assert (await bucket.head("a"), await content(bucket, "a")) == (info, b"content")
+
+
+@pytest.mark.parametrize("failing", ["delete", "swap"])
+async def test_a_store_that_fails_in_a_put_loses_no_content(tmp_path: Path, failing: str) -> None:
+    """Old content that cannot be deleted, and a record that was written though its keeper failed then."""
+    async with files(tmp_path) as bucket:
+        await put(bucket, "a", b"old")
+        records, blobs = bucket._records, bucket._blobs
+        swap = records.swap
+
+        async def failing_swap(key: str, old: Record | None, new: Record) -> bool:
+            await swap(key, old, new)
+            raise OSError("on purpose")
+
+        def failing_delete(_blob_ids: Sequence[str]) -> None:
+            raise OSError("on purpose")
+
+        if failing == "swap":
+            records.swap = failing_swap  # type: ignore[method-assign]
+        else:
+            blobs.delete = failing_delete  # type: ignore[method-assign]
+        with pytest.raises(OSError, match="on purpose"):
+            await put(bucket, "a", b"new")
+        assert await content(bucket, "a") == b"new"
 
 
 async def test_a_put_that_is_cancelled_writes_nothing(store: R2Store) -> None:

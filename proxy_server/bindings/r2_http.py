@@ -11,7 +11,7 @@ from typing import Any
 
 from capnweb_py.bindings.r2_framing import ERROR_HEADER, REQUEST_HEADER, SIZE_HEADER, prefixed, split
 from capnweb_py.web import ReadableStream, Request, Response
-from proxy_server.bindings.r2_operations import R2Operations, object_fields, read_request
+from proxy_server.bindings.r2_operations import R2Operations, failures_refused, object_fields, read_request
 from proxy_server.stores.r2 import InternalError, InvalidArgument, PreconditionFailed, R2Error
 
 __all__ = ["R2Http"]
@@ -29,9 +29,8 @@ class R2Http:
     async def fetch(self, request: Request) -> Response:
         """Answer a request. What is refused is a response that says so."""
         try:
-            if request.method == "GET":
-                return await self._read(request)
-            return await self._write(request)
+            with failures_refused():
+                return await (self._read(request) if request.method == "GET" else self._write(request))
         except R2Error as error:
             return _refusal(error)
         finally:

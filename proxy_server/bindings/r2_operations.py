@@ -9,16 +9,20 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterable, Mapping
+import sqlite3
+from collections.abc import AsyncIterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import attrs
 
+from proxy_server.channels import LOG
 from proxy_server.stores.r2 import (
     CHECKSUM_NAMES,
     ByteRange,
     Conditions,
     Etag,
+    InternalError,
     InvalidArgument,
     Metadata,
     NoSuchKey,
@@ -40,7 +44,7 @@ from proxy_server.stores.r2_rules import (
     check_metadata,
 )
 
-__all__ = ["METHODS", "R2Operations", "object_fields", "read_request"]
+__all__ = ["METHODS", "R2Operations", "failures_refused", "object_fields", "read_request"]
 
 METHODS: Final = frozenset(
     {
@@ -83,6 +87,19 @@ def read_request(text: str | bytes) -> dict[str, Any]:
     if not isinstance(request, dict) or request.get("method") not in METHODS:
         raise InvalidArgument
     return request
+
+
+@contextmanager
+def failures_refused() -> Iterator[None]:
+    """Have what a store fails with, which clients can do nothing about, be what R2 says of itself then."""
+    try:
+        yield
+    except ConnectionError:
+        # The client's own connection.
+        raise
+    except (OSError, sqlite3.Error) as error:
+        LOG.exception("the store of a bucket failed")
+        raise InternalError from error
 
 
 class R2Operations:

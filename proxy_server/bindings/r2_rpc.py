@@ -26,7 +26,7 @@ from capnweb_py.bindings.r2_requests import (
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
 from capnweb_py.web import Blob, ReadableStream
-from proxy_server.bindings.r2_operations import R2Operations, object_fields
+from proxy_server.bindings.r2_operations import R2Operations, failures_refused, object_fields
 from proxy_server.stores import r2
 from proxy_server.stores.r2 import CHECKSUM_NAMES
 
@@ -40,7 +40,8 @@ _PLAIN: Final = ("version", "size", "etag", "storageClass")
 def _thrown_by(action: str) -> Iterator[None]:
     """Have what a store refuses raised as the runtime throws it."""
     try:
-        yield
+        with failures_refused():
+            yield
     except r2.R2Error as error:
         raise R2Error(action, str(error), error.code) from None
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -70,11 +71,22 @@ async def open_objects(store: Any) -> Bucket:
     Raises:
         OSError: if the store cannot be reached.
     """
-    try:
-        await anyio.to_thread.run_sync(lambda: next(iter(obstore.list(store, "uploads", chunk_size=1)), None))
-    except BaseError as error:
-        raise OSError(str(error).splitlines()[0]) from error
+
+    def ask() -> None:
+        with _answering():
+            next(iter(obstore.list(store, "uploads", chunk_size=1)), None)
+
+    await anyio.to_thread.run_sync(ask)
     return Bucket(ObjectBlobs(store), ObjectRecords(store))
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Have what obstore fails with raised as an OSError."""
+    try:
+        yield
+    except BaseError as error:
+        raise OSError(f"the object store: {str(error).splitlines()[0]}") from error
 
 
 class ObjectBlobs:
@@ -84,17 +96,17 @@ class ObjectBlobs:
         self._store = store
 
     def create(self, blob_id: str) -> ObjectWriter:
-        return ObjectWriter(self._store, _blob_path(blob_id))
+        with _answering():
+            return ObjectWriter(self._store, _blob_path(blob_id))
 
     def open(self, blob_id: str, offset: int, length: int) -> ObjectReader:
-        return ObjectReader(self._store, _blob_path(blob_id), offset, length)
+        with _answering():
+            return ObjectReader(self._store, _blob_path(blob_id), offset, length)
 
     def delete(self, blob_ids: Sequence[str]) -> None:
         for blob_id in blob_ids:
-            try:
+            with _answering(), suppress(NotFoundError, FileNotFoundError):
                 obstore.delete(self._store, _blob_path(blob_id))
-            except (NotFoundError, FileNotFoundError):
-                pass
 
     def close(self) -> None:
         """Nothing is held."""
@@ -112,20 +124,20 @@ class ObjectWriter:
         self._open = True
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        with _answering():
+            self._file.write(data)
 
     def commit(self) -> None:
         self._open = False
-        self._file.close()
+        with _answering():
+            self._file.close()
 
     def discard(self) -> None:
         """Closing is the only way to end it; the bucket deletes what has come about."""
         if self._open:
             self._open = False
-            try:
+            with suppress(BaseError, OSError):
                 self._file.close()
-            except (BaseError, OSError):
-                pass
 
 
 class ObjectReader:
@@ -136,7 +148,8 @@ class ObjectReader:
         self._chunks: Iterator[Any] = iter(found.stream(min_chunk_size=_CHUNK_BYTES))
 
     def read(self) -> bytes:
-        return bytes(next(self._chunks, b""))
+        with _answering():
+            return bytes(next(self._chunks, b""))
 
     def close(self) -> None:
         self._chunks = iter(())
@@ -250,7 +263,11 @@ class ObjectRecords:
         """Nothing is held."""
 
     async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        def answered() -> ResultT:
+            with _answering():
+                return work()
+
+        return await anyio.to_thread.run_sync(answered, limiter=self._limiter)
 
     def _read(self, key: str) -> Record | None:
         try:
@@ -269,10 +286,8 @@ class ObjectRecords:
 
     def _delete(self, path: str) -> None:
         self._known.pop(path, None)
-        try:
+        with suppress(NotFoundError, FileNotFoundError):
             obstore.delete(self._store, path)
-        except (NotFoundError, FileNotFoundError):
-            pass
 
     def _text(self, path: str) -> bytes | None:
         try:

@@ -17,6 +17,7 @@ from proxy_server.stores.r2 import (
     ByteRange,
     Conditions,
     Etag,
+    InternalError,
     InvalidArgument,
     Metadata,
     NoSuchKey,
@@ -51,6 +52,8 @@ def _relayed() -> Iterator[None]:
         yield
     except facades.R2Error as error:
         raise _Relayed(error) from error
+    except ConnectionError as error:
+        raise InternalError(str(error)) from error
 
 
 class RemoteBucket:
