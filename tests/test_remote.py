@@ -164,7 +164,7 @@ async def test_a_proxy_that_does_not_describe_itself() -> None:
                 raise AssertionError("nobody said which bindings there are")
         async with connect_env(address, bindings={"SVC": "service"}) as env:
             assert await env.SVC.hello("World") == "Hello, World!"
-        with pytest.raises(ValueError, match="a binding of the type 'magic' has no facade; one of .*service"):
+        with pytest.raises(ValueError, match=r"a binding of the type 'magic' has no facade; one of .*service"):
             async with connect_env(address, bindings={"SVC": "magic"}):
                 raise AssertionError("magic is no type")
 
