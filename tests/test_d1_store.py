@@ -244,3 +244,11 @@ async def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
     async with anyio.create_task_group() as tasks:
         with pytest.raises(BindingError, match=r"text\.db cannot be opened: file is not a database"):
             await declaration(tmp_path, store="sqlite:///text.db").open(tasks)
+
+
+def test_a_token_is_in_an_environment_variable_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("D1_TEST_TOKEN", raising=False)
+    with pytest.raises(ConfigError, match=r"bindings\.DB\.token_env: there is no environment variable D1_TEST_TOKEN"):
+        declaration(tmp_path, store="libsql://host", token_env="D1_TEST_TOKEN")
+    monkeypatch.setenv("D1_TEST_TOKEN", "secret")
+    declaration(tmp_path, store="libsql://host", token_env="D1_TEST_TOKEN")
