@@ -7,9 +7,8 @@ channels/, and what a binding does in bindings/. Routing follows Cloudflare's pr
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -29,6 +28,7 @@ from proxy_server.channels.rpc import serve_rpc
 from proxy_server.channels.tcp import serve_connection_string, serve_tcp
 from proxy_server.channels.websocket import serve_fetched_websocket
 from proxy_server.draining import REFUSAL, Draining, close_when_idle
+from proxy_server.idle_sessions import MAX_SESSIONS, IdleSessions
 from proxy_server.watching import CONTENT_TYPE, Watch
 
 __all__ = ["ProxyApp"]
@@ -53,15 +53,23 @@ class ProxyApp:
         bindings: the bindings by their names, as `config.load` returns them.
         gate: who may come in.
         options: for every RPC session.
+        max_sessions: how many RPC sessions there may be before idle ones are closed.
     """
 
-    def __init__(self, bindings: Mapping[str, Declaration], gate: Gate, options: SessionOptions | None = None) -> None:
+    def __init__(
+        self,
+        bindings: Mapping[str, Declaration],
+        gate: Gate,
+        options: SessionOptions | None = None,
+        max_sessions: int = MAX_SESSIONS,
+    ) -> None:
         self._declared = bindings
         self._gate = gate
         self._options = options
         # Filled while `running`.
         self._open: dict[str, _OpenBinding] = {}
         self._draining = Draining()
+        self._idle = IdleSessions(max_sessions)
         self._watch = Watch(lambda: len(self._open))
         self._tasks: TaskGroup | None = None
 
@@ -197,9 +205,28 @@ class ProxyApp:
             elif channel == "websocket":
                 await serve_fetched_websocket(binding, scope, receive, send)
             else:
-                options = attrs.evolve(self._options or DEFAULT_OPTIONS, on_call=self._watch.calls_of(name))
                 with self._watch.session(name):
-                    await serve_rpc(binding, scope, receive, send, options, partial(self._opened, found))
+                    await self._session(name, found, binding, scope, receive, send)
+
+    async def _session(
+        self, name: str, found: _OpenBinding, binding: Binding, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        watched = self._watch.calls_of(name)
+        opened: RpcSession
+
+        def on_open(session: RpcSession) -> None:
+            nonlocal opened
+            opened = session
+            self._draining.opened(session)
+            found.opened(session)
+            self._idle.opened(session)
+
+        def on_call(method: str) -> Callable[[BaseException | None], object]:
+            self._idle.used(opened)
+            return watched(method)
+
+        options = attrs.evolve(self._options or DEFAULT_OPTIONS, on_call=on_call)
+        await serve_rpc(binding, scope, receive, send, options, on_open)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = self._gate.refusal(scope)
@@ -228,10 +255,6 @@ class ProxyApp:
         bindings = {name: {"type": binding.declared.kind} for name, binding in self._open.items()}
         body = json.dumps({"bindings": bindings}).encode()
         await _send_page(send, 200, body, (b"content-type", b"application/json"), (_DESCRIBE, b"1"))
-
-    def _opened(self, binding: _OpenBinding, session: RpcSession) -> None:
-        self._draining.opened(session)
-        binding.opened(session)
 
     def _binding(self, name: str | None) -> _OpenBinding | Refusal:
         if name is not None and name in self._open:

@@ -197,7 +197,7 @@ def serve(
     log_to_stderr(secret, level=log_level, as_json=log_json)
     url = connection_string(host, listener.getsockname()[1], secret)
     options = SessionOptions()
-    app = ProxyApp(config.bindings, Gate(secret, config.server.allowed_origins), options)
+    app = ProxyApp(config.bindings, Gate(secret, config.server.allowed_origins), options, config.server.max_sessions)
     uvicorn_config = _uvicorn_config(app, options)
     server: uvicorn.Server
     if controlled:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from proxy_server.bindings import Declaration, parse_binding
+from proxy_server.idle_sessions import MAX_SESSIONS
 from proxy_server.tables import ConfigError, Table
 from proxy_server.wrangler import is_wrangler_file, parse_jsonc, read_wrangler
 
@@ -43,7 +44,8 @@ class ServerConfig:
     """The `[server]` table.
 
     `secret` is None where each start makes its own. `state_dir` is absolute, and need not exist. `drain_timeout` is how
-    many seconds what runs may go on after the signal to stop.
+    many seconds what runs may go on after the signal to stop. `max_sessions` is how many RPC sessions there may be
+    before idle ones are closed.
     """
 
     state_dir: Path
@@ -52,6 +54,7 @@ class ServerConfig:
     secret: str | None = attrs.field(repr=False)
     allowed_origins: frozenset[str]
     drain_timeout: int
+    max_sessions: int
 
 
 @attrs.frozen
@@ -213,6 +216,7 @@ def _read_server(table: Table) -> ServerConfig:
         secret=secret,
         allowed_origins=frozenset(origins),
         drain_timeout=table.integer("drain_timeout", _DRAIN_TIMEOUT, low=0, high=86_400),
+        max_sessions=table.integer("max_sessions", MAX_SESSIONS, low=1, high=1_000_000),
     )
     table.finish()
     return server

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import pytest
 import trustme
@@ -19,7 +21,7 @@ import websockets.sync.client
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 from listening import echo, everything, listening, proxy_server
-from proxying import SECRET, opener, proxy, websocket_scope, wired
+from proxying import SECRET, Server, opener, proxy, serving, websocket_scope, wired
 from websockets.exceptions import ConnectionClosed
 
 from capnweb_py import RpcError
@@ -94,7 +96,9 @@ async def test_all_that_was_sent_before_the_end_arrives(channel: Any) -> None:
         async with db.connect(address) as stream:
             await stream.send(bytes(LARGE))
             await stream.send_eof()
-        await done.wait()
+        # Sooner than a connection is dropped that does not end by itself.
+        with anyio.fail_after(8):
+            await done.wait()
     assert received == [LARGE]
 
 
@@ -295,6 +299,48 @@ async def test_tls_is_spoken_with_the_server_from_the_first_byte_on(channel: Any
         assert await stream.receive() == b"secret"
 
 
+async def test_the_end_over_tls_is_one_that_the_server_takes_for_the_end(
+    channel: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    received = b""
+    over = anyio.Event()
+
+    async def collect(stream: SocketStream) -> None:
+        nonlocal received
+        # Without the farewell of TLS, this raises.
+        received = await everything(await TLSStream.wrap(stream, server_side=True, ssl_context=tls))
+        over.set()
+
+    async with listening(collect) as address, through(channel, tls=True, ca=str(tmp_path / "ca.pem")) as db:
+        async with db.connect(address) as stream:
+            await stream.send(b"all of it")
+            await stream.send_eof()
+        with anyio.fail_after(8):
+            await over.wait()
+    assert received == b"all of it"
+    assert not caplog.records
+
+
+async def test_connections_end_with_their_session() -> None:
+    over = anyio.Event()
+
+    async def wait(stream: ByteStream) -> None:
+        try:
+            await everything(stream)
+        finally:
+            over.set()
+
+    async with listening(wait) as address, served() as url:
+        async with connect_env(url, channel="rpc") as env:
+            await env.DB.rpc.connect(address)
+        with anyio.fail_after(8):
+            await over.wait()
+
+
 async def test_a_certificate_of_nobody_that_is_trusted_is_refused(channel: Any, tmp_path: Path) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(tls)
@@ -366,6 +412,64 @@ async def test_the_connection_string_is_for_who_has_the_secret(monkeypatch: pyte
         refused = await anyio.to_thread.run_sync(lambda: httpx2.get(url.replace(SECRET, "x"), headers=headers))
     assert allowed.json() == {"connectionString": f"postgres://user:{PASSWORD}@db/app"}
     assert (refused.status_code, PASSWORD in refused.text) == (401, False)
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Server]:
+    """A proxy server in a process of its own."""
+    config = tmp_path / "capnweb.toml"
+    config.write_text('[bindings.DB]\ntype = "connect"\nallow = ["127.0.0.1:*"]\n')
+    with serving(config) as server:
+        yield server
+
+
+async def test_a_proxy_that_is_killed_is_an_error_at_both_ends(process: Server, channel: Any) -> None:
+    over = anyio.Event()
+
+    async def echo_until_it_ends(stream: ByteStream) -> None:
+        try:
+            await echo(stream)
+        finally:
+            over.set()
+
+    async with (
+        listening(echo_until_it_ends) as address,
+        connect_env(process.url, channel=channel) as env,
+        env.DB.connect(address) as stream,
+    ):
+        await stream.send(b"half of it")
+        await stream.receive()
+        process.process.kill()
+        with anyio.fail_after(20):
+            with pytest.raises(TunnelError):
+                await everything(stream)
+            await over.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux tells of open files so")
+async def test_of_many_connections_nothing_is_left(process: Server, channel: Any) -> None:
+
+    def open_files() -> int:
+        return len(os.listdir(f"/proc/{process.process.pid}/fd"))
+
+    async def use(db: Any, address: str, number: int) -> None:
+        async with db.connect(address) as stream:
+            await stream.send(b"a")
+            if number % 3:
+                await stream.receive()
+            if number % 2:
+                await stream.send_eof()
+
+    async with listening(echo) as address, connect_env(process.url, channel=channel) as env:
+        await use(env.DB, address, 1)
+        with anyio.fail_after(60):
+            before = open_files()
+            for _ in range(5):
+                async with anyio.create_task_group() as tasks:
+                    for number in range(20):
+                        tasks.start_soon(use, env.DB, address, number)
+            while open_files() > before:
+                await anyio.lowlevel.checkpoint()
 
 
 # The tunnel itself

@@ -95,6 +95,18 @@ async def test_a_wrong_password_is_the_databases_to_refuse(url: str, database: P
             await anyio.to_thread.run_sync(log_in, port)
 
 
+async def test_a_connection_that_the_database_ends_is_the_drivers_error(
+    url: str, database: Postgres, channel: Any
+) -> None:
+    def end_itself(port: int) -> None:
+        query(port, "select pg_terminate_backend(pg_backend_pid())")
+
+    async with connect_env(url, channel=channel) as env, env.DB.forward(database.address) as port:
+        with pytest.raises(psycopg.OperationalError, match="terminating connection"):
+            await anyio.to_thread.run_sync(end_itself, port)
+        assert await anyio.to_thread.run_sync(query, port, "select 1") == [(1,)]
+
+
 async def test_the_connection_string_is_the_databases(url: str, database: Postgres, channel: Any) -> None:
     async with connect_env(url, channel=channel) as env:
         assert await env.DB.connection_string() == database.connection_string

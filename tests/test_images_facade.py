@@ -211,6 +211,34 @@ async def test_an_error_of_the_source_is_the_callers(env: Env) -> None:
     assert (await env.IMAGES.info(flat(RED, 4, 4))).width == 4
 
 
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda images, source: images.info(source),
+        lambda images, source: images.input(flat(RED)).draw(source).output(format=PNG),
+        lambda images, source: images.hosted.upload(source, id="given-up"),
+    ],
+)
+async def test_a_call_that_is_given_up_ends_its_source(env: Env, use: Callable[[Images, ImageSource], Any]) -> None:
+    waiting, ended = anyio.Event(), anyio.Event()
+
+    async def endless() -> AsyncIterator[bytes]:
+        try:
+            yield flat(RED)
+            waiting.set()
+            await anyio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(use, env.IMAGES, endless())
+        await waiting.wait()
+        tasks.cancel_scope.cancel()
+    assert ended.is_set()
+    assert (await env.IMAGES.info(flat(RED, 4, 4))).width == 4
+    assert await env.IMAGES.hosted.image("given-up").details() is None
+
+
 async def test_a_source_that_yields_no_bytes(env: Env) -> None:
     async def words() -> AsyncIterator[Any]:
         yield "word"

@@ -18,12 +18,23 @@ from ..stub import RpcStub
 from ..web import HeadersInit, ReadableStream, Response
 from .channels import Channels
 from .images_calls import rpc_info, rpc_output
-from .images_hosted import HostedImages
+from .images_hosted import HostedImages, ImageHandle, ImageList, ImageMetadata
 from .images_http import http_info, http_output
 from .images_order import Chain, Drawing, TextPicture
 from .images_source import MAX_INPUT_BYTES, Encoding, ImageSource, PictureStream, picture
 
-__all__ = ["MAX_INPUT_BYTES", "ImageInfo", "ImageResult", "ImageSource", "ImageTransformer", "Images"]
+__all__ = [
+    "MAX_INPUT_BYTES",
+    "HostedImages",
+    "ImageHandle",
+    "ImageInfo",
+    "ImageList",
+    "ImageMetadata",
+    "ImageResult",
+    "ImageSource",
+    "ImageTransformer",
+    "Images",
+]
 
 # How an operation says over HTTP which picture it is for. The numbers come from the order of the calls.
 _NUMBERS: Final = frozenset({"imageIndex", "drawImageIndex", "targetImageIndex"})

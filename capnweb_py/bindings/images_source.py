@@ -11,7 +11,9 @@ import binascii
 from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final, Literal, TypeAlias
 
-from ..errors import RemoteError, remote_error
+import anyio
+
+from ..errors import RemoteError, RpcError, remote_error
 from ..web import ReadableStream
 
 __all__ = ["MAX_INPUT_BYTES", "Encoding", "ImageSource", "Operation", "PictureStream", "images_error", "picture"]
@@ -69,6 +71,8 @@ def picture(
 class PictureStream:
     """The pieces of a picture: decoded, and counted.
 
+    One task may read it while another one closes it: whoever sends a picture reads it in a task of its own.
+
     Attributes:
         failure: what kept it from being read to its end. A peer that was sent the pieces says the same in its own way.
     """
@@ -82,18 +86,27 @@ class PictureStream:
         self._size = 0
         self._chunks: AsyncIterator[bytes] | None = None
         self._ended = False
+        self._closed = False
+        # While a piece is being read: what gives it up, and what says that it is over.
+        self._reading: tuple[anyio.CancelScope, anyio.Event] | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        try:
-            piece = await self._next()
-        except Exception as error:
-            if not isinstance(error, StopAsyncIteration):
-                self.failure = error
-            raise
-        return piece
+        if not self._closed:
+            with anyio.CancelScope() as scope:
+                self._reading = scope, anyio.Event()
+                try:
+                    return await self._next()
+                except Exception as error:
+                    if not isinstance(error, StopAsyncIteration):
+                        self.failure = error
+                    raise
+                finally:
+                    self._reading[1].set()
+                    self._reading = None
+        raise RpcError("the picture is not read any more: the call that it was for is over")
 
     async def _next(self) -> bytes:
         if self._ended:
@@ -115,7 +128,12 @@ class PictureStream:
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
-        """Close the source."""
+        """Close the source. A piece that is being read is given up."""
+        self._closed = True
+        if self._reading is not None:
+            scope, over = self._reading
+            scope.cancel()
+            await over.wait()
         await self._stream.aclose()
 
 

@@ -1,4 +1,4 @@
-"""What a bucket's methods give: objects with and without content, pages of a listing, and what is known of an object."""
+"""What a bucket's methods give: objects with and without content, pages of listings, and what is known of an object."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The requests that the Workers runtime's `env.BUCKET` makes of its methods' arguments, and what it refuses to send.
 
-They are JSON objects, the same on both channels (workerd, src/workerd/api/r2-api.capnp and r2-bucket.c++). Options come
-as in JavaScript: mappings with the Workers API's names, dates as datetimes, checksums as bytes or hexadecimal text. What
-the runtime throws as a TypeError is a TypeError here, a RangeError a ValueError.
+They are JSON objects, the same on both channels (workerd, src/workerd/api/r2-api.capnp and r2-bucket.c++). Options
+come as in JavaScript: mappings with the names of the Workers API, dates as datetimes, checksums as bytes or hex digits.
+What the runtime throws as a TypeError is a TypeError here, a RangeError a ValueError.
 """
 
 from __future__ import annotations

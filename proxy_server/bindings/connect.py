@@ -159,6 +159,8 @@ class Connection(ByteStream):
             with anyio.move_on_after(_FAREWELL_TIMEOUT):
                 try:
                     await self._stream.unwrap()
+                except anyio.BusyResourceError:
+                    pass  # the farewell is sent, and who receives now gets the answer to it
                 except (ssl.SSLError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream):
                     pass  # the other side has ended it in its own way
         await self._tcp.send_eof()

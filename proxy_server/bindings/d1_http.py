@@ -24,7 +24,8 @@ MAX_REQUEST_BYTES: Final = 100_000_000
 
 # The header with the bookmark, or the constraint, that a session sends, and with the bookmark that it gets.
 _TOKEN: Final = "x-cf-d1-session-commit-token"
-# More rows are written in a thread: meanwhile, others are answered.
+# Longer requests are read, and more rows written, in a thread: meanwhile, others are answered.
+_BYTES_AT_ONCE: Final = 100_000
 _ROWS_AT_ONCE: Final = 200
 _PATHS: Final = frozenset({"/query", "/execute"})
 
@@ -52,7 +53,9 @@ class D1Service:
                 return Response(
                     ReadableStream(await self._store.dump()), headers={"content-type": "application/x-sqlite3"}
                 )
-            statements = _statements(await _body(request))
+            body = await _body(request)
+            small = len(body) <= _BYTES_AT_ONCE
+            statements = _statements(body) if small else await to_thread.run_sync(_statements, body)
             outcomes, bookmark = await self._store.run(statements, request.headers.get(_TOKEN))
         except D1Failure as error:
             # The runtime reads what has gone wrong from the body alone, save for a dump.

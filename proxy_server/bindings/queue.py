@@ -114,7 +114,7 @@ def _redis_opener(table: Table, url: str, rules: QueueRules, settings: QueueSett
         from proxy_server.stores.queue_redis import RedisQueue
     except ModuleNotFoundError as error:
         raise table.error(
-            f'a store in Redis needs the Python package "{error.name}": install capnweb-py[queue]', "store"
+            f'a store in Redis needs the Python package "{error.name}": install capnweb-py[redis]', "store"
         ) from error
 
     async def open_queue(tasks: TaskGroup) -> Binding:

@@ -70,7 +70,7 @@ class R2Http:
             case "put":
                 return _answer(await self._operations.put(wanted, content, content.length))
             case "uploadPart":
-                return _answer(await self._operations.upload_part(wanted, content))
+                return _answer(await self._operations.upload_part(wanted, content, content.length))
             case "createMultipartUpload":
                 return _answer(await self._operations.create_upload(wanted))
             case "completeMultipartUpload":

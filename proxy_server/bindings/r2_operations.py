@@ -133,13 +133,15 @@ class R2Operations:
         _refuse_encryption(request)
         return {"uploadId": await self._store.create_upload(_key(request), _metadata(request))}
 
-    async def upload_part(self, request: Mapping[str, Any], body: AsyncIterable[bytes]) -> dict[str, Any]:
+    async def upload_part(
+        self, request: Mapping[str, Any], body: AsyncIterable[bytes], size: int | None
+    ) -> dict[str, Any]:
         """Write a part: {"etag"}."""
         _refuse_encryption(request)
         number = _number(request, "partNumber") or 0
         if not 1 <= number <= MAX_PART_NUMBER:
             raise InvalidArgument
-        etag = await self._store.upload_part(_key(request), _string(request, "uploadId"), number, body)
+        etag = await self._store.upload_part(_key(request), _string(request, "uploadId"), number, body, size)
         return {"etag": etag}
 
     async def complete_upload(self, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class MultipartUpload(RpcTarget):
         content = _content(value)
         with _thrown_by("uploadPart"):
             try:
-                part = await self._operations.upload_part(request, content)
+                part = await self._operations.upload_part(request, content, content.length)
             finally:
                 await content.aclose()
         return {"partNumber": number, "etag": part["etag"]}

@@ -24,9 +24,6 @@ _TOKEN: Final = re.compile(
     re.DOTALL,
 )
 
-# Lines that hold nothing but a comment, as D1 drops them before it looks for statements.
-_LINE_COMMENTS: Final = re.compile(r"^\s+--.*", re.MULTILINE)
-
 # The statements that only read, by their first word. PRAGMA has rules of its own.
 _READING: Final = frozenset({"SELECT", "VALUES", "WITH", "EXPLAIN"})
 # What makes one that begins with WITH, or follows EXPLAIN, write. REPLACE is also a function, before a parenthesis.
@@ -101,13 +98,19 @@ def pieces(sql: str) -> list[str]:
     return [found[0], *(piece.lstrip() for piece in found[1:])]
 
 
+def _is_blank(sql: str) -> bool:
+    """Whether there are only blank lines, and comments with something blank before them, as D1 drops them."""
+    lines = [line.strip() for line in sql.splitlines()]
+    return not any(lines) or (sql[0].isspace() and all(not line or line.startswith("--") for line in lines))
+
+
 def without_blanks(statements: Sequence[Statement]) -> list[Statement]:
     """The statements in which there is something.
 
     Raises:
         D1Failure: there is none.
     """
-    found = [statement for statement in statements if _LINE_COMMENTS.sub("", statement.sql).strip()]
+    found = [statement for statement in statements if not _is_blank(statement.sql)]
     if not found:
         raise D1Failure("No SQL statements detected.")
     return found

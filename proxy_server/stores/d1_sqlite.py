@@ -77,12 +77,12 @@ class SqliteD1:
 
     async def run(self, statements: Sequence[Statement], token: str | None = None) -> tuple[list[Outcome], str]:
         """As D1Store says. The bookmark has no use here: there is one copy, and it is always the latest."""
-        statements = without_blanks(statements)
-        begin = "BEGIN" if all(only_reads(statement.sql) for statement in statements) else "BEGIN IMMEDIATE"
+        present = without_blanks(statements)
 
         def work() -> tuple[list[Outcome], str]:
+            begin = "BEGIN" if all(only_reads(statement.sql) for statement in present) else "BEGIN IMMEDIATE"
             with self._transaction(begin):
-                outcomes = [self._one(statement) for statement in statements]
+                outcomes = [self._one(statement) for statement in present]
                 return outcomes, self._bookmark(any(outcome.meta["changed_db"] for outcome in outcomes))
 
         return await self._in_thread(work)

@@ -191,8 +191,14 @@ class R2Store(Protocol):
     async def create_upload(self, key: str, metadata: Metadata) -> str:
         """Begin a multipart upload, and return its id."""
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
-        """Write a part, in the place of one of the same number, and return its ETag. Raises NoSuchUpload."""
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
+        """Write a part, in the place of one of the same number, and return its ETag. `size` is its length, if known.
+
+        Raises:
+            NoSuchUpload, EntityTooLarge, IncompleteBody.
+        """
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
         """Make an object of parts, each named by number and ETag.

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Final
 
 import anyio
@@ -31,6 +31,7 @@ from proxy_server.stores.r2 import (
     OpenObject,
     PreconditionFailed,
     PutOptions,
+    R2Error,
     RangeRequest,
     Start,
 )
@@ -91,19 +92,18 @@ class Bucket:
         self._readers.update(source.blob_ids)
         return OpenObject(record.info, offset, length, ReadableStream(source, length=length))
 
-    async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
-        if options.size is not None:
-            check_size(options.size)
+    async def put(
+        self, key: str, body: AsyncIterable[bytes], options: PutOptions, beneath: ObjectInfo | None = None
+    ) -> ObjectInfo:
+        """As R2Store.put. Where this bucket has no object, the conditions are about the one beneath."""
         written = await self._write(body, options.size, {"md5", *options.checksums})
-        try:
+        md5 = written.digests["md5"].hex()
+        checksums = {"md5": md5, **{name: written.digests[name].hex() for name in options.checksums}}
+        info = _info(key, written.blob.size, md5, options.metadata, checksums)
+        async with self._unless_refused(written.blob):
             check_checksums(options.checksums, written.digests)
-            md5 = written.digests["md5"].hex()
-            checksums = {"md5": md5, **{name: written.digests[name].hex() for name in options.checksums}}
-            info = _info(key, written.blob.size, md5, options.metadata, checksums)
-            await self._replace(Record(info, (written.blob,)), options.only_if)
-        except BaseException:
-            await self._discard([written.blob.id])
-            raise
+            replaced = await self._replace(Record(info, (written.blob,)), options.only_if, beneath)
+        await self._discard(replaced)
         return info
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -118,17 +118,16 @@ class Bucket:
         await self._records.add_upload(upload)
         return upload.id
 
-    async def upload_part(self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes]) -> str:
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
         upload = await self._records.upload(upload_id)
         if upload is None or upload.key != key or upload.state != OPEN:
             raise NoSuchUpload
-        written = await self._write(body, None, {"md5"})
+        written = await self._write(body, size, {"md5"})
         part = Part(number, written.blob, written.digests["md5"])
-        try:
+        async with self._unless_refused(written.blob):
             replaced = await self._records.add_part(upload, part)
-        except BaseException:
-            await self._discard([written.blob.id])
-            raise
         if replaced is not None:
             await self._discard([replaced.blob.id])
         return part.etag
@@ -149,10 +148,10 @@ class Bucket:
         blobs = tuple(chosen[place].blob for place in order)
         info = _info(key, sum(blob.size for blob in blobs), etag, upload.metadata, {})
         # A crash between the two leaves an upload that looks open; aborting it spares what the object has.
-        await self._replace(Record(info, blobs), None)
+        replaced = await self._replace(Record(info, blobs), None, None)
         await self._records.end_upload(upload, COMPLETED)
         used = {blob.id for blob in blobs}
-        await self._discard([part.blob.id for part in uploaded.values() if part.blob.id not in used])
+        await self._discard(replaced + [part.blob.id for part in uploaded.values() if part.blob.id not in used])
         return info
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
@@ -175,19 +174,33 @@ class Bucket:
             raise InternalError
         return upload
 
-    async def _replace(self, new: Record, only_if: Conditions | None) -> None:
+    @asynccontextmanager
+    async def _unless_refused(self, blob: Blob) -> AsyncGenerator[None, None]:
+        """Delete a new blob if what refers to it is refused, or was not begun. After other failures it stays: a record
+        may refer to it, whose keeper could not say so any more."""
+        try:
+            yield
+        except (R2Error, anyio.get_cancelled_exc_class()):
+            await self._discard([blob.id])
+            raise
+
+    async def _replace(self, new: Record, only_if: Conditions | None, beneath: ObjectInfo | None) -> list[str]:
+        """Put a record in the place of the one that is there. Returns the blobs that nothing refers to any more."""
         while True:
             old = await self._records.get(new.info.key)
-            if not holds(only_if, None if old is None else old.info):
-                raise PreconditionFailed(None if old is None else old.info)
+            if old is not None and old.info.version == new.info.version:
+                # It was put there by a try of which only a failure was heard.
+                return []
+            there = beneath if old is None else old.info
+            if not holds(only_if, there):
+                raise PreconditionFailed(there)
             if await self._records.swap(new.info.key, old, new):
-                break
-        if old is not None:
-            kept = {blob.id for blob in new.blobs}
-            await self._discard([blob.id for blob in old.blobs if blob.id not in kept])
+                kept = {blob.id for blob in new.blobs}
+                return [] if old is None else [blob.id for blob in old.blobs if blob.id not in kept]
 
     async def _write(self, body: AsyncIterable[bytes], size: int | None, algorithms: Iterable[str]) -> _Written:
         """Write a body as a new blob."""
+        check_size(size or 0)
         blob_id = secrets.token_hex(16)
         await self._records.announce(blob_id)
         hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}

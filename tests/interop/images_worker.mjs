@@ -59,6 +59,27 @@ const SCENARIOS = {
     };
   },
 
+  /** An image with so many bytes after its end, there and back; and one whose stream is left after its first piece. */
+  async large({ IMAGES }, { image, padding }) {
+    const start = fromBase64(image);
+    const whole = new Uint8Array(start.length + padding);
+    whole.set(start);
+    for (let at = start.length; at < whole.length; at++) whole[at] = at % 251;
+    const { id } = await IMAGES.hosted.upload(streamOf(whole, 40_000));
+    const pieces = [];
+    for await (const piece of await IMAGES.hosted.image(id).bytes()) pieces.push(piece);
+    const kept = new Uint8Array(await new Blob(pieces).arrayBuffer());
+    const left = (await IMAGES.hosted.image(id).bytes()).getReader();
+    const first = await left.read();
+    await left.cancel();
+    return {
+      same: kept.length === whole.length && kept.every((byte, at) => byte === whole[at]),
+      pieces: pieces.length > 1,
+      first: first.value.length > 0,
+      deleted: await IMAGES.hosted.image(id).delete(),
+    };
+  },
+
   async ids({ IMAGES }, { image }) {
     const given = await IMAGES.hosted.upload(streamOf(fromBase64(image)));
     const deleted = await IMAGES.hosted.image(given.id).delete();

@@ -145,11 +145,16 @@ const SCENARIOS = {
   },
 
   async keys(bucket) {
-    const keys = ["../../x", "/", "//a//", "a/../b", "ü/😀", "\u0000\u0001", "%2e%2e", "a?b#c", "a b", '"', "\\", ".", "..", "", "k".repeat(1024), "ä".repeat(512)];
+    const keys = ["../../x", "/", "//a//", "a/../b", "ü/😀", "\u0000\u0001", "%2e%2e", "a?b#c", "a b", '"', "\\", ".", "..", "", "k".repeat(1000), "ä".repeat(500)];
     for (const key of keys) await bucket.put(key, `at ${key}`);
     const found = [];
     for (const key of keys) found.push([(await bucket.head(key)).key === key, (await (await bucket.get(key)).text()) === `at ${key}`]);
     return { found, order: (await bucket.list()).objects.map(({ key }) => key) };
+  },
+
+  async longestKeys(bucket) {
+    for (const key of ["k".repeat(1024), "ä".repeat(512)]) await bucket.put(key, "x");
+    return listed(await bucket.list());
   },
 
   async badKeys(bucket) {

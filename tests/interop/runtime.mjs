@@ -1,15 +1,18 @@
 // A real workerd for the Python tests: node runtime.mjs OPTIONS
 // OPTIONS is JSON: what `new Miniflare` takes; "script", a module of this folder or below to run, which may import npm
-// capnweb as "./capnweb.js"; "package", the name that the package of Miniflare has here; and "raw", whether the script
+// capnweb as "./capnweb.js"; "wrangler", the package of Wrangler whose Miniflare it is; and "raw", whether the script
 // gets its stores as Wrangler deploys them for the proxy Worker: each is the service behind the binding, to be fetched
 // from. It prints {"url"} when that listens on 127.0.0.1, and ends when its standard input does.
 import { readFileSync } from "node:fs";
+import { createRequire } from "node:module";
 import { fileURLToPath } from "node:url";
+
+const here = (file) => fileURLToPath(new URL(file, import.meta.url));
 
 // Miniflare takes the URL of a proxy as an object.
 const revived = (key, value) => (key === "remoteProxyConnectionString" ? new URL(value) : value);
-const { script, raw, package: name = "miniflare", ...options } = JSON.parse(process.argv[2], revived);
-const { Log, LogLevel, Miniflare, PLUGINS } = await import(name);
+const { script, raw, wrangler = "wrangler", ...options } = JSON.parse(process.argv[2], revived);
+const { Log, LogLevel, Miniflare, PLUGINS } = createRequire(here(`node_modules/${wrangler}/package.json`))("miniflare");
 
 function served({ name, kvNamespace, r2Bucket, queue, wrapped }) {
   const inner = wrapped?.innerBindings.find((binding) => binding.name === "fetcher").service;
@@ -20,8 +23,6 @@ for (const plugin of raw ? [PLUGINS.kv, PLUGINS.r2, PLUGINS.d1, PLUGINS.queues, 
   const { getBindings } = plugin;
   plugin.getBindings = async (...settings) => (await getBindings.apply(plugin, settings))?.map(served);
 }
-
-const here = (file) => fileURLToPath(new URL(file, import.meta.url));
 
 const miniflare = new Miniflare({
   host: "127.0.0.1",

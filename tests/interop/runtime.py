@@ -15,7 +15,7 @@ import httpx2
 
 from .node import HERE
 
-__all__ = ["DEADLINE", "Worker", "cloudflare_proxy", "raw_binding", "workerd"]
+__all__ = ["DEADLINE", "Worker", "cloudflare_proxy", "workerd"]
 
 # How long, in seconds, one scenario may take, and a process that is told to stop.
 DEADLINE: Final = 20
@@ -78,17 +78,3 @@ def cloudflare_proxy(node: str, **options: Any) -> Iterator[str]:
     """Run the proxy Worker that npm `wrangler` ships, with these bindings. Yields its connection string."""
     with workerd(node, _PROXY_WORKER, raw=True, **options) as worker:
         yield worker.url
-
-
-def raw_binding(name: str, service: str) -> dict[str, Any]:
-    """A binding to the service that Miniflare puts behind one of another type, for the option "unsafeBindings".
-
-    So Cloudflare binds what its proxy Worker serves: as a Fetcher that speaks the type's own protocol, without the API
-    that a Worker has of it.
-
-    Args:
-        name: of the binding.
-        service: the name that Miniflare gives the service: "images:NAME" is that of the images binding NAME.
-    """
-    plugin = {"package": str(HERE / "raw_bindings.mjs"), "name": "raw"}
-    return {"name": name, "type": "raw", "plugin": plugin, "options": {"service": service}}

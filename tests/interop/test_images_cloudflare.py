@@ -17,7 +17,7 @@ from pictures import RED, flat, is_like, picture_format, pixel, size
 from capnweb_py import ReadableStream, RemoteError
 from capnweb_py.remote import Env, connect_env
 
-from .runtime import cloudflare_proxy, raw_binding
+from .runtime import cloudflare_proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -26,10 +26,8 @@ IMAGE: Final = flat(RED, 40, 20)
 
 @pytest.fixture(scope="module")
 def url(node: str) -> Iterator[str]:
-    """The connection string of Cloudflare's proxy Worker. LOCAL is there so that Miniflare starts the service."""
-    with cloudflare_proxy(
-        node, images={"binding": "LOCAL"}, unsafeBindings=[raw_binding("IMAGES", "images:LOCAL")]
-    ) as url:
+    """The connection string of Cloudflare's proxy Worker. Its IMAGES is the service behind Miniflare's binding."""
+    with cloudflare_proxy(node, images={"binding": "IMAGES"}) as url:
         yield url
 
 

@@ -17,7 +17,7 @@ import pytest
 from pictures import RED, bomb, flat, packed, pixel, scanned, size
 from proxying import serving
 
-from .runtime import Worker, raw_binding, workerd
+from .runtime import Worker, workerd
 
 SCRIPT: Final = "images_worker.mjs"
 IMAGE: Final = flat(RED, 40, 20)
@@ -51,9 +51,15 @@ def ours(node: str, url: str) -> Iterator[Worker]:
 
 @pytest.fixture(scope="module")
 def simulated(node: str) -> Iterator[Worker]:
-    """A Worker whose env.IMAGES is Miniflare's own; env.RAW is the service behind it."""
-    raw = raw_binding("RAW", "images:IMAGES")
-    with workerd(node, SCRIPT, images={"binding": "IMAGES"}, unsafeBindings=[raw]) as worker:
+    """A Worker whose env.IMAGES is Miniflare's own."""
+    with workerd(node, SCRIPT, images={"binding": "IMAGES"}) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def simulated_raw(node: str) -> Iterator[Worker]:
+    """A Worker whose env.RAW is the service behind Miniflare's own."""
+    with workerd(node, SCRIPT, raw=True, images={"binding": "RAW"}) as worker:
         yield worker
 
 
@@ -87,6 +93,12 @@ def test_the_list_is_what_was_asked_for(ours: Worker) -> None:
     assert [page["ids"] for page in answer["descending"]] == [["list/e", "list/d", "list/c"], ["list/b", "list/a"]]
     assert [page["ids"] for page in answer["creator"]] == [["list/a", "list/b"], ["list/c"]]
     assert answer["empty"] == [{"ids": [], "complete": True, "more": False}]
+
+
+def test_large_images_stream_both_ways(ours: Worker, simulated: Worker) -> None:
+    answer = ours.run("large", image=IMAGE_TEXT, padding=3_000_000)
+    assert answer == {"same": True, "pieces": True, "first": True, "deleted": True}
+    assert simulated.run("large", image=IMAGE_TEXT, padding=3_000_000) == answer
 
 
 def test_images_come_in_streams_and_in_base64(ours: Worker, simulated: Worker) -> None:
@@ -294,10 +306,10 @@ PART: Final = '--B\r\ncontent-disposition: form-data; name="{}"\r\n\r\n{}\r\n'
         ),
     ],
 )
-def test_malformed_forms(ours: Worker, simulated: Worker, path: str, kind: str, body: str, problem: str) -> None:
+def test_malformed_forms(ours: Worker, simulated_raw: Worker, path: str, kind: str, body: str, problem: str) -> None:
     """Status and number are those of Miniflare's service, unless it breaks off: then its status is 500."""
     answer = ours.run("raw", path=path, type=kind, body=body)
     assert (answer["status"], answer["error"]) == (400, "err=9523")
     assert answer["text"].startswith(f"ERROR 9523: Bad request to the Images binding: {problem}")
-    theirs = simulated.run("raw", path=path, type=kind, body=body)
+    theirs = simulated_raw.run("raw", path=path, type=kind, body=body)
     assert (theirs["status"], theirs["error"]) in ((400, "err=9523"), (500, None))

@@ -1,7 +1,7 @@
 """R2 from a real workerd: the same script with our proxy behind env.BUCKET, and with Miniflare's own simulator.
 
-What a Worker does is in r2_worker.mjs, by the name of its scenario. The two answers are compared as they are; where ours
-is another on purpose, DIFFERENCES says what is there and why.
+What a Worker does is in r2_worker.mjs, by the name of its scenario. The two answers are compared as they are; where
+ours is another on purpose, DIFFERENCES says what is there and why.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from buckets import S3, s3_server
 from proxying import serving
 
 from .node import HERE
@@ -19,8 +20,8 @@ from .runtime import Worker, workerd
 
 SCRIPT: Final = "r2_worker.mjs"
 
-# Those that the simulator does not know how to answer have tests of their own.
-OURS: Final = {"storageClass", "manyDeletes", "ssec"}
+# Those that the simulator does not know how to answer, or not all of our stores, have tests of their own.
+OURS: Final = {"storageClass", "manyDeletes", "ssec", "longestKeys"}
 SCENARIOS: Final = [
     name
     for name in re.findall(r"^  async (\w+)\(bucket", (HERE / SCRIPT).read_text(), re.MULTILINE)
@@ -62,10 +63,24 @@ DIFFERENCES: Final[dict[str, dict[str, tuple[Any, Any]]]] = {
 
 
 @pytest.fixture(scope="module")
-def ours(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """A Worker whose bucket is behind our proxy."""
+def s3() -> Iterator[S3]:
+    with s3_server() as server:
+        server.make_bucket("bucket")
+        yield server
+
+
+@pytest.fixture(scope="module", params=["files", "objects", "overlay"])
+def ours(request: pytest.FixtureRequest, node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
+    """A Worker whose bucket is behind our proxy: in a folder, in an object store, and an overlay of an empty one."""
     config: Path = tmp_path_factory.mktemp("r2") / "capnweb.toml"
-    config.write_text(f'[server]\nstate_dir = "{config.parent}/state"\n[bindings.BUCKET]\ntype = "r2_bucket"\n')
+    text = f'[server]\nstate_dir = "{config.parent}/state"\n[bindings.BUCKET]\ntype = "r2_bucket"\n'
+    if request.param == "overlay":
+        text += 'access = "overlay"\n'
+    elif request.param == "objects":
+        options: dict[str, str] = request.getfixturevalue("s3").options
+        text += 'store = "s3://bucket"\n[bindings.BUCKET.store_options]\n'
+        text += "".join(f'{name} = "{value}"\n' for name, value in options.items())
+    config.write_text(text)
     with serving(config) as server:
         bucket = {"BUCKET": {"id": "BUCKET", "remoteProxyConnectionString": server.url}}
         with workerd(node, SCRIPT, r2Buckets=bucket) as worker:
@@ -101,6 +116,14 @@ def test_as_the_simulator(scenario: str, ours: Worker, simulated: Worker) -> Non
     values = {"size": 20 * MIB} if scenario == "large" else {}
     found = differences(ours.attempt(scenario, **values), simulated.attempt(scenario, **values))
     assert found == DIFFERENCES.get(scenario, {})
+
+
+def test_the_longest_keys(ours: Worker, simulated: Worker, request: pytest.FixtureRequest) -> None:
+    answer = ours.attempt("longestKeys")
+    if request.node.callspec.params["ours"] == "objects":
+        assert "too long for the store behind this bucket (10020)" in answer["thrown"]["message"]
+    else:
+        assert answer == simulated.attempt("longestKeys")
 
 
 def test_storage_classes(ours: Worker) -> None:

@@ -1,4 +1,4 @@
-"""The facade of a bucket: the same use over both channels of our proxy, and against the proxy Worker that Wrangler ships.
+"""The facade of a bucket: the same use over both channels of our proxy, and against the proxy Worker of Wrangler.
 
 That Worker has the bucket as it is when it is deployed: "raw", the service of Miniflare's simulator behind the binding.
 """

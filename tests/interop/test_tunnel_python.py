@@ -1,12 +1,14 @@
-"""Raw TCP from Python through a proxy Worker in a real workerd: the client's side of the tunnel, and PostgreSQL.
+"""Raw TCP from Python through Cloudflare's own proxy Worker: the client's side of the tunnel, and PostgreSQL.
 
-npm wrangler ships Cloudflare's own proxy Worker with the tunnel (4.115.0 and newer) only inside its command line; the
-Worker here, tunnel_proxy.mjs, does what that one does.
+The Worker is that of npm wrangler 4.116.0 ("wrangler-tunnel" in package.json), under the Miniflare that belongs to it.
+Its binding is a service of workerd's that leads to any address, as a VPC binding does.
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from typing import Any, Final
 
 import anyio
 import psycopg
@@ -19,17 +21,24 @@ from capnweb_py import RpcError
 from capnweb_py.bindings.tunnel import TunnelError
 from capnweb_py.remote import connect_env
 
+from .node import HERE
 from .runtime import workerd
 
 pytestmark = pytest.mark.anyio
 
-BINDINGS = {"DB": "vpc_network", "NONE": "vpc_network"}
-SIZE = 2 << 20
+BINDINGS: Final = {"DB": "vpc_network", "NONE": "vpc_network"}
+SIZE: Final = 2 << 20
+
+# Of the Worker as Wrangler deploys it: from 2026-03-17 on, messages of WebSockets are Blobs to a Worker.
+COMPATIBILITY_DATE: Final = "2025-04-28"
 
 
 @pytest.fixture(scope="module")
 def url(node: str) -> Iterator[str]:
-    with workerd(node, "tunnel_proxy.mjs") as worker:
+    extract = subprocess.run([node, "tunnel_proxy.mjs"], cwd=HERE, check=True, stdout=subprocess.PIPE, text=True)
+    anywhere = {"network": {"allow": ["public", "private"]}}
+    options: dict[str, Any] = {"serviceBindings": {"DB": anywhere}, "compatibilityDate": COMPATIBILITY_DATE}
+    with workerd(node, extract.stdout.strip(), wrangler="wrangler-tunnel", **options) as worker:
         yield worker.url
 
 
@@ -87,7 +96,7 @@ async def test_an_error_has_the_reason_of_the_close(url: str) -> None:
 
 async def test_a_binding_that_is_not_there_is_an_error(url: str) -> None:
     async with connect_env(url, bindings=BINDINGS) as env:
-        with pytest.raises(RpcError, match='400: Binding "NONE" not found'):
+        with pytest.raises(RpcError, match='Binding "NONE" not found'):
             async with env.NONE.connect("127.0.0.1:1"):
                 pass
 

@@ -1,7 +1,7 @@
 """Raw TCP through our proxy from a real workerd: env.DB.connect() of a VPC binding, and PostgreSQL behind it.
 
-Miniflare's client of the tunnel is newer than the Miniflare of the other tests: it is that of the package
-"miniflare-tunnel" (npm miniflare 4.20260730.0, with the workerd that belongs to it).
+The tunnel is newer than the Miniflare of the other tests: here it is that of npm wrangler 4.116.0 ("wrangler-tunnel" in
+package.json), which is miniflare 4.20260730.0, with the workerd that belongs to it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def worker(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Work
         with runtime.workerd(
             node,
             "tunnel_worker.mjs",
-            package="miniflare-tunnel",
+            wrangler="wrangler-tunnel",
             vpcNetworks={"DB": remote},
         ) as running:
             yield running

@@ -1,52 +1,14 @@
-// A proxy Worker that serves TCP tunnels, for the Python client: it does what Cloudflare's does with a request that has
-// MF-Connect-Address (workers-sdk, ProxyServerWorker.ts), which npm wrangler ships inside its command line only.
-import { connect } from "cloudflare:sockets";
+// Writes the proxy Worker of the newer Wrangler, whose TCP tunnel the older one has not, as a module of its own, and prints
+// the module's path: node tunnel_proxy.mjs
+// That Wrangler (npm "wrangler-tunnel" here) carries the Worker as the text of a module inside its command line.
+import { readFileSync, writeFileSync } from "node:fs";
+import { runInNewContext } from "node:vm";
 
-const END = 1000;
-const FAILURE = 1011;
-const MAX_REASON_BYTES = 123;
+const NAME = "ProxyServerWorker";
+const FOLDER = "node_modules/wrangler-tunnel/wrangler-dist/";
 
-/** A reason as long as a close frame takes, cut between two characters. */
-function cut(reason) {
-  const room = new Uint8Array(MAX_REASON_BYTES);
-  const { written } = new TextEncoder().encodeInto(reason, room);
-  return new TextDecoder().decode(room.subarray(0, written));
-}
-
-/** From the socket to the WebSocket: the end is 1000, an error is 1011 with its message. */
-async function toWebSocket(socket, webSocket) {
-  try {
-    for await (const chunk of socket.readable) webSocket.send(chunk);
-    webSocket.close(END);
-  } catch ({ message }) {
-    webSocket.close(FAILURE, cut(message));
-  }
-}
-
-/** From the WebSocket to the socket, in order. A close is the end of what is written. */
-function toSocket(webSocket, socket) {
-  const writer = socket.writable.getWriter();
-  let written = Promise.resolve();
-  webSocket.addEventListener("message", ({ data }) => {
-    const chunk = typeof data === "string" ? new TextEncoder().encode(data) : new Uint8Array(data);
-    written = written.then(() => writer.write(chunk));
-    written.catch(({ message }) => webSocket.close(FAILURE, cut(message)));
-  });
-  webSocket.addEventListener("close", () => written.then(() => writer.close()).catch(() => {}));
-}
-
-export default {
-  async fetch(request) {
-    const address = request.headers.get("MF-Connect-Address");
-    if (request.headers.get("MF-Binding") !== "DB" || address === null) {
-      return new Response(`Binding "${request.headers.get("MF-Binding")}" not found`, { status: 400 });
-    }
-    const [client, server] = Object.values(new WebSocketPair());
-    server.binaryType = "arraybuffer";
-    server.accept();
-    const socket = connect(address);
-    toSocket(server, socket);
-    toWebSocket(socket, server).catch(() => {});
-    return new Response(null, { status: 101, webSocket: client });
-  },
-};
+const program = readFileSync(new URL(`${FOLDER}cli.js`, import.meta.url), "utf8");
+// A string in single quotes: what may stand in one is anything but a quote, or anything behind a backslash.
+const [, literal] = program.match(new RegExp(`${NAME}_default = ('(?:[^'\\\\]|\\\\[^])*')`));
+writeFileSync(new URL(`${FOLDER}${NAME}.js`, import.meta.url), runInNewContext(literal));
+console.log(`${FOLDER}${NAME}.js`);

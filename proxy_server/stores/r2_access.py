@@ -1,0 +1,176 @@
+"""Buckets over buckets: one that is only read, and one whose writes stay with the reader.
+
+An overlay reads the base with what is in a local bucket on top. A key that was deleted is remembered there: the base
+still has it, and the overlay does not. Multipart uploads are the local bucket's alone.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterable, Sequence
+from typing import Any, NoReturn
+
+from proxy_server.stores.r2 import (
+    AccessDenied,
+    Conditions,
+    Metadata,
+    ObjectInfo,
+    OpenObject,
+    PutOptions,
+    R2Store,
+    RangeRequest,
+    Start,
+)
+from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_rules import after_prefix
+from proxy_server.stores.sqlite import SqliteFile
+
+__all__ = ["Overlay", "ReadOnly"]
+
+
+class ReadOnly:
+    """A store that refuses to write.
+
+    Args:
+        base: what is read.
+        name: of the binding, for the message.
+    """
+
+    def __init__(self, base: R2Store, name: str) -> None:
+        self._base = base
+        self._name = name
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        return await self._base.head(key)
+
+    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+        return await self._base.get(key, only_if, wanted)
+
+    async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
+        return await self._base.scan(prefix, start, limit)
+
+    async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
+        self._refuse()
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        self._refuse()
+
+    async def create_upload(self, key: str, metadata: Metadata) -> str:
+        self._refuse()
+
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
+        self._refuse()
+
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
+        self._refuse()
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        self._refuse()
+
+    async def aclose(self) -> None:
+        await self._base.aclose()
+
+    def _refuse(self) -> NoReturn:
+        raise AccessDenied(
+            f'the bucket {self._name!r} is read-only here: its binding is configured with access = "read"'
+        )
+
+
+class Overlay:
+    """A store whose writes stay in a local one.
+
+    Args:
+        base: what is read where the local bucket says nothing. It is never written.
+        local: the bucket that has what was written.
+        index: the local bucket's, for the keys that were deleted.
+    """
+
+    def __init__(self, base: R2Store, local: Bucket, index: SqliteFile) -> None:
+        self._base = base
+        self._local = local
+        self._index = index
+
+    async def head(self, key: str) -> ObjectInfo | None:
+        written = await self._local.head(key)
+        if written is not None or await self._is_deleted(key):
+            return written
+        return await self._base.head(key)
+
+    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+        store = self._local if await self._is_local(key) else self._base
+        return await store.get(key, only_if, wanted)
+
+    async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
+        conditional = options.only_if is not None and not await self._is_deleted(key)
+        beneath = await self._base.head(key) if conditional else None
+        info = await self._local.put(key, body, options, beneath)
+        await self._set_deleted([key], deleted=False)
+        return info
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        await self._set_deleted(keys, deleted=True)
+        await self._local.delete(keys)
+
+    async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
+        merged: list[ObjectInfo] = []
+        while True:
+            found = await self._base.scan(prefix, start, limit)
+            # All that the local bucket has up to where the base was read.
+            end = found[-1].key if len(found) == limit else None
+            written = [info for info in await self._local.scan(prefix, start, limit) if end is None or info.key <= end]
+            hidden = await self._deleted(prefix) | {info.key for info in written}
+            kept = [info for info in found if info.key not in hidden]
+            merged += sorted(written + kept, key=lambda info: info.key)
+            if end is None or len(merged) >= limit:
+                return merged[:limit]
+            start = Start(end, False)
+
+    async def create_upload(self, key: str, metadata: Metadata) -> str:
+        return await self._local.create_upload(key, metadata)
+
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+    ) -> str:
+        return await self._local.upload_part(key, upload_id, number, body, size)
+
+    async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
+        info = await self._local.complete_upload(key, upload_id, parts)
+        await self._set_deleted([key], deleted=False)
+        return info
+
+    async def abort_upload(self, key: str, upload_id: str) -> None:
+        await self._local.abort_upload(key, upload_id)
+
+    async def aclose(self) -> None:
+        await self._local.aclose()
+        await self._base.aclose()
+
+    async def _is_local(self, key: str) -> bool:
+        return await self._local.head(key) is not None or await self._is_deleted(key)
+
+    async def _is_deleted(self, key: str) -> bool:
+        def work(connection: sqlite3.Connection) -> bool:
+            return connection.execute("SELECT 1 FROM deleted WHERE key = ?", (key,)).fetchone() is not None
+
+        return await self._index.read(work)
+
+    async def _deleted(self, prefix: str) -> set[str]:
+        end = after_prefix(prefix)
+
+        def work(connection: sqlite3.Connection) -> set[str]:
+            rows = connection.execute(
+                "SELECT key FROM deleted WHERE key >= ? AND (? IS NULL OR key < ?)", (prefix, end, end)
+            )
+            return {key for (key,) in rows}
+
+        return await self._index.read(work)
+
+    async def _set_deleted(self, keys: Sequence[str], *, deleted: bool) -> None:
+        statement = "INSERT OR IGNORE INTO deleted VALUES (?)" if deleted else "DELETE FROM deleted WHERE key = ?"
+
+        def work(connection: sqlite3.Connection) -> Any:
+            return connection.executemany(statement, [(key,) for key in keys])
+
+        await self._index.run(work)

@@ -1,0 +1,357 @@
+"""A bucket in an object store: S3 and what speaks as it does, Google Cloud Storage, Azure; all by obstore.
+
+    objects/<name of a key>     a record: what the key means, in JSON
+    uploads/<id>/...            a multipart upload, and a record of each of its parts
+    blobs/ab/abcd...            content, under random names
+
+A record is replaced on the condition that it is still the one that was read, so several processes can share a bucket.
+The name of a key keeps the order of keys, and is longer than the key where that has more than letters and digits: the
+stores take names of 1024 bytes. What a crash leaves under "blobs" stays there; nothing refers to it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import anyio
+import anyio.to_thread
+import attrs
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
+from obstore.store import from_url
+
+from proxy_server.stores.r2 import InvalidObjectName, NoSuchUpload, Start
+from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload, metadata_fields, metadata_from
+
+__all__ = ["open_objects", "store_at"]
+
+ResultT = TypeVar("ResultT")
+
+# The names that all three stores take.
+_MAX_NAME_BYTES: Final = 1024
+_UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{64}")
+
+# How much of an upload is in memory: pieces of this size, two at a time. S3 takes 10,000 pieces.
+_BUFFER_BYTES: Final = 8 * 1024 * 1024
+_CHUNK_BYTES: Final = 64 * 1024
+
+# How many records are read at a time for a listing, and how many are remembered: one that has not changed is not read
+# again.
+_PARALLEL_READS: Final = 16
+_REMEMBERED: Final = 10_000
+
+# For how long a store that does not answer is asked again.
+_RETRIES: Final[Any] = {"max_retries": 4, "retry_timeout": timedelta(seconds=20)}
+
+
+def store_at(url: str, options: Mapping[str, str]) -> Any:
+    """The object store that a URL names. Credentials that are no options come from where the vendors' own tools have
+    them: the environment, or the machine's role.
+
+    Raises:
+        ValueError: if the URL or an option is not valid.
+    """
+    insecure = any(value.startswith("http://") for value in options.values())
+    config: Any = dict(options)
+    try:
+        return from_url(url, config=config, client_options={"allow_http": insecure}, retry_config=_RETRIES)
+    except BaseError as error:
+        raise ValueError(f"{url} is no store: {str(error).splitlines()[0]}") from error
+
+
+async def open_objects(store: Any) -> Bucket:
+    """Open the bucket in an object store.
+
+    Raises:
+        OSError: if the store cannot be reached.
+    """
+    try:
+        await anyio.to_thread.run_sync(lambda: next(iter(obstore.list(store, "uploads", chunk_size=1)), None))
+    except BaseError as error:
+        raise OSError(str(error).splitlines()[0]) from error
+    return Bucket(ObjectBlobs(store), ObjectRecords(store))
+
+
+class ObjectBlobs:
+    """Blobs, an object each."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def create(self, blob_id: str) -> ObjectWriter:
+        return ObjectWriter(self._store, _blob_path(blob_id))
+
+    def open(self, blob_id: str, offset: int, length: int) -> ObjectReader:
+        return ObjectReader(self._store, _blob_path(blob_id), offset, length)
+
+    def delete(self, blob_ids: Sequence[str]) -> None:
+        for blob_id in blob_ids:
+            try:
+                obstore.delete(self._store, _blob_path(blob_id))
+            except (NotFoundError, FileNotFoundError):
+                pass
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _blob_path(blob_id: str) -> str:
+    return f"blobs/{blob_id[:2]}/{blob_id}"
+
+
+class ObjectWriter:
+    """An object that is being written: at once if it is small, in pieces if not."""
+
+    def __init__(self, store: Any, path: str) -> None:
+        self._file = obstore.open_writer(store, path, buffer_size=_BUFFER_BYTES, max_concurrency=2)
+        self._open = True
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def commit(self) -> None:
+        self._open = False
+        self._file.close()
+
+    def discard(self) -> None:
+        """Closing is the only way to end it; the bucket deletes what has come about."""
+        if self._open:
+            self._open = False
+            try:
+                self._file.close()
+            except (BaseError, OSError):
+                pass
+
+
+class ObjectReader:
+    """A part of an object that is being read."""
+
+    def __init__(self, store: Any, path: str, offset: int, length: int) -> None:
+        found = obstore.get(store, path, options={"range": (offset, offset + length)})
+        self._chunks: Iterator[Any] = iter(found.stream(min_chunk_size=_CHUNK_BYTES))
+
+    def read(self) -> bytes:
+        return bytes(next(self._chunks, b""))
+
+    def close(self) -> None:
+        self._chunks = iter(())
+
+
+class ObjectRecords:
+    """Records, an object each."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+        self._known: dict[str, Record] = {}
+        self._limiter = anyio.CapacityLimiter(_PARALLEL_READS)
+
+    async def announce(self, blob_id: str) -> None:
+        """Nothing is kept of it."""
+
+    async def forget(self, blob_ids: Sequence[str]) -> None:
+        """Nothing is kept of them."""
+
+    async def get(self, key: str) -> Record | None:
+        return await self._in_thread(lambda: self._read(key))
+
+    async def swap(self, key: str, old: Record | None, new: Record) -> bool:
+        mode: Any = "create" if old is None else _version(old.tag)
+
+        def work() -> bool:
+            try:
+                put = obstore.put(self._store, _path(key), new.to_json().encode(), mode=mode, use_multipart=False)
+            except (AlreadyExistsError, PreconditionError, NotFoundError):
+                return False
+            self._remember(_path(key), attrs.evolve(new, tag=_tag(put)))
+            return True
+
+        return await self._in_thread(work)
+
+    async def remove(self, keys: Sequence[str]) -> list[Record]:
+        found: list[Record | None] = [None] * len(keys)
+
+        async def remove(place: int, key: str) -> None:
+            found[place] = await self._in_thread(lambda: self._remove(key))
+
+        async with anyio.create_task_group() as tasks:
+            for place, key in enumerate(keys):
+                tasks.start_soon(remove, place, key)
+        return [record for record in found if record is not None]
+
+    async def scan(self, prefix: str, start: Start, limit: int) -> list[Record]:
+        listed = await self._in_thread(lambda: self._listed(prefix, start, limit))
+        found: list[Record | None] = [None] * len(listed)
+
+        async def read(place: int, path: str, tag: str) -> None:
+            known = self._known.get(path)
+            if known is None or known.tag != tag:
+                known = await self._in_thread(lambda: self._read(_key(path)))
+            found[place] = known
+
+        async with anyio.create_task_group() as tasks:
+            for place, (path, tag) in enumerate(listed):
+                tasks.start_soon(read, place, path, tag)
+        records = [record for record in found if record is not None]
+        if len(records) < len(listed) == limit:
+            # Some were deleted meanwhile: fewer than the limit would mean that there are no more.
+            return records + await self.scan(prefix, Start(_key(listed[-1][0]), False), limit - len(records))
+        return records
+
+    async def add_upload(self, upload: Upload) -> None:
+        await self._in_thread(lambda: self._write_upload(upload))
+
+    async def upload(self, upload_id: str) -> Upload | None:
+        if not _UPLOAD_ID.fullmatch(upload_id):
+            return None
+        text = await self._in_thread(lambda: self._text(f"uploads/{upload_id}/upload"))
+        if text is None:
+            return None
+        fields = json.loads(text)
+        metadata = metadata_from(fields["metadata"])
+        return Upload(upload_id, fields["key"], metadata, fields["created"], fields["state"])
+
+    async def end_upload(self, upload: Upload, state: int) -> None:
+        await self._in_thread(lambda: self._write_upload(attrs.evolve(upload, state=state)))
+        for part in await self.parts(upload):
+            await self._in_thread(lambda number=part.number: self._delete(_part_path(upload, number)))  # type: ignore[misc]
+
+    async def add_part(self, upload: Upload, part: Part) -> Part | None:
+        now = await self.upload(upload.id)
+        if now is None or now.state != OPEN:
+            raise NoSuchUpload
+        path = _part_path(upload, part.number)
+        fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.md5.hex()}
+
+        def work() -> Part | None:
+            text = self._text(path)
+            obstore.put(self._store, path, json.dumps(fields).encode(), use_multipart=False)
+            return None if text is None else _part(part.number, text)
+
+        return await self._in_thread(work)
+
+    async def parts(self, upload: Upload) -> list[Part]:
+        def work() -> list[Part]:
+            parts = []
+            for path, _tag in self._names(f"uploads/{upload.id}"):
+                number = path.rpartition("/")[2]
+                text = self._text(path) if number.isdecimal() else None
+                if text is not None:
+                    parts.append(_part(int(number), text))
+            return parts
+
+        return await self._in_thread(work)
+
+    async def aclose(self) -> None:
+        """Nothing is held."""
+
+    async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
+        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+
+    def _read(self, key: str) -> Record | None:
+        try:
+            found = obstore.get(self._store, _path(key))
+        except (NotFoundError, FileNotFoundError):
+            return None
+        record = Record.from_json(key, bytes(found.bytes()), _tag(found.meta))
+        self._remember(_path(key), record)
+        return record
+
+    def _remove(self, key: str) -> Record | None:
+        record = self._read(key)
+        if record is not None:
+            self._delete(_path(key))
+        return record
+
+    def _delete(self, path: str) -> None:
+        self._known.pop(path, None)
+        try:
+            obstore.delete(self._store, path)
+        except (NotFoundError, FileNotFoundError):
+            pass
+
+    def _text(self, path: str) -> bytes | None:
+        try:
+            return bytes(obstore.get(self._store, path).bytes())
+        except (NotFoundError, FileNotFoundError):
+            return None
+
+    def _write_upload(self, upload: Upload) -> None:
+        metadata = metadata_fields(upload.metadata)
+        fields = {"key": upload.key, "metadata": metadata, "created": upload.created, "state": upload.state}
+        obstore.put(self._store, f"uploads/{upload.id}/upload", json.dumps(fields).encode(), use_multipart=False)
+
+    def _listed(self, prefix: str, start: Start, limit: int) -> list[tuple[str, str]]:
+        """The paths of records and their tags."""
+        first = f"objects/k{_escaped(prefix)}"
+        # A name ends with "!": what is before it comes before every name that has it.
+        after = f"objects/k{_escaped(start.key)}" if start.inclusive else _path(start.key)
+        names: list[tuple[str, str]] = []
+        for path, tag in self._names("objects", max(first, after)):
+            if not path.startswith(first) or len(names) == limit:
+                break
+            names.append((path, tag))
+        return names
+
+    def _names(self, folder: str, after: str | None = None) -> Iterator[tuple[str, str]]:
+        for chunk in obstore.list(self._store, folder, offset=after):
+            for meta in chunk:
+                yield meta["path"], _tag(meta)
+
+    def _remember(self, path: str, record: Record) -> None:
+        self._known.pop(path, None)
+        self._known[path] = record
+        while len(self._known) > _REMEMBERED:
+            self._known.pop(next(iter(self._known)), None)
+
+
+def _tag(meta: Mapping[str, Any]) -> str:
+    """What a state of an object is known by: stores use either, or both."""
+    return json.dumps([meta.get("e_tag"), meta.get("version")])
+
+
+def _version(tag: str | None) -> dict[str, str]:
+    e_tag, version = json.loads(tag or "[null, null]")
+    return {name: value for name, value in (("e_tag", e_tag), ("version", version)) if value is not None}
+
+
+def _part_path(upload: Upload, number: int) -> str:
+    return f"uploads/{upload.id}/{number:05}"
+
+
+def _part(number: int, text: bytes) -> Part:
+    fields = json.loads(text)
+    return Part(number, Blob(fields["blob"], fields["size"]), bytes.fromhex(fields["md5"]))
+
+
+def _path(key: str) -> str:
+    path = f"objects/k{_escaped(key)}!"
+    if len(path.encode()) > _MAX_NAME_BYTES:
+        raise InvalidObjectName(
+            "The specified object name is not valid: it is too long for the store behind this bucket"
+        )
+    return path
+
+
+def _key(path: str) -> str:
+    escaped = path.removeprefix("objects/k").removesuffix("!")
+    return re.sub("!(..)|~([01])", _original, escaped)
+
+
+def _escaped(key: str) -> str:
+    """A key as part of a name, in the same order: what is escaped begins with the lowest character that is not, or with
+    the one that it follows."""
+    return re.sub("[\x00-/~\x7f]", _escape, key)
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    return f"~{ord(character) - 0x7E}" if character >= "~" else f"!{ord(character):02X}"
+
+
+def _original(match: re.Match[str]) -> str:
+    return chr(int(match[1], 16)) if match[1] else chr(0x7E + int(match[2]))
