@@ -6,6 +6,7 @@ import gc
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -274,6 +275,49 @@ async def test_the_body_of_a_response_that_nobody_reads_is_closed(state_dir: Pat
         assert kept.body is not None
         assert await anext(aiter(kept.body)) == b"chunk"
     assert Source.closed == 2, "the end of the env closes what is still open"
+
+
+async def test_a_request_lets_others_have_a_turn(state_dir: Path) -> None:
+    class Plain(RpcTarget):
+        def fetch(self, _request: Request) -> Response:
+            return Response("now")
+
+    turns: list[bool] = []
+
+    async def take_a_turn() -> None:
+        turns.append(True)
+
+    async with with_service(Plain, state_dir) as env, anyio.create_task_group() as tasks:
+        tasks.start_soon(take_a_turn)
+        with anyio.fail_after(10):
+            while not turns:
+                await (await env.SVC.fetch("https://a.example/")).text()
+
+
+async def test_the_body_of_a_request_that_is_cancelled_is_closed(state_dir: Path) -> None:
+    closed: list[bool] = []
+    begun = anyio.Event()
+
+    class Waiting(RpcTarget):
+        async def fetch(self, request: Request) -> Response:
+            assert request.body is not None
+            await anext(aiter(request.body))
+            begun.set()
+            await anyio.sleep_forever()
+            raise AssertionError("it is cancelled")
+
+    async def body() -> AsyncIterator[bytes]:
+        try:
+            yield b"first"
+            yield b"last"
+        finally:
+            closed.append(True)
+
+    async with with_service(Waiting, state_dir) as env, anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(env.SVC.fetch, "https://a.example/", method="POST", body=body()))
+        await begun.wait()
+        tasks.cancel_scope.cancel()
+    assert closed == [True]
 
 
 @pytest.mark.parametrize("channel", ["http", "rpc"])
