@@ -1,14 +1,12 @@
 """The facade of D1 against the proxy Worker that Wrangler deploys, with Miniflare's simulator of D1 behind it.
 
-That Worker passes requests on to the binding as they are, which is a "raw" one in deployment. Miniflare knows no raw
-bindings: so d1_adapter.mjs, in a workerd of its own, offers the simulator's HTTP protocol, and is the Worker's binding
-as an external service.
+That Worker passes requests on to the binding as they are: it has the simulator's service as its binding, to be fetched
+from (runtime.mjs, "raw"), as a deployed one has D1's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from urllib.parse import urlsplit
 
 import pytest
 from d1_facade import CHECKS
@@ -16,7 +14,7 @@ from d1_facade import CHECKS
 from capnweb_py.bindings.d1 import D1Database, D1Error
 from capnweb_py.remote import connect_env
 
-from .runtime import cloudflare_proxy, workerd
+from .runtime import cloudflare_proxy
 
 pytestmark = pytest.mark.anyio
 
@@ -24,10 +22,8 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 def proxy_url(node: str) -> Iterator[str]:
     """The connection string of that Worker, with an empty database."""
-    with workerd(node, "d1_adapter.mjs", d1Databases={"DB": "db"}) as adapter:
-        service = {"external": {"address": urlsplit(adapter.url).netloc, "http": {}}}
-        with cloudflare_proxy(node, serviceBindings={"DB": service}) as url:
-            yield url
+    with cloudflare_proxy(node, d1Databases={"DB": "db"}) as url:
+        yield url
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)

@@ -7,6 +7,7 @@ it answers otherwise for a reason is left out where it stands.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import attrs
@@ -52,7 +53,7 @@ def _comparable(result: Any, _method: str, sql: str, *_params: Any) -> Any:
 
 
 @pytest.fixture
-def both(node: str, tmp_path: Any) -> Iterator[Both]:
+def both(node: str, tmp_path: Path) -> Iterator[Both]:
     """With an empty database each."""
     config = tmp_path / "capnweb.toml"
     config.write_text(f'[server]\nstate_dir = "{tmp_path}"\n[bindings.DB]\ntype = "d1"\n')
@@ -356,3 +357,23 @@ def test_a_dump_is_a_database(both: Both) -> None:
     """The simulator has none; the runtime of D1's alpha version had."""
     both.ours.run("each", statements=[["run", "CREATE TABLE t (a)"]])
     assert both.ours.run("dump")["value"]["start"] == "SQLite format 3"
+
+
+def test_accesses(node: str, tmp_path: Path) -> None:
+    """A Worker whose database is for reading, and then an overlay of it."""
+    found = {}
+    for access in ["full", "read", "overlay", "full"]:
+        config = tmp_path / "capnweb.toml"
+        config.write_text(f'[server]\nstate_dir = "{tmp_path}"\n[bindings.DB]\ntype = "d1"\naccess = "{access}"\n')
+        with serving(config) as server:
+            remote = {"DB": {"id": "DB", "remoteProxyConnectionString": server.url}}
+            with workerd(node, SCRIPT, d1Databases=remote) as worker:
+                if not found:
+                    worker.run("exec", sql="CREATE TABLE t (a)")
+                statements = [["run", "INSERT INTO t VALUES (1)"], ["first", "SELECT count(*) AS n FROM t", [], "n"]]
+                found.setdefault(access, []).append(worker.run("each", statements=statements))
+    assert found["read"][0][0]["message"] == (
+        'D1_ERROR: this binding is for reading (access = "read"): a statement that writes is refused'
+    )
+    counts = {access: [count["value"] for _write, count in runs] for access, runs in found.items()}
+    assert counts == {"full": [1, 2], "read": [1], "overlay": [2]}
