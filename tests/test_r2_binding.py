@@ -95,13 +95,19 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         "[]",
         "{}",
         '{"method":"other"}',
+        '{"method":[]}',
         '{"method":"head"}',
         '{"method":"head","object":1}',
         '{"method":"get","object":"a","range":[]}',
         '{"method":"get","object":"a","range":{"offset":"x"}}',
         '{"method":"get","object":"a","onlyIf":{"etagMatches":[]}}',
         '{"method":"get","object":"a","onlyIf":{"etagMatches":[{"type":"other"}]}}',
+        '{"method":"get","object":"a","onlyIf":{"etagMatches":[{"type":[]}]}}',
+        '{"method":"get","object":"a","onlyIf":{"etagMatches":"a"}}',
+        '{"method":"get","object":"a","range":{"offset":Infinity}}',
         '{"method":"list","cursor":"nonsense"}',
+        '{"method":"list","include":5}',
+        '{"method":"list","limit":true}',
         "[" * 100_000,
     ],
 )
@@ -124,6 +130,8 @@ async def test_malformed_reads(tmp_path: Path, request_text: str) -> None:
         ("0", ""),
         (None, '{"method":"put","object":"a"}'),
         ("all", '{"method":"put","object":"a","customFields":[{"k":"a"}]}'),
+        ("all", '{"method":"put","object":"a","customFields":{"a":"b"}}'),
+        ("all", '{"method":"put","object":"a","customFields":["a"]}'),
         ("all", '{"method":"put","object":"a","sha1":"xyz"}'),
         ("all", '{"method":"put","object":"a","httpFields":{"contentType":1}}'),
         ("all", '{"method":"delete"}'),
@@ -148,6 +156,17 @@ async def test_a_line_break_in_a_message_stays_in_its_header(tmp_path: Path) -> 
     assert reply.status == 400
     assert reply.header("set-cookie") is None
     assert "\n" not in (reply.header("cf-r2-error") or "\n")
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_dates_that_only_javascript_has(tmp_path: Path, channel: Any) -> None:
+    text = json.dumps({"method": "put", "object": "a", "httpFields": {"cacheExpiry": "8640000000000000"}})
+    with serving(config(tmp_path)) as server:
+        headers = {**dict(wrapped(**{"cf-r2-metadata-size": str(len(text))})), "mf-binding": "BUCKET"}
+        async with httpx2.AsyncClient() as client:
+            assert (await client.put(server.url, headers=headers, content=text)).status_code == 200
+        async with connect_env(server.url, channel=channel) as env:
+            assert (await env.BUCKET.head("a")).http_metadata.cache_expiry.year == 9999
 
 
 # Access

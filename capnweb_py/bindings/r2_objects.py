@@ -258,4 +258,8 @@ def _range(fields: Mapping[str, Any] | None) -> R2Range | None:
 
 
 def _date(milliseconds: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=milliseconds)
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        # JavaScript's dates go further.
+        return datetime.max.replace(tzinfo=UTC)

@@ -26,7 +26,8 @@ from capnweb_py.bindings.r2_requests import (
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
 from capnweb_py.web import Blob, ReadableStream
-from proxy_server.bindings.r2_operations import R2Operations, failures_refused, object_fields
+from proxy_server.bindings.r2_listing import object_fields
+from proxy_server.bindings.r2_operations import R2Operations, failures_refused
 from proxy_server.stores import r2
 from proxy_server.stores.r2 import CHECKSUM_NAMES
 
@@ -216,4 +217,8 @@ def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _date(milliseconds: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=milliseconds)
+    try:
+        return _EPOCH + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        # JavaScript's dates go further.
+        return datetime.max.replace(tzinfo=UTC)
