@@ -124,7 +124,8 @@ def test_the_server_table_is_read_and_its_path_is_relative_to_the_file(tmp_path:
         ("[serve]", 'serve: unknown key: did you mean "server"?'),
         (
             "[server]\nzzz = 1",
-            "server.zzz: unknown key: known here: allowed_origins, drain_timeout, host, max_sessions, port, secret, state_dir",
+            "server.zzz: unknown key: known here: allowed_origins, drain_timeout, host, max_sessions, port, secret, "
+            "state_dir",
         ),
         ('[server]\nport = "1"', "server.port: an integer is needed here, and this is a string"),
         ("[server]\nport = true", "server.port: an integer is needed here, and this is true or false"),
