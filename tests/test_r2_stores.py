@@ -15,6 +15,7 @@ from proxy_server.stores.r2 import (
     BadDigest,
     ByteRange,
     Conditions,
+    EntityTooLarge,
     EntityTooSmall,
     Etag,
     IncompleteBody,
@@ -204,6 +205,18 @@ async def test_a_put_that_is_cancelled_writes_nothing(store: R2Store) -> None:
     with anyio.CancelScope() as scope:
         await store.put("a", endless(), PutOptions())
     assert await content(store, "a") == b"old"
+
+
+async def test_what_is_said_to_be_too_large_is_not_read(store: R2Store) -> None:
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError("it is read")
+        yield b""
+
+    with pytest.raises(EntityTooLarge):
+        await store.put("a", unread(), PutOptions(size=5 * 1024**3 - 5 * MIB + 1))
+    upload = await store.create_upload("m", Metadata())
+    with pytest.raises(EntityTooLarge):
+        await store.upload_part("m", upload, 1, unread(), 5 * 1024**3)
 
 
 async def test_scanning(store: R2Store) -> None:
