@@ -132,7 +132,8 @@ class SendEmail:
         try:
             await self._outlet.deliver(mail)
         except NotDelivered as error:
-            LOG.warning("a message was not delivered: %s", error)
+            LOG.warning("a message was not delivered: %s", type(error.__cause__ or error).__name__)
+            LOG.debug("why: %s", error)  # what a mail server says names addresses
             raise EmailRefusal(str(error), "E_DELIVERY_FAILED") from error
         return message_id
 
