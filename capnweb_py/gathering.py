@@ -18,7 +18,7 @@ async def gather(*promises: RpcPromise[T]) -> list[T]:
     """The values of promises, in the order of the promises: what `Promise.all` is in JavaScript.
 
     Calls have been made before anyone awaits them, so that no task is needed for each, as `asyncio.gather` makes.
-    (Measured with 1,000 calls in flight: 88,000 calls a second, and 45,000 with `asyncio.gather`.)
+    (Measured with 1,000 calls in flight, compiled: 89,000 calls a second, and 60,000 with `asyncio.gather`.)
 
         first, second = await gather(api.hello("World"), api.hello("Python"))
 
@@ -30,16 +30,20 @@ async def gather(*promises: RpcPromise[T]) -> list[T]:
     values: list[Any] = [None] * len(promises)
     settling = Settling(len(promises))
     placements: list[Placement] = []
+    promise = placement = None
     try:
         for index, promise in enumerate(promises):
             if not isinstance(promise, RpcPromise):
                 raise TypeError(
-                    f"gather() awaits promises of calls and members, and argument {index} is a"
-                    f" {type(promise).__name__}: a coroutine or task of this side is awaited by a task group"
+                    f"gather(*promises) awaits promises of calls and members, and argument {index} is a"
+                    f" {type(promise).__name__}: what else is to be awaited is for a task group"
                 )
-            placements.append(Placement((values, index, hook_to_pull(promise)), settling, None))
-        for placement in placements:
+        for index, promise in enumerate(promises):
+            placement = Placement((values, index, hook_to_pull(promise)), settling, None, None)
+            placements.append(placement)
             placement()
+            if settling.done:
+                break
         if placements and not settling.done:
             await wait_settled(settling)
         if settling.error is not None:
@@ -48,7 +52,7 @@ async def gather(*promises: RpcPromise[T]) -> list[T]:
         for placement in placements:
             placement.give_up()
         # Whoever keeps the exception keeps this frame, and must not keep the promises.
-        del promises, placements, values
+        del promises, promise, placements, placement, values, settling
         if not isinstance(error, Exception):
             clear_frames_later(error)
         raise

@@ -233,6 +233,10 @@ class PromiseHook(Hook):
     def successor(self) -> Hook | None:
         return self._resolution if self._queue is None else None
 
+    def resolved(self) -> Hook:
+        """The hook that it has settled to in the end, even while what waits in line still runs; itself before."""
+        return self if self._resolution is None else self._resolution.settled()
+
     def call(self, path: Path, arguments: Payload) -> Hook:
         if self._queue is None:
             return self._hook().call(path, arguments)

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from .errors import RpcError, drop_tracebacks
-from .hooks import ErrorHook, Hook, Pending
+from .hooks import ErrorHook, Hook, Pending, PromiseHook
 from .loops import last_step, running_loop
 from .metering import Meter
 from .target import RpcTarget, has_lifecycle, parts_of, release, retain
@@ -238,7 +238,7 @@ def settle(payload: Payload, meter: Meter | None = None, outer: Settling | None 
         if outer is not None:
             payload.settling.await_for(outer)
         for located in promises:
-            Placement(located, payload.settling, meter)()
+            Placement(located, payload.settling, payload.settling, meter)()
     elif outer is not None and payload.settling is not None and not payload.settling.done:
         if outer.is_awaited_by(payload.settling):
             raise RpcError("the value contains itself: a promise in it resolves to what it is in")
@@ -253,15 +253,17 @@ class Placement:
 
     Args:
         located: the promise, and its place.
-        outer: what is told when it is done.
+        settling: what is told when it is done.
+        outer: what waits for that, where a payload may turn out to contain itself.
         meter: what counts what is put there, if anything does.
     """
 
-    __slots__ = ("_located", "_meter", "_outer", "_resolution", "_waits_for")
+    __slots__ = ("_located", "_meter", "_outer", "_resolution", "_settling", "_waits_for")
 
-    def __init__(self, located: Located, outer: Settling, meter: Meter | None) -> None:
+    def __init__(self, located: Located, settling: Settling, outer: Settling | None, meter: Meter | None) -> None:
         # It holds the hook, and so the value, until that is in its place. None once that is done, or given up.
         self._located: Located | None = located
+        self._settling = settling
         self._outer = outer
         self._meter = meter
         # What the promise resolved to, while promises in it are replaced.
@@ -269,50 +271,64 @@ class Placement:
         self._waits_for: Pending | None = None
 
     def __call__(self) -> None:
-        if self._located is None:
+        located = self._located
+        if located is None:
             return
-        container, key, hook = self._located
-        resolution = self._resolution
+        error = None
         try:
-            if resolution is None:
-                settled = hook.settled()
-                if isinstance(settled, ErrorHook):
-                    # Not pulled: an error that is raised refers to the frames that it passed, and they to all that is
-                    # in the value.
-                    self._done(settled.error)
+            if self._resolution is None:
+                error = self._resolve(located[2])
+            if error is None:
+                resolution = self._resolution
+                inner = None if resolution is None else settle(resolution, self._meter, self._outer)
+                if resolution is None or (inner is not None and not inner.done):
+                    if inner is not None:
+                        self._wait_for(inner)
                     return
-                found = hook.pull()
-                if not isinstance(found, Payload):
-                    self._wait_for(found)
-                    return
-                if self._meter is not None:
-                    self._meter.charge(found.value)
-                found.own()
-                self._resolution = resolution = found
-            inner = settle(resolution, self._meter, self._outer)
-        except Exception as error:
-            drop_tracebacks(error)  # whose frames hold the container, and what else is in it
-            self._done(error)
-            return
-        if inner is not None and not inner.done:
-            self._wait_for(inner)
-            return
-        if container.__class__ is Payload:
-            container.value = resolution.value
-        else:
-            container[key] = resolution.value
-        self._done(inner.error if inner is not None else None)
+                _put(located, resolution.value)
+                error = None if inner is None else inner.error
+        except Exception as raised:
+            drop_tracebacks(raised)  # whose frames hold the container, and what else is in it
+            error = raised
+        self._located = self._resolution = self._waits_for = None
+        self._settling.placed(error)
+
+    def _resolve(self, hook: Hook) -> BaseException | None:
+        """Take what the promise resolved to, if it has. Returns the error that it failed with.
+
+        An error is not raised by pulling the promise: it would refer to the frames that it passed, and they to all that
+        is in the value.
+        """
+        settled = hook.settled()
+        if isinstance(settled, PromiseHook):
+            settled = settled.resolved()
+        if isinstance(settled, ErrorHook):
+            return settled.error
+        found = hook.pull()
+        if not isinstance(found, Payload):
+            self._wait_for(found)
+            return None
+        if self._meter is not None:
+            self._meter.charge(found.value)
+        found.own()
+        self._resolution = found
+        return None
 
     def give_up(self) -> None:
         """Wait for nothing any more, and let go of the promise."""
-        self._located = None
-        if self._waits_for is not None:
-            self._waits_for.unsubscribe(self)
+        waits_for = self._waits_for
+        self._located = self._resolution = self._waits_for = None
+        if waits_for is not None:
+            waits_for.unsubscribe(self)
 
     def _wait_for(self, pending: Pending) -> None:
         self._waits_for = pending
         pending.subscribe(self)
 
-    def _done(self, error: BaseException | None) -> None:
-        self._located = self._resolution = self._waits_for = None
-        self._outer.placed(error)
+
+def _put(located: Located, value: Any) -> None:
+    container, key, _ = located
+    if container.__class__ is Payload:
+        container.value = value
+    else:
+        container[key] = value

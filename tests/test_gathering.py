@@ -9,7 +9,7 @@ import anyio
 import pytest
 from byhand import by_hand
 
-from capnweb_py import RpcPromise, RpcStub, RpcTarget, cancellable, gather, memory_pair
+from capnweb_py import RemoteError, RpcPromise, RpcStub, RpcTarget, cancellable, gather, memory_pair
 
 pytestmark = pytest.mark.anyio
 
@@ -99,6 +99,27 @@ async def test_promises_inside_a_value_are_waited_for() -> None:
         assert await gather(nested, api.echo(2)) == [{"inner": "open"}, 2]
 
 
+async def test_nothing_is_pulled_after_what_is_known_to_have_failed() -> None:
+    async with by_hand() as peer:
+        failed = peer.main.f()
+        async with anyio.create_task_group() as tasks:
+            errors: list[Exception] = []
+
+            async def run() -> None:
+                for promises in ([failed], [failed, peer.main.g]):
+                    try:
+                        await gather(*promises)
+                    except RemoteError as error:
+                        errors.append(error)
+
+            tasks.start_soon(run)
+            await anyio.wait_all_tasks_blocked()
+            peer.hear()
+            peer.say("reject", 1, ["error", "RangeError", "no"])
+        assert len(errors) == 2
+        assert peer.hear() == []
+
+
 async def test_a_promise_of_this_side() -> None:
     later = anyio.Event()
 
@@ -122,6 +143,83 @@ async def test_the_first_error_ends_it_and_the_others_are_let_go_of() -> None:
             await main.ended.wait()
         await anyio.wait_all_tasks_blocked()
         assert session.stats().imports == 1
+
+
+async def failure_of(api: RpcStub, failing_first: bool) -> BaseException:
+    try:
+        if failing_first:
+            await gather(api.fail("broken"), api.forever())
+        else:
+            await gather(api.forever(), api.fail("broken"))
+    except ValueError as error:
+        return error
+    raise AssertionError("it did not fail")
+
+
+@pytest.mark.parametrize("failing_first", [True, False])
+async def test_an_exception_that_is_kept_keeps_no_promise(failing_first: bool) -> None:
+    main = Api()
+    gc.disable()  # their references alone are to do it
+    try:
+        async with memory_pair(main, None) as (_, session):
+            api = session.remote_main
+            kept = await failure_of(api, failing_first)
+            with anyio.fail_after(10):
+                await main.ended.wait()
+            assert kept.__traceback__ is not None
+    finally:
+        gc.enable()
+
+
+async def test_an_error_of_this_side_keeps_its_traceback() -> None:
+    async def failing() -> None:
+        raise ValueError("deep inside")
+
+    async with memory_pair(Api(), None):
+        with pytest.raises(ValueError, match="deep inside") as caught:
+            await gather(RpcPromise(failing()))
+        assert "failing" in [entry.name for entry in caught.traceback]
+
+
+async def test_promises_inside_each_other_are_no_deep_recursion() -> None:
+    levels = 200
+    values = [anyio.Event() for _ in range(levels)]
+
+    async def value(number: int) -> Any:
+        await values[number].wait()
+        return [promises[number + 1]] if number + 1 < levels else "innermost"
+
+    async with memory_pair(Api(), None):
+        promises = [RpcPromise(value(number)) for number in range(levels)]
+        async with anyio.create_task_group() as tasks:
+            found: list[Any] = []
+
+            async def run() -> None:
+                found.append(await gather(promises[0]))
+
+            tasks.start_soon(run)
+            for event in values:  # the innermost is there last
+                await anyio.wait_all_tasks_blocked()
+                event.set()
+        (whole,) = found[0]
+        for _ in range(levels - 1):
+            (whole,) = whole
+        assert whole == "innermost"
+
+
+async def test_what_a_cancelled_gather_waited_for_does_not_refer_to_it() -> None:
+    async with by_hand() as peer:
+        promise = peer.main.f()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(gather, promise)
+            await anyio.wait_all_tasks_blocked()
+            peer.hear()
+            peer.say("resolve", 1, [[["promise", -1]]])  # a list with a promise that is never resolved
+            await anyio.wait_all_tasks_blocked()
+            tasks.cancel_scope.cancel()
+        payload = promise._hook.pull()
+        assert payload.settling._awaited_by == []
+        promise.dispose()
 
 
 async def test_an_error_that_is_there_already() -> None:
@@ -186,8 +284,6 @@ async def test_a_session_that_ends_fails_it() -> None:
 @pytest.mark.parametrize("other", [1, RpcStub(Api)])
 async def test_what_is_no_promise_is_refused_before_anything_is_awaited(other: Any) -> None:
     async with by_hand() as peer:
-        promise = peer.main.f()
         with pytest.raises(TypeError, match=f"argument 1 is a {type(other).__name__}"):
-            await gather(promise, other)
-        assert peer.hear() == [["push", ["pipeline", 0, ["f"], []]]]
-        promise.dispose()
+            await gather(peer.main.member, other)
+        assert peer.hear() == []
