@@ -396,7 +396,9 @@ class _Exchange:
         event = await self._next_event()
         while isinstance(event, h11.InformationalResponse):
             event = await self._next_event()
-        assert isinstance(event, h11.Response), "a response begins with its head"
+        if not isinstance(event, h11.Response):
+            # The end of a connection on which nothing of the request has been written yet is no error to h11.
+            raise self._lost("it closed the connection")
         try:
             response = self._parsed(event, method)
         except ValueError as error:

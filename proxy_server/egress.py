@@ -38,6 +38,19 @@ _LOOPBACK_NAME: Final = "localhost"
 # RFC 6052, section 2.1: behind this prefix of IPv6 stand the addresses of IPv4.
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
+# Prefixes behind which addresses of IPv4 may stand (RFC 8215; RFC 2765; RFC 4291, section 2.5.5.1), site-local
+# addresses (RFC 3879), and those for segments, documentation and relays (RFC 9602, 9637, 7526).
+_NEVER_PUBLIC: Final = (
+    ipaddress.ip_network("64:ff9b:1::/48"),
+    ipaddress.ip_network("::ffff:0:0:0/96"),
+    ipaddress.ip_network("::/96"),
+    ipaddress.ip_network("fec0::/10"),
+    ipaddress.ip_network("5f00::/16"),
+    ipaddress.ip_network("3fff::/20"),
+    ipaddress.ip_network("192.0.0.0/24"),
+    ipaddress.ip_network("192.88.99.0/24"),
+)
+
 _NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _MAX_NAME: Final = 253
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -149,7 +162,12 @@ class AllowList:
         seen = {address, _embedded(address)}
         if any(rule.has_address(one, port) for rule in self._rules for one in seen):
             return True
-        return named and all(one.is_global and not one.is_multicast for one in seen)
+        return named and all(_is_public(one) for one in seen)
+
+
+def _is_public(address: _Address) -> bool:
+    never = any(address in network for network in _NEVER_PUBLIC if network.version == address.version)
+    return address.is_global and not address.is_multicast and not never
 
 
 def split_address(text: str) -> tuple[str, int]:

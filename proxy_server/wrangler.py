@@ -210,6 +210,9 @@ def _binding(entry: Mapping[str, Any], kind: _Kind, added: Mapping[str, Any]) ->
     }
     if kind.always_remote or "remote" in entry:
         table["remote"] = entry.get("remote", True)
+    if "access" in entry:
+        # No key of Wrangler's, which passes it over; a person who writes it means it.
+        table["access"] = entry["access"]
     return {**table, **added}
 
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterable
 from typing import Any, Final, Literal
 
+from proxy_server.bindings.nesting import nests_deeper
 from proxy_server.stores.kv import KvEntry, KvRefusal, KvStore
 
 __all__ = [
@@ -36,6 +37,10 @@ __all__ = [
 
 MAX_KEY_BYTES: Final = 512
 MAX_METADATA_BYTES: Final = 1024
+# It is listed with that of other keys, in one message.
+MAX_METADATA_DEPTH: Final = 64
+# The latest time that JavaScript's numbers tell from the second after it.
+MAX_SECOND: Final = 2**53 - 1
 MAX_VALUE_BYTES: Final = 25 * 1024 * 1024
 MIN_TTL_SECONDS: Final = 60
 MIN_CACHE_SECONDS: Final = 30
@@ -89,7 +94,7 @@ def expiration_of(now: float, raw_expiration: str | None, raw_ttl: str | None) -
         if ttl < MIN_TTL_SECONDS:
             problem = f"Expiration TTL must be at least {MIN_TTL_SECONDS}."
             raise KvRefusal(400, f"Invalid expiration_ttl of {raw_ttl}. {problem}")
-        return second + ttl
+        return min(second + ttl, MAX_SECOND)
     if raw_expiration is None:
         return None
     expiration = _integer(raw_expiration)
@@ -99,7 +104,7 @@ def expiration_of(now: float, raw_expiration: str | None, raw_ttl: str | None) -
     if expiration < second + MIN_TTL_SECONDS:
         problem = f"Expiration times must be at least {MIN_TTL_SECONDS} seconds in the future."
         raise KvRefusal(400, f"Invalid expiration of {raw_expiration}. {problem}")
-    return expiration
+    return min(expiration, MAX_SECOND)
 
 
 def check_metadata(text: str | None) -> str | None:
@@ -114,9 +119,11 @@ def check_metadata(text: str | None) -> str | None:
     if length > MAX_METADATA_BYTES:
         raise KvRefusal(413, f"Metadata length of {length} exceeds limit of {MAX_METADATA_BYTES}.")
     try:
-        json.loads(text, parse_constant=_no_constant)
+        metadata = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError):
         raise KvRefusal(400, "Metadata is not valid JSON") from None
+    if nests_deeper(metadata, MAX_METADATA_DEPTH):
+        raise KvRefusal(400, f"Metadata nests deeper than {MAX_METADATA_DEPTH} levels")
     return text
 
 

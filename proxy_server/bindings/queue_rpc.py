@@ -18,6 +18,7 @@ from capnweb_py.bindings.queue_bodies import body_value, check_content_type, enc
 from capnweb_py.errors import remote_error
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
+from proxy_server.bindings.nesting import nests_deeper
 from proxy_server.bindings.queue_rules import (
     QueueRefusal,
     checked_batch_size,
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 __all__ = ["QueueTarget"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+# How deep a body may nest to be delivered as a value, in the list of a batch: a session takes 256 levels in all.
+_MAX_DEPTH: Final = 240
 
 
 class QueueTarget(RpcTarget):
@@ -173,9 +178,11 @@ def _delivered(message: Delivered, *, raw: bool) -> dict[str, object]:
 
 def _body(message: Delivered) -> Any:
     try:
-        return body_value(message.body, message.content_type)
+        value = body_value(message.body, message.content_type)
     except ValueError:
         return message.body
+    # One message that cannot be sent would keep those beside it from being delivered.
+    return message.body if nests_deeper(value, _MAX_DEPTH) else value
 
 
 def _sent(metrics: Metrics) -> dict[str, object]:

@@ -136,6 +136,7 @@ def metadata_of(request: Mapping[str, Any]) -> Metadata:
         http["cacheExpiry"] = expiry
     custom = {string(pair, "k"): string(pair, "v") for pair in objects(request, "customFields")}
     check_metadata(custom)
+    check_metadata({name: str(value) for name, value in http.items()})
     storage_class = string(request, "storageClass", "Standard")
     if storage_class not in _STORAGE_CLASSES:
         raise InvalidArgument(f"The storage class is one of {', '.join(_STORAGE_CLASSES)}, not {storage_class}")
@@ -205,4 +206,7 @@ def range_of(request: Mapping[str, Any]) -> RangeRequest | None:
     if request.get("range") is None:
         return None
     written = _fields(request, "range")
-    return ByteRange(number(written, "offset"), number(written, "length"), number(written, "suffix"))
+    parts = [number(written, part) for part in ("offset", "length", "suffix")]
+    if any(part is not None and part < 0 for part in parts):
+        raise InvalidArgument
+    return ByteRange(*parts)

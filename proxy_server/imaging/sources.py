@@ -107,7 +107,10 @@ _OTHER_SIGNATURES = (
     (re.compile(rb"%PDF-"), "PDF"),
 )
 
-_SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:<\?[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE\s[^<]*>\s*)*<svg[\s>/]", re.DOTALL)
+# Possessive: a text that is nearly an SVG is not tried in other ways.
+_SVG = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*+(?:<\?[^>]*+>\s*+|<!--(?>.*?-->)\s*+|<!DOCTYPE\s(?>[^<]*>)\s*+)*+<svg[\s>/]", re.DOTALL
+)
 
 COPYRIGHT_FIELD = "exif-ifd0-Copyright"
 

@@ -17,12 +17,14 @@ __all__ = ["only_reads", "pieces", "quoted", "split", "without_blanks"]
 # One that does not end goes on to the end of the text.
 _TOKEN: Final = re.compile(
     r"""(?P<comment>--[^\n]*|/\*(?:.*?\*/|.*\Z))"""
-    r"""|(?P<quoted>'(?:[^']|'')*(?:'|\Z)|"(?:[^"]|"")*(?:"|\Z)|`(?:[^`]|``)*(?:`|\Z)|\[[^\]]*(?:\]|\Z))"""
+    r"""|(?P<quoted>'(?:[^']++|'')*+(?:'|\Z)|"(?:[^"]++|"")*+(?:"|\Z)|`(?:[^`]++|``)*+(?:`|\Z)|\[[^\]]*+(?:\]|\Z))"""
     r"""|(?P<variable>[$@#:](?:[\w$\x80-\U0010ffff]|::)+(?:\([^\s)]*\)?)?)"""
     r"""|(?P<word>[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*)"""
     r"""|(?P<end>;)|(?P<other>[^\s])""",
     re.DOTALL,
 )
+
+_TOO_LONG: Final = "statement too long: SQLITE_TOOBIG"
 
 # The statements that only read, by their first word. PRAGMA has rules of its own.
 _READING: Final = frozenset({"SELECT", "VALUES", "WITH", "EXPLAIN"})
@@ -90,7 +92,7 @@ def pieces(sql: str) -> list[str]:
     """
     encoded = sql.encode("utf-8", "replace")
     if len(encoded) > MAX_SQL_BYTES:
-        raise D1Failure("statement too long: SQLITE_TOOBIG")
+        raise D1Failure(_TOO_LONG)
     text, nul, _rest = encoded.decode().partition("\0")
     found = [*split(text), *([""] if nul else [])]
     if not found:
@@ -108,8 +110,10 @@ def without_blanks(statements: Sequence[Statement]) -> list[Statement]:
     """The statements in which there is something.
 
     Raises:
-        D1Failure: there is none.
+        D1Failure: there is none, or one is too long.
     """
+    if any(len(statement.sql) > MAX_SQL_BYTES for statement in statements):
+        raise D1Failure(_TOO_LONG)  # before anybody looks at it
     found = [statement for statement in statements if not _is_blank(statement.sql)]
     if not found:
         raise D1Failure("No SQL statements detected.")

@@ -183,6 +183,8 @@ class SqliteD1:
             return value
 
     def _one(self, statement: Statement) -> Outcome:
+        if self._must_stop():  # short statements take too few steps for SQLite to ask
+            raise apsw.InterruptError("interrupted")
         connection, start = self._connection, time.perf_counter()
         changes, last_row_id = connection.total_changes(), connection.last_insert_rowid()
         size, self._scanned = self._size(), 0

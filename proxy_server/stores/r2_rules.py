@@ -58,7 +58,7 @@ MAX_DELETED_KEYS: Final = 1000
 
 _LAST_CHARACTER: Final = "\U0010ffff"
 _UNIT: Final = re.compile(r" *bytes *=(.*)", re.IGNORECASE | re.DOTALL)
-_RANGE: Final = re.compile(r" *([0-9]+)? *- *([0-9]+)? *")
+_RANGE: Final = re.compile(r" *+(?:([0-9]{1,18}+) *+)?- *+(?:([0-9]{1,18}+) *+)?")
 
 
 def check_keys(keys: Iterable[str]) -> None:
