@@ -28,7 +28,7 @@ store = "{store}"
 
 # How many writers there are, and after how many acknowledged writes the killing begins.
 WRITERS: Final = 8
-ENOUGH: Final = 150
+ENOUGH: Final = 60
 
 # In seconds: how long a call may take to fail when nobody is there any more.
 PROMPT: Final = 20.0
