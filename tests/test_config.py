@@ -426,6 +426,13 @@ def test_what_wrangler_has_no_word_for_stands_in_a_table_of_its_own() -> None:
     assert list(file.elsewhere) == ["PAY"], "that it is remote does not say what it is here"
 
 
+def test_an_access_beside_what_wrangler_knows_counts() -> None:
+    """Passed over, it would let a program write to what it was to be kept from."""
+    declared = {"binding": "CACHE", "id": "1", "remote": True, "access": "read"}
+    file = from_wrangler({"kv_namespaces": [declared]})
+    assert file.document["bindings"]["CACHE"] == {"type": "kv_namespace", "id": "1", "remote": True, "access": "read"}
+
+
 def test_the_bindings_of_an_environment_are_its_own() -> None:
     document = {
         "images": {"binding": "IMAGES"},
