@@ -25,6 +25,7 @@ from capnweb_py import (
     SessionClosed,
     SessionOptions,
     WritableStream,
+    gather,
     http_batch,
     http_batch_response,
 )
@@ -468,19 +469,6 @@ def answering(status: int, text: str) -> Handler:
     return answer
 
 
-async def all_of(*promises: RpcPromise) -> list[Any]:
-    """Await promises side by side."""
-    results: dict[int, Any] = {}
-
-    async def wait(place: int, promise: RpcPromise) -> None:
-        results[place] = await promise
-
-    async with anyio.create_task_group() as tasks:
-        for place, promise in enumerate(promises):
-            tasks.start_soon(wait, place, promise)
-    return [results[place] for place in range(len(promises))]
-
-
 async def test_everything_before_the_first_await_is_one_request() -> None:
     server = Server()
     async with server.batch() as api:
@@ -488,7 +476,7 @@ async def test_everything_before_the_first_await_is_one_request() -> None:
         await anyio.lowlevel.checkpoint()  # nobody has awaited anything of the batch
         counter = api.make_counter(2)
         first, second = counter.increment(3), api.bump(counter, 4)
-        assert await all_of(square, first, second) == [36, 5, 9]
+        assert await gather(square, first, second) == [36, 5, 9]
     assert server.requests[0].method == "POST"
     assert server.messages == [
         call("square", 6),
@@ -534,7 +522,7 @@ async def test_what_other_calls_are_built_on_does_not_travel_unless_it_is_awaite
     server = Server()
     async with server.batch() as api:
         user = api.user()
-        assert await all_of(api.greet(user.name), user) == ["Hello, Ada!", {"name": "Ada", "id": 7}]
+        assert await gather(api.greet(user.name), user) == ["Hello, Ada!", {"name": "Ada", "id": 7}]
     assert [kind for kind, *_ in server.messages] == ["push", "pull", "stream"]
 
 
@@ -583,7 +571,7 @@ async def test_calls_while_the_answer_is_under_way_fail_at_once() -> None:
     async with server.batch() as api, anyio.create_task_group() as tasks:
         first = api.user()
         built = api.greet(first.name)
-        tasks.start_soon(all_of, built)
+        tasks.start_soon(gather, built)
         await arrived.wait()
         with pytest.raises(SessionClosed, match="the batch was sent without this"):
             api.square(2)
@@ -750,7 +738,7 @@ async def test_an_object_of_this_side_comes_home_behind_the_calls_that_were_made
     async with server.batch() as api:
         promise = api.echo(counter)
         promise.increment(1)
-        home = (await all_of(promise))[0]
+        home = (await gather(promise))[0]
         assert home == counter
         assert await home.increment(10) == 11
 
