@@ -85,6 +85,35 @@ async def run_client(node: str, url: str, names: Sequence[str], *flags: str) -> 
     return {report["scenario"]: report for report in reports}
 
 
+def rpc_url(connection_string: str, binding: str) -> str:
+    """Where a binding behind a proxy speaks RPC."""
+    return connection_string.replace("http", "ws", 1) + f"?MF-Binding={binding}"
+
+
+def report_of(node: str, script: str, *urls: str, codec: str, given: Any = None) -> dict[str, Any]:
+    """Run a script that uses a binding by npm capnweb; returns the JSON that it prints.
+
+    Args:
+        node: the node program.
+        script: of this folder.
+        urls: where bindings speak RPC.
+        codec: "json" or "cbor".
+        given: what the script reads from its standard input, as JSON.
+    """
+    flags = ["--cbor"] if codec == "cbor" else []
+    done = subprocess.run(
+        [node, script, *urls, *flags],
+        cwd=HERE,
+        input=None if given is None else json.dumps(given),
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=CLIENT_DEADLINE,
+        check=True,
+    )
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
 async def read_json_lines(process: Process) -> list[Any]:
     """The rest of a process's standard output, as JSON values."""
     assert process.stdout is not None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from typing import Any, Final
 import pytest
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of, rpc_url
 
 WORDS: Final = ["one", "zwölf", "three"]
 LARGE: Final = 4 << 20
@@ -81,23 +79,19 @@ def answer(connection: socket.socket) -> None:
 @pytest.fixture(scope="module", params=["json", "cbor"])
 def report(request: pytest.FixtureRequest, node: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a Node client reports."""
-    flags = ["--cbor"] if request.param == "cbor" else []
     config: Path = tmp_path_factory.mktemp("connect") / "capnweb.toml"
     with listening(echo) as address, listening(answer) as web, pytest.MonkeyPatch.context() as patch:
         config.write_text(CONFIG.format(web=web))
         patch.setenv("TEST_DB", f"postgres://user:password@{address}/app")
         with serving(config) as server:
-            urls = [server.url.replace("http", "ws", 1) + f"?MF-Binding={name}" for name in ("DB", "WEB")]
-            done = subprocess.run(
-                [node, "connect.mjs", *urls, *flags],
-                cwd=HERE,
-                input=json.dumps({"address": address, "words": WORDS, "large": LARGE}),
-                stdout=subprocess.PIPE,
-                text=True,
-                timeout=CLIENT_DEADLINE,
-                check=True,
+            urls = [rpc_url(server.url, name) for name in ("DB", "WEB")]
+            values = report_of(
+                node,
+                "connect.mjs",
+                *urls,
+                codec=request.param,
+                given={"address": address, "words": WORDS, "large": LARGE},
             )
-    values: dict[str, Any] = json.loads(done.stdout)
     return values
 
 

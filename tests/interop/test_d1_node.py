@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from typing import Any
 
 import pytest
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of, rpc_url
 
 
 @pytest.fixture(scope="module", params=["json", "cbor"])
@@ -18,19 +16,8 @@ def report(request: pytest.FixtureRequest, node: str, tmp_path_factory: pytest.T
     folder = tmp_path_factory.mktemp("d1")
     config = folder / "capnweb.toml"
     config.write_text(f'[server]\nstate_dir = "{folder}"\n[bindings.DB]\ntype = "d1"\n')
-    flags = ["--cbor"] if request.param == "cbor" else []
     with serving(config) as server:
-        url = server.url.replace("http", "ws", 1) + "?MF-Binding=DB"
-        done = subprocess.run(
-            [node, "d1.mjs", url, *flags],
-            cwd=HERE,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=CLIENT_DEADLINE,
-            check=True,
-        )
-    values: dict[str, Any] = json.loads(done.stdout)
-    return values
+        return report_of(node, "d1.mjs", rpc_url(server.url, "DB"), codec=request.param)
 
 
 def test_a_chain_of_calls_is_one_round_trip(report: dict[str, Any]) -> None:

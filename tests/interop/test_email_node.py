@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,7 @@ import attrs
 import pytest
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of, rpc_url
 
 
 @attrs.frozen
@@ -27,19 +25,10 @@ def sent(request: pytest.FixtureRequest, node: str, tmp_path_factory: pytest.Tem
     directory: Path = tmp_path_factory.mktemp("email")
     config = directory / "capnweb.toml"
     config.write_text('[bindings.EMAIL]\ntype = "send_email"\nallowed_destination_addresses = ["bob@example.org"]\n')
-    flags = ["--cbor"] if request.param == "cbor" else []
     with serving(config) as server:
-        url = server.url.replace("http", "ws", 1) + "?MF-Binding=EMAIL"
-        done = subprocess.run(
-            [node, "email.mjs", url, *flags],
-            cwd=HERE,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=CLIENT_DEADLINE,
-            check=True,
-        )
+        values = report_of(node, "email.mjs", rpc_url(server.url, "EMAIL"), codec=request.param)
     folder = directory / ".capnweb" / "email-EMAIL"
-    return Sent(json.loads(done.stdout), [path.read_bytes() for path in sorted(folder.glob("*.eml"))])
+    return Sent(values, [path.read_bytes() for path in sorted(folder.glob("*.eml"))])
 
 
 def test_both_forms_of_a_message_arrive(sent: Sent) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,7 @@ import pytest
 from pictures import BLUE, RED, flat, is_like, picture_format, pixel, size
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of, rpc_url
 
 IMAGE, OVERLAY = flat(RED, 40, 20), flat(BLUE, 8, 8)
 
@@ -24,25 +22,15 @@ def images_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     config: Path = tmp_path_factory.mktemp("images") / "capnweb.toml"
     config.write_text('[bindings.IMAGES]\ntype = "images"\n')
     with serving(config) as server:
-        yield server.url.replace("http", "ws", 1) + "?MF-Binding=IMAGES"
+        yield rpc_url(server.url, "IMAGES")
 
 
 @pytest.fixture(scope="module", params=["json", "cbor"])
 def report(request: pytest.FixtureRequest, node: str, images_url: str) -> dict[str, Any]:
     """What a Node client reports. With CBOR, the pictures travel raw."""
-    flags = ["--cbor"] if request.param == "cbor" else []
     pictures = {"image": base64.b64encode(IMAGE).decode(), "overlay": base64.b64encode(OVERLAY).decode()}
-    done = subprocess.run(
-        [node, "images.mjs", images_url, *flags],
-        cwd=HERE,
-        input=json.dumps(pictures),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=CLIENT_DEADLINE,
-        check=True,
-    )
-    values: dict[str, Any] = json.loads(done.stdout)
-    assert values["forms"] == (["binary", "text"] if flags else ["text"])
+    values = report_of(node, "images.mjs", images_url, codec=request.param, given=pictures)
+    assert values["forms"] == (["binary", "text"] if request.param == "cbor" else ["text"])
     return values
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of, rpc_url
 
 
 @pytest.fixture(scope="module", params=["json", "cbor"])
@@ -18,19 +16,8 @@ def report(request: pytest.FixtureRequest, node: str, tmp_path_factory: pytest.T
     """What a Node client reports of a new namespace."""
     config: Path = tmp_path_factory.mktemp("kv") / "capnweb.toml"
     config.write_text('[bindings.KV]\ntype = "kv_namespace"\n')
-    flags = ["--cbor"] if request.param == "cbor" else []
     with serving(config) as server:
-        url = server.url.replace("http", "ws", 1) + "?MF-Binding=KV"
-        done = subprocess.run(
-            [node, "kv.mjs", url, *flags],
-            cwd=HERE,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=CLIENT_DEADLINE,
-            check=True,
-        )
-    values: dict[str, Any] = json.loads(done.stdout)
-    return values
+        return report_of(node, "kv.mjs", rpc_url(server.url, "KV"), codec=request.param)
 
 
 def test_values_of_all_kinds_are_stored(report: dict[str, Any]) -> None:

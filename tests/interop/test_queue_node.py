@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of, rpc_url
 
 
 @pytest.fixture(scope="module", params=["json", "cbor"])
@@ -18,19 +16,8 @@ def report(request: pytest.FixtureRequest, node: str, tmp_path_factory: pytest.T
     """What a Node client reports. With CBOR, bytes travel raw."""
     config: Path = tmp_path_factory.mktemp("queue") / "capnweb.toml"
     config.write_text('[bindings.QUEUE]\ntype = "queue"\n')
-    flags = ["--cbor"] if request.param == "cbor" else []
     with serving(config) as server:
-        url = server.url.replace("http", "ws", 1) + "?MF-Binding=QUEUE"
-        done = subprocess.run(
-            [node, "queue.mjs", url, *flags],
-            cwd=HERE,
-            stdout=subprocess.PIPE,
-            text=True,
-            timeout=CLIENT_DEADLINE,
-            check=True,
-        )
-    values: dict[str, Any] = json.loads(done.stdout)
-    return values
+        return report_of(node, "queue.mjs", rpc_url(server.url, "QUEUE"), codec=request.param)
 
 
 def test_messages_arrive_as_values(report: dict[str, Any]) -> None:

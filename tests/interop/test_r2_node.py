@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import pytest
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of, rpc_url
 
 MIB = 1024 * 1024
 
@@ -28,23 +26,13 @@ def bucket_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     config = folder / "capnweb.toml"
     config.write_text(f'[server]\nstate_dir = "{folder}/state"\n[bindings.BUCKET]\ntype = "r2_bucket"\n')
     with serving(config) as server:
-        yield server.url.replace("http", "ws", 1) + "?MF-Binding=BUCKET"
+        yield rpc_url(server.url, "BUCKET")
 
 
 @pytest.fixture(scope="module", params=["json", "cbor"])
 def report(request: pytest.FixtureRequest, node: str, bucket_url: str) -> dict[str, Any]:
     """What a Node client reports."""
-    flags = ["--cbor"] if request.param == "cbor" else []
-    done = subprocess.run(
-        [node, "r2.mjs", bucket_url, *flags],
-        cwd=HERE,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=CLIENT_DEADLINE,
-        check=True,
-    )
-    values: dict[str, Any] = json.loads(done.stdout)
-    return values
+    return report_of(node, "r2.mjs", bucket_url, codec=request.param)
 
 
 def test_what_is_put_is_got(report: dict[str, Any]) -> None:

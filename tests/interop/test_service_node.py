@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +9,7 @@ from typing import Any, Final
 import pytest
 from proxying import serving
 
-from .node import CLIENT_DEADLINE, HERE
+from .node import report_of
 
 CONFIG: Final = """
 [bindings.ADMIN]
@@ -39,17 +37,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module", params=["json", "cbor"])
 def report(request: pytest.FixtureRequest, node: str, url: str) -> dict[str, Any]:
-    flags = ["--cbor"] if request.param == "cbor" else []
-    done = subprocess.run(
-        [node, "dispatch.mjs", url, *flags],
-        cwd=HERE,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=CLIENT_DEADLINE,
-        check=True,
-    )
-    values: dict[str, Any] = json.loads(done.stdout)
-    return values
+    return report_of(node, "dispatch.mjs", url, codec=request.param)
 
 
 def test_a_service_named_in_the_query(report: dict[str, Any]) -> None:
