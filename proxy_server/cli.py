@@ -107,7 +107,7 @@ def _overlay(action: str, state_dir: Path, name: str | None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE_ERROR
     for overlay in overlays:
-        print(f"{overlay.kind}\t{overlay.name}\t{overlay.size} bytes")
+        print(f"{overlay.kind}\t{overlay.name}\t{overlay.size} bytes\t{overlay.path}")
     return 0
 
 
@@ -142,10 +142,13 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--json", action="store_true", help="print the connection string as a JSON object")
     overlay = commands.add_parser("overlay", help='what bindings with access = "overlay" keep to themselves')
     actions = overlay.add_subparsers(dest="action", required=True)
-    listing = actions.add_parser("list", help="list the overlays: type, binding, size")
+    listing = actions.add_parser("list", help="list the overlays: type, binding, size, place")
     clearing = actions.add_parser("clear", help="throw overlays away, and list them")
-    for action in (listing, clearing):
-        action.add_argument("state_dir", type=Path, metavar="STATE_DIR", help="where embedded stores live (.capnweb)")
+    place = "where embedded stores live"
+    listing.add_argument(
+        "state_dir", type=Path, nargs="?", default=Path(".capnweb"), metavar="STATE_DIR", help=f"{place} (.capnweb)"
+    )
+    clearing.add_argument("state_dir", type=Path, metavar="STATE_DIR", help=place)
     listing.set_defaults(name=None)
     clearing.add_argument("name", nargs="?", metavar="NAME", help="the binding that is meant; all without it")
     demo = commands.add_parser("demo", help="show a service, a callback and image transforms, on a server of its own")
@@ -191,8 +194,8 @@ def serve(
             "every binding, and it crosses the network unencrypted.",
             file=sys.stderr,
         )
-    for reason in config.unserved:
-        print(f"warning: not served: {reason}", file=sys.stderr)
+    for problem in (*config.warnings, *(f"not served: {reason}" for reason in config.unserved)):
+        print(f"warning: {problem}", file=sys.stderr)
     secret = config.server.secret or new_secret()
     log_to_stderr(secret, level=log_level, as_json=log_json)
     url = connection_string(host, listener.getsockname()[1], secret)

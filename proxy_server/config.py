@@ -7,6 +7,7 @@ table of one binding may hold is decided by the module of its type.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 import tomllib
@@ -18,8 +19,9 @@ import attrs
 
 from proxy_server.bindings import Declaration, parse_binding
 from proxy_server.idle_sessions import MAX_SESSIONS
+from proxy_server.jsonc import parse_jsonc
 from proxy_server.tables import ConfigError, Table
-from proxy_server.wrangler import is_wrangler_file, parse_jsonc, read_wrangler
+from proxy_server.wrangler import Elsewhere, WranglerFile, is_wrangler_file, read_wrangler
 
 __all__ = ["Config", "ConfigError", "Document", "ServerConfig", "checked", "load", "read", "read_document"]
 
@@ -31,6 +33,9 @@ _DRAIN_TIMEOUT: Final = 8
 
 # A binding's name travels in a header and in a query; these characters need no escape in the first.
 _BINDING_NAME: Final = re.compile(r"[!-~]+")
+
+# Names the environment of a Wrangler file where nothing else does, as for Wrangler itself.
+ENVIRONMENT_VARIABLE: Final = "CLOUDFLARE_ENV"
 
 # What errors call a configuration that is no file's. It lies in the current directory.
 _GIVEN: Final = Path("configuration")
@@ -65,14 +70,22 @@ class Document:
         server: the table `[server]`.
         connection_string: of `[remote]`: where programs find the bindings that they have from elsewhere.
         tables: those of the bindings, by name.
-        elsewhere: which bindings can only be had by way of a proxy, with the reason of each.
+        elsewhere: which bindings cannot be had here, with the reason of each.
+        variables: what a Wrangler file holds under `vars`; None of another file.
+        secrets: the names of the secrets that it requires; None where it does not say them.
+        environment: of a Wrangler file, the one that was read.
+        warnings: what was not understood.
     """
 
     source: Path
     server: ServerConfig
     connection_string: str | None = attrs.field(repr=False)
     tables: Mapping[str, Table]
-    elsewhere: Mapping[str, str]
+    elsewhere: Mapping[str, Elsewhere] = attrs.field(factory=dict)
+    variables: Mapping[str, Any] | None = attrs.field(default=None, repr=False)
+    secrets: tuple[str, ...] | None = None
+    environment: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @attrs.frozen
@@ -82,12 +95,14 @@ class Config:
     Attributes:
         bindings: by name.
         unserved: why bindings that are declared are not among them.
+        warnings: what was not understood.
     """
 
     source: Path
     server: ServerConfig
     bindings: Mapping[str, Declaration]
     unserved: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def load(path: str | Path, environment: str | None = None) -> Config:
@@ -107,7 +122,7 @@ def load(path: str | Path, environment: str | None = None) -> Config:
     document = read_document(path, environment)
     config = checked(document)
     if document.elsewhere and not config.bindings:
-        raise ConfigError(document.source, "", next(iter(document.elsewhere.values())))
+        raise ConfigError(document.source, "", _unserved(next(iter(document.elsewhere.values()))))
     return config
 
 
@@ -121,7 +136,7 @@ def read(values: Mapping[str, Any], source: Path) -> Config:
     Raises:
         ConfigError: as `load` does.
     """
-    return checked(_document(values, source, {}))
+    return checked(_document(values, source))
 
 
 def read_document(config: str | Path | Mapping[str, Any], environment: str | None = None) -> Document:
@@ -132,7 +147,7 @@ def read_document(config: str | Path | Mapping[str, Any], environment: str | Non
 
     Args:
         config: the path of a file, as of `load`, or what such a TOML file would hold.
-        environment: of a Wrangler file.
+        environment: of a Wrangler file; by default that in the environment variable CLOUDFLARE_ENV, if any.
 
     Raises:
         ConfigError: as `load` does.
@@ -143,11 +158,22 @@ def read_document(config: str | Path | Mapping[str, Any], environment: str | Non
         source = Path(config)
         values = _parse(source)
         if is_wrangler_file(source):
-            file = read_wrangler(values, source, environment)
-            return _document(file.document, source, file.elsewhere)
+            environment = environment or os.environ.get(ENVIRONMENT_VARIABLE) or None
+            return _of_wrangler(read_wrangler(values, source, environment), source, environment)
     if environment is not None:
         raise ConfigError(source, "", f'environments such as "{environment}" are a matter of Wrangler\'s files')
-    return _document(values, source, {})
+    return _document(values, source)
+
+
+def _of_wrangler(file: WranglerFile, source: Path, environment: str | None) -> Document:
+    return attrs.evolve(
+        _document(file.document, source),
+        elsewhere=file.elsewhere,
+        variables=file.variables,
+        secrets=file.secrets,
+        environment=environment,
+        warnings=file.warnings,
+    )
 
 
 def checked(document: Document) -> Config:
@@ -161,7 +187,13 @@ def checked(document: Document) -> Config:
         for name, table in document.tables.items()
         if name not in document.elsewhere
     }
-    return Config(document.source, document.server, bindings, tuple(document.elsewhere.values()))
+    unserved = tuple(map(_unserved, document.elsewhere.values()))
+    return Config(document.source, document.server, bindings, unserved, document.warnings)
+
+
+def _unserved(reason: Elsewhere) -> str:
+    """To a server, `remote` says nothing: it is the other end."""
+    return f"{reason.why}: {reason.here}"
 
 
 def _parse(source: Path) -> dict[str, Any]:
@@ -181,7 +213,7 @@ def _parse(source: Path) -> dict[str, Any]:
     return document
 
 
-def _document(values: Mapping[str, Any], source: Path, elsewhere: Mapping[str, str]) -> Document:
+def _document(values: Mapping[str, Any], source: Path) -> Document:
     directory = str(source.resolve().parent)
     if directory not in sys.path:
         sys.path.insert(0, directory)
@@ -195,7 +227,7 @@ def _document(values: Mapping[str, Any], source: Path, elsewhere: Mapping[str, s
     for name, table in tables.items():
         if not _BINDING_NAME.fullmatch(name):
             raise table.error("a binding is named in printable ASCII without spaces")
-    return Document(source, server, connection_string, tables, elsewhere)
+    return Document(source, server, connection_string, tables)
 
 
 def _read_server(table: Table) -> ServerConfig:

@@ -1,7 +1,8 @@
 """What overlays keep in a state directory: which there are, and throwing them away.
 
 A binding with `access = "overlay"` keeps what is written to it in a file `overlay-<type>-<name>.sqlite3` there, or in a
-folder of that name without the ending. Names of bindings are written as in a URL.
+folder of that name without the ending. Names of bindings are written as in a URL. What a program keeps over bindings
+from elsewhere is in a folder `remote` there: the proxy may have the same configuration, and overlays of its own.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from urllib.parse import unquote
 
 import attrs
 
-__all__ = ["Overlay", "OverlayError", "clear", "found"]
+__all__ = ["OVER_REMOTE", "Overlay", "OverlayError", "clear", "found"]
+
+# The folder of the overlays over bindings from elsewhere.
+OVER_REMOTE: Final = "remote"
 
 # Types have no hyphens; names of bindings may.
 _NAME: Final = re.compile(r"overlay-([a-z0-9_]+)-(.+?)(\.sqlite3)?")
@@ -52,7 +56,9 @@ def found(state_dir: Path) -> list[Overlay]:
         OverlayError: if there is no such directory.
     """
     try:
-        entries = sorted(state_dir.iterdir())
+        entries = list(state_dir.iterdir())
+        if (state_dir / OVER_REMOTE).is_dir():
+            entries += (state_dir / OVER_REMOTE).iterdir()
     except OSError as error:
         raise OverlayError(f"{state_dir}: the folder cannot be read: {error.strerror}") from error
     overlays = []
@@ -60,7 +66,7 @@ def found(state_dir: Path) -> list[Overlay]:
         match = _NAME.fullmatch(path.name)
         if match is not None and bool(match[3]) == path.is_file():
             overlays.append(Overlay(match[1], unquote(match[2]), path, sum(map(_size, _files(path)))))
-    return sorted(overlays, key=lambda overlay: (overlay.name, overlay.kind))
+    return sorted(overlays, key=lambda overlay: (overlay.name, overlay.kind, overlay.path))
 
 
 def clear(state_dir: Path, name: str | None = None) -> list[Overlay]:

@@ -4,6 +4,7 @@ program's own process. The same facades either way: a binding moves by one word 
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,13 +25,17 @@ from capnweb_py.remote import Env, connect_env
 from proxy_server.bindings import Opener, open_binding, over_remote, parse_binding
 from proxy_server.bindings.service import opener_of
 from proxy_server.config import Document, read_document
+from proxy_server.dev_vars import in_development
 from proxy_server.inprocess import InProcessChannels
+from proxy_server.overlays import OVER_REMOTE
 from proxy_server.tables import ConfigError, Table, suggestion
 
 __all__ = ["CONNECTION_VARIABLE", "platform_env"]
 
 # The environment variable with the connection string.
 CONNECTION_VARIABLE: Final = "CAPNWEB_PROXY"
+
+_LOG: Final = logging.getLogger("proxy_server")
 
 
 @asynccontextmanager
@@ -52,12 +57,14 @@ async def platform_env(
             await env.CACHE.put("k", "v")
 
     A binding with `remote = true` is that of the proxy server behind the connection string, reached when it is first
-    used. Every other one is opened here, in this process, with its data in the state directory.
+    used. Every other one is opened here, in this process, with its data in the state directory. One that can be had
+    neither here nor there is a RuntimeError that says why, when it is used.
 
     Args:
         config: the path of a wrangler.toml, a wrangler.jsonc or a TOML file of this project's, or what such a TOML file
             would hold.
-        environment: of a Wrangler file, as of `wrangler --env`.
+        environment: of a Wrangler file, as of `wrangler --env`. By default that in the environment variable
+            CLOUDFLARE_ENV, if any.
         connection_string: of the proxy server. By default that in the environment variable CAPNWEB_PROXY, or else under
             `[remote]` in the configuration.
         state_dir: where the data of local bindings lives, instead of the configuration's.
@@ -70,18 +77,22 @@ async def platform_env(
         backoff: how a proxy that was reached before, and is not there, is reached again.
 
     Raises:
-        ConfigError: if the configuration is not valid, or a remote binding has no connection string.
+        ConfigError: if the configuration is not valid.
         BindingError: if a local binding cannot be opened.
     """
     document = _read(config, environment, state_dir)
-    plan = _plan(document, services or {}, remote)
+    url = connection_string or os.environ.get(CONNECTION_VARIABLE) or document.connection_string
+    plan = _plan(document, services or {}, remote, url)
+    for problem in document.warnings:
+        _LOG.warning("%s: %s", document.source, problem)
+    if plan.missing:
+        _LOG.warning("%s: not to be used here: %s: using one says why", document.source, ", ".join(plan.missing))
+    values = _variables(document)
     # The innermost ends first: local bindings may lie over remote ones.
     async with AsyncExitStack() as stack:
         bindings: dict[str, Any] = {}
         if plan.remote:
-            url = connection_string or os.environ.get(CONNECTION_VARIABLE) or document.connection_string
-            if not url:
-                raise _no_connection_string(document, next(iter(plan.remote)))
+            assert url is not None, "nothing is remote without it"
             types = {name: table.text("type") for name, table in plan.remote.items()}
             proxy = await stack.enter_async_context(
                 connect_env(url, bindings=types, options=options, channel=channel, backoff=backoff)
@@ -89,14 +100,15 @@ async def platform_env(
             bindings.update({name: proxy[name] for name in types})
         tasks = await stack.enter_async_context(task_group())
         openers = dict(plan.local)
+        overlays = document.server.state_dir / OVER_REMOTE
         for name, access in plan.access.items():
-            openers[name] = over_remote(plan.remote[name], bindings[name], access, name, document.server.state_dir)
+            openers[name] = over_remote(plan.remote[name], bindings[name], access, name, overlays)
         for name, opener in openers.items():
             facade = FACADES[document.tables[name].text("type")]
             # A raw connection needs no tunnel here: as a pair of streams it has two ends.
             by = "rpc" if facade is Connect else channel
             bindings[name] = facade(await stack.enter_async_context(_opened(name, opener, tasks, by, options)))
-        yield Env(bindings, plan.missing)
+        yield Env({**values, **bindings}, plan.missing)
 
 
 def _read(config: str | Path | Mapping[str, Any], environment: str | None, state_dir: str | Path | None) -> Document:
@@ -123,27 +135,71 @@ class _Plan:
     missing: dict[str, str] = attrs.field(factory=dict)
 
 
-def _plan(document: Document, services: Mapping[str, object], remote: bool) -> _Plan:
+def _plan(document: Document, services: Mapping[str, object], remote: bool, url: str | None) -> _Plan:
     plan = _Plan()
     for name in services:
         _check_service(name, document)
     for name, table in document.tables.items():
         kind = table.text("type")
+        is_remote = table.flag("remote")
         if name in services:
             plan.local[name] = opener_of(table, services[name])
-        elif table.flag("remote") and remote:
+        elif is_remote and remote:
             _check_facade(table, kind)
+            if not url:
+                plan.missing[name] = _why_unreached(name, document)
+                continue
             plan.remote[name] = table
             access = table.text("access", "full")
             if access != "full":
                 plan.access[name] = access
         elif name in document.elsewhere:
-            plan.missing[name] = document.elsewhere[name]
+            plan.missing[name] = _why_not_here(name, document, is_remote)
         else:
             declaration = parse_binding(table, document.server.state_dir)
             _check_facade(table, kind)
             plan.local[name] = declaration.open
+    for name, reason in document.elsewhere.items():
+        if name not in document.tables:
+            plan.missing[name] = str(reason)
     return plan
+
+
+def _why_unreached(name: str, document: Document) -> str:
+    """Why a remote binding cannot be used where no connection string is known."""
+    where = (
+        f"set the environment variable {CONNECTION_VARIABLE}, or platform_env(connection_string=...), to what"
+        ' "python -m proxy_server serve" prints'
+    )
+    reason = document.elsewhere.get(name)
+    if reason is None:
+        return f"{document.source}: it is remote, and nothing says where its proxy is: {where}"
+    return f"{reason.why}, and nothing says where its proxy is: {where}, or {_here(name, document)}"
+
+
+def _why_not_here(name: str, document: Document, is_remote: bool) -> str:
+    """Why a binding that has no counterpart here is not had from elsewhere either."""
+    why = document.elsewhere[name].why
+    if is_remote:
+        remedy = "pass platform_env(remote=True), in pytest's configuration capnweb_remote = true"
+        return f"{why}, and nothing remote is reached here: {remedy}, or {_here(name, document)}"
+    return f"{why}: say that it is remote, or {_here(name, document)}"
+
+
+def _here(name: str, document: Document) -> str:
+    """What to do for a binding to be one of this process."""
+    advice = document.elsewhere[name].here
+    if document.tables[name].text("type") != "service":
+        return advice
+    return f'{advice}, or pass platform_env(services={{"{name}": ...}}), in pytest the fixture capnweb_services'
+
+
+def _variables(document: Document) -> Mapping[str, Any]:
+    """What a Wrangler file says under `vars`, with what is said beside it."""
+    if document.variables is None:
+        return {}
+    folder = document.source.resolve().parent
+    return in_development(document.variables, document.secrets, folder, document.environment)
 
 
 def _check_service(name: str, document: Document) -> None:
@@ -162,16 +218,6 @@ def _check_facade(table: Table, kind: str) -> None:
         raise table.error(
             f'Python programs cannot use a binding of the type "{kind}": {suggestion(kind, FACADES)}', "type"
         )
-
-
-def _no_connection_string(document: Document, name: str) -> ConfigError:
-    return ConfigError(
-        document.source,
-        f"bindings.{name}",
-        "it is remote, and nothing says where: set the environment variable "
-        f"{CONNECTION_VARIABLE}, connection_string under [remote], or platform_env(connection_string=...), to what"
-        ' "python -m proxy_server serve" prints',
-    )
 
 
 @asynccontextmanager

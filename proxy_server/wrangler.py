@@ -1,17 +1,19 @@
 """Wrangler's own configuration files, read as a capnweb configuration.
 
-Only what declares bindings is looked at: the rest of a Wrangler file configures a Worker, not a proxy. What
-Wrangler has no word for stands in a table of this project's, `capnweb`, which Wrangler passes over: its `server` and
-`remote` are those of a capnweb configuration, and a table under its `bindings` is laid over that of the binding of this
-name.
+Only what declares bindings and variables is looked at: the rest of a Wrangler file configures a Worker. What Wrangler
+has no word for stands in a table of this project's, `capnweb`, which Wrangler passes over: its `server` and `remote`
+are those of a capnweb configuration, and a table under its `bindings` is laid over that of the binding of this name, or
+declares one of its own.
 
-The keys are those of Wrangler's documentation ("Configuration", section "Bindings").
+What is not understood is said, as Wrangler does: a misspelled key would otherwise be a binding that is missing, or a
+local one that was meant to be remote.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -19,73 +21,42 @@ from typing import Any, Final
 import attrs
 
 from proxy_server.tables import ConfigError, suggestion
+from proxy_server.wrangler_kinds import KINDS, MAPS, NEEDS, OTHER_KEYS, Kind
 
-__all__ = ["WranglerFile", "is_wrangler_file", "parse_jsonc", "read_wrangler"]
+__all__ = ["Elsewhere", "WranglerFile", "is_wrangler_file", "read_wrangler"]
 
 # The key of a Wrangler file for what only this project knows.
 OWN_KEY: Final = "capnweb"
 
-
-@attrs.frozen
-class _Kind:
-    """What a key of a Wrangler file declares.
-
-    Attributes:
-        kind: the type of the binding here.
-        title: what people call such a binding.
-        keys: which of Wrangler's keys become which here.
-        alone: whether the key holds one table, and not an array of them.
-        name: the key that names the binding.
-        needs: what the `capnweb` table has to say before there is such a binding here; None where nothing.
-        always_remote: whether Wrangler's development servers use the real one even where nothing says `remote`.
-    """
-
-    kind: str
-    title: str
-    keys: Mapping[str, str] = {}
-    alone: bool = False
-    name: str = "binding"
-    needs: str | None = None
-    always_remote: bool = False
-
-
-_TARGET: Final = 'target = "module:Class"'
-_URL: Final = 'url = "https://..."'
-_ADDRESS: Final = 'allow = ["host:port"]'
-
 # What a queue's consumer says, and is the queue's here.
-_CONSUMER_KEYS: Final = ("max_retries", "dead_letter_queue", "retry_delay", "visibility_timeout_ms")
+_CONSUMER_KEYS: Final = ("max_retries", "dead_letter_queue", "retry_delay", "visibility_timeout_ms", "max_batch_size")
 
 # What of a table of `capnweb.bindings` says nothing of how a binding is to be had here.
-_SAYING_NOTHING: Final = frozenset({"remote", "access"})
+_SAYING_NOTHING: Final = frozenset({"type", "remote", "access"})
 
-# By the path of the key in the file.
-_KINDS: Final[Mapping[str, _Kind]] = {
-    "kv_namespaces": _Kind("kv_namespace", "a KV namespace", {"id": "id"}),
-    "r2_buckets": _Kind("r2_bucket", "an R2 bucket", {"bucket_name": "bucket_name"}),
-    "d1_databases": _Kind("d1", "a D1 database", {"database_id": "id"}),
-    "queues.producers": _Kind("queue", "a queue", {"queue": "queue", "delivery_delay": "delivery_delay"}),
-    "images": _Kind("images", "an images binding", alone=True),
-    "services": _Kind("service", "a service", needs=_TARGET),
-    "send_email": _Kind(
-        "send_email",
-        "an e-mail binding",
-        {key: key for key in ("destination_address", "allowed_destination_addresses", "allowed_sender_addresses")},
-        name="name",
-    ),
-    "dispatch_namespaces": _Kind("dispatch_namespace", "a dispatch namespace", needs="a table of services"),
-    "vpc_services": _Kind("vpc_service", "a VPC service", needs=_ADDRESS),
-    "vpc_networks": _Kind("vpc_network", "a VPC network", needs=_ADDRESS),
-    "hyperdrive": _Kind("hyperdrive", "a Hyperdrive configuration", needs=_ADDRESS),
-    "ai": _Kind("ai", "Workers AI", alone=True, needs=_URL, always_remote=True),
-    "browser": _Kind("browser", "a browser", alone=True, needs=_URL),
-    "vectorize": _Kind("vectorize", "a Vectorize index", needs=_URL, always_remote=True),
-    "mtls_certificates": _Kind("mtls_certificate", "an mTLS certificate", needs=_URL),
-    "pipelines": _Kind("pipeline", "a pipeline", needs=_URL),
-}
+# The keys of a Wrangler file, or of an environment of it, that declare what a program has.
+_DECLARING: Final = (*dict.fromkeys(key.partition(".")[0] for key in KINDS), *MAPS, *OTHER_KEYS)
 
-# What Wrangler's files declare that is a matter of the Workers runtime's, or of no remote binding, and is passed over:
-# vars, durable_objects, workflows, analytics_engine_datasets, version_metadata, assets and others.
+# How much alike a key and one of those must be for it to be meant: "kv_namespace", and not "keep_vars".
+_ALIKE: Final = 0.8
+
+
+@attrs.frozen
+class Elsewhere:
+    """Why a binding is none here, and what would make it one.
+
+    Attributes:
+        why: such as 'services[0]: the service "AUTH" names a Worker, and Python runs here'.
+        here: what to write to have it here: 'add target = "module:Class" to [capnweb.bindings.AUTH]'.
+        remote: whether saying `remote` would be understood.
+    """
+
+    why: str
+    here: str
+    remote: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.why}: {'say that it is remote, or ' if self.remote else ''}{self.here}"
 
 
 @attrs.frozen
@@ -94,36 +65,22 @@ class WranglerFile:
 
     Attributes:
         document: the configuration, with the tables `server`, `remote` and `bindings`.
-        elsewhere: which of these bindings can only be had from elsewhere, by way of a proxy, with the reason of each.
+        elsewhere: which bindings can only be had from elsewhere, if at all, with the reason of each.
+        variables: what `vars` holds.
+        secrets: the names under `secrets.required`; None where the file does not say them.
+        warnings: what was not understood.
     """
 
     document: dict[str, Any]
-    elsewhere: Mapping[str, str]
-
-
-_COMMENT_OR_STRING = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_TRAILING_COMMA_OR_STRING = re.compile(r'"(?:\\.|[^"\\])*"|,(?=\s*[}\]])')
+    elsewhere: Mapping[str, Elsewhere]
+    variables: Mapping[str, Any] = attrs.field(factory=dict)
+    secrets: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def is_wrangler_file(source: Path) -> bool:
     """Whether a file is one of Wrangler's, by its name: wrangler.toml, or JSON, which only Wrangler's are."""
     return source.suffix in {".json", ".jsonc"} or (source.stem.startswith("wrangler") and source.suffix == ".toml")
-
-
-def parse_jsonc(text: str) -> Any:
-    """The value of a JSON document that may have comments and trailing commas.
-
-    Raises:
-        json.JSONDecodeError: if it is malformed. Lines and columns are those of the document.
-    """
-    text = _COMMENT_OR_STRING.sub(_blank_unless_string, text)
-    return json.loads(_TRAILING_COMMA_OR_STRING.sub(_blank_unless_string, text))
-
-
-def _blank_unless_string(match: re.Match[str]) -> str:
-    """What is cut out leaves blanks and its line breaks behind, so that errors keep their place."""
-    token = match[0]
-    return token if token.startswith('"') else re.sub(r"[^\n]", " ", token)
 
 
 def read_wrangler(document: Mapping[str, Any], source: Path, environment: str | None = None) -> WranglerFile:
@@ -132,34 +89,31 @@ def read_wrangler(document: Mapping[str, Any], source: Path, environment: str | 
     Args:
         document: the whole file.
         source: the file's path, for errors.
-        environment: whose bindings are meant, as of `wrangler --env`; by default those of the top level. Bindings are
-            not inherited from the top level, as Wrangler has it; the `capnweb` table is.
+        environment: whose bindings are meant, as of `wrangler --env`; by default those of the top level. Bindings and
+            variables are not inherited from the top level, as Wrangler has it; the `capnweb` table is.
 
     Raises:
         ConfigError: if there is no such environment, or a declaration is not valid.
     """
     place, prefix = _of_environment(document, source, environment)
-    own = _table(place.get(OWN_KEY, document.get(OWN_KEY, {})), OWN_KEY, source)
-    over = _table(own.get("bindings", {}), f"{OWN_KEY}.bindings", source)
-    bindings: dict[str, dict[str, Any]] = {}
-    elsewhere: dict[str, str] = {}
-    for key, kind in _KINDS.items():
-        for path, entry in _entries(place, key, kind, source, prefix):
-            name = entry.get(kind.name)
-            if not isinstance(name, str) or not name:
-                raise ConfigError(source, path, f'a table with the key "{kind.name}", a name, is needed here')
-            if name in bindings:
-                raise ConfigError(source, path, f'the name "{name}" is taken by another binding')
-            added = _table(over.get(name, {}), f"{OWN_KEY}.bindings.{name}", source)
-            bindings[name] = _binding(entry, kind, added)
-            if kind.needs is not None and not added.keys() - _SAYING_NOTHING:
-                elsewhere[name] = _why_elsewhere(name, path, kind)
-    for name in over:
-        if name not in bindings:
-            problem = f"the file declares no such binding: {suggestion(name, bindings)}"
-            raise ConfigError(source, f"{OWN_KEY}.bindings.{name}", problem)
-    _add_consumers(place, bindings, source, prefix)
-    return WranglerFile({**own, "bindings": bindings}, elsewhere)
+    reading = _Reading(source, place, prefix)
+    own = reading.table(place.get(OWN_KEY, document.get(OWN_KEY, {})), OWN_KEY)
+    reading.read_bindings(reading.table(own.get("bindings", {}), f"{OWN_KEY}.bindings"))
+    reading.look_for_mistakes()
+    if environment is not None:
+        for key in _DECLARING:
+            if key in document and key not in place:
+                reading.warnings.append(f"{key}: it is not inherited by environments, and {prefix}{key} is missing")
+    variables = reading.table(place.get("vars", {}), f"{prefix}vars")
+    for name in variables.keys() & {*reading.bindings, *reading.elsewhere}:
+        raise ConfigError(source, f"{prefix}vars.{name}", f'the name "{name}" is taken by a binding')
+    return WranglerFile(
+        {**own, "bindings": reading.bindings},
+        reading.elsewhere,
+        variables,
+        reading.required_secrets(),
+        tuple(reading.warnings),
+    )
 
 
 def _of_environment(
@@ -168,66 +122,163 @@ def _of_environment(
     """The table that declares the bindings of an environment, and what stands before its keys in errors."""
     if environment is None:
         return document, ""
-    environments = _table(document.get("env", {}), "env", source)
+    environments = _Reading(source, document, "").table(document.get("env", {}), "env")
     if environment not in environments:
         problem = f'there is no environment "{environment}": {suggestion(environment, environments)}'
         raise ConfigError(source, "env", problem)
     prefix = f"env.{environment}"
-    return _table(environments[environment], prefix, source), f"{prefix}."
+    return _Reading(source, document, "").table(environments[environment], prefix), f"{prefix}."
 
 
-def _entries(
-    place: Mapping[str, Any], key: str, kind: _Kind, source: Path, prefix: str
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The declarations under a key, each with its path."""
-    outer, _, inner = key.rpartition(".")
-    if outer:
-        place = _table(place.get(outer, {}), prefix + outer, source)
-    if inner not in place:
-        return
-    path = prefix + key
-    declared = place[inner]
-    if kind.alone:
-        yield path, _table(declared, path, source)
-        return
-    if not isinstance(declared, list):
-        raise ConfigError(source, path, "an array is needed here")
-    for index, entry in enumerate(declared):
-        yield f"{path}[{index}]", _table(entry, f"{path}[{index}]", source)
+class _Reading:
+    """What is read of a file, or of an environment of it.
+
+    Args:
+        source: the file.
+        place: the table that has the keys.
+        prefix: what stands before them in errors.
+    """
+
+    def __init__(self, source: Path, place: Mapping[str, Any], prefix: str) -> None:
+        self._source = source
+        self._place = place
+        self._prefix = prefix
+        self.bindings: dict[str, dict[str, Any]] = {}
+        self.elsewhere: dict[str, Elsewhere] = {}
+        self.warnings: list[str] = []
+
+    def table(self, value: Any, path: str) -> Mapping[str, Any]:
+        """A value that has to be a table."""
+        if not isinstance(value, dict):
+            raise ConfigError(self._source, path, "a table is needed here")
+        return value
+
+    def read_bindings(self, over: Mapping[str, Any]) -> None:
+        """Read what is declared, with the tables that are laid over it."""
+        laid_over = {name: self.table(table, f"{OWN_KEY}.bindings.{name}") for name, table in over.items()}
+        for key, kind in KINDS.items():
+            for path, entry in self._entries(key, kind.alone):
+                if kind.unnamed and kind.name not in entry:
+                    continue
+                name = entry.get(kind.name)
+                if not isinstance(name, str) or not name:
+                    problem = f'a table with the key "{kind.name}", a name, is needed here'
+                    raise ConfigError(self._source, path, problem)
+                self._check_keys(path, entry, kind)
+                self._add(name, path, kind, entry, laid_over.get(name, {}))
+        for key, title in MAPS.items():
+            for name in self.table(self._place.get(key, {}), self._prefix + key):
+                self._add(name, f"{self._prefix}{key}.{name}", Kind(None, title), {}, laid_over.get(name, {}))
+        for name, table in laid_over.items():
+            if name not in self.bindings and name not in self.elsewhere:
+                self._add_own(name, table)
+        self._add_consumers()
+
+    def _add(self, name: str, path: str, kind: Kind, entry: Mapping[str, Any], added: Mapping[str, Any]) -> None:
+        if name in self.bindings or name in self.elsewhere:
+            raise ConfigError(self._source, path, f'the name "{name}" is taken by another binding')
+        if kind.kind is None and "type" not in added:
+            why = f'{path}: the binding "{name}" is {kind.title}, which there is no type of binding for here'
+            self.elsewhere[name] = Elsewhere(why, self._advice(name, 'type = "..."'), remote=False)
+            return
+        table: dict[str, Any] = {"type": kind.kind}
+        table |= {ours: entry[theirs] for theirs, ours in kind.keys.items() if theirs in entry}
+        # "access" is no key of Wrangler's, which passes it over; a person who writes it means it.
+        table |= {key: entry[key] for key in ("remote", "access") if key in entry}
+        table |= added
+        needs = NEEDS.get(table["type"])
+        is_here = needs is None or bool(added.keys() - _SAYING_NOTHING)
+        if kind.always_remote and not is_here:
+            table.setdefault("remote", True)
+        self.bindings[name] = table
+        if needs is not None and not is_here:
+            if kind.kind == "service":
+                why = f'the service "{name}" names a Worker, and Python runs here'
+            else:
+                why = f'the binding "{name}" is {kind.title}, which has no counterpart here'
+            self.elsewhere[name] = Elsewhere(f"{path}: {why}", self._advice(name, needs))
+
+    def _add_own(self, name: str, table: Mapping[str, Any]) -> None:
+        """A binding that Wrangler is told nothing of."""
+        if "type" not in table:
+            problem = "the file declares no such binding, and one of its own needs a type"
+            path = f"{OWN_KEY}.bindings.{name}"
+            raise ConfigError(self._source, path, f"{problem}: {suggestion(name, self.bindings)}")
+        self.bindings[name] = dict(table)
+
+    def _advice(self, name: str, needs: str) -> str:
+        """What to write, in the language of the file."""
+        if self._source.suffix == ".toml":
+            return f"add [{OWN_KEY}.bindings.{name}] with {needs}"
+        return f"add {json.dumps({OWN_KEY: {'bindings': {name: tomllib.loads(needs)}}})}"
+
+    def _entries(self, key: str, alone: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The declarations under a key, each with its path."""
+        place = self._place
+        outer, _, inner = key.rpartition(".")
+        if outer:
+            place = self.table(place.get(outer, {}), self._prefix + outer)
+        if inner not in place:
+            return
+        path = self._prefix + key
+        declared = place[inner]
+        if alone:
+            yield path, self.table(declared, path)
+            return
+        if not isinstance(declared, list):
+            raise ConfigError(self._source, path, "an array is needed here")
+        for index, entry in enumerate(declared):
+            yield f"{path}[{index}]", self.table(entry, f"{path}[{index}]")
+
+    def _add_consumers(self) -> None:
+        """What the consumer of a queue says of it, where there is a binding of the same one."""
+        for _, entry in self._entries("queues.consumers", alone=False):
+            said = {key: entry[key] for key in _CONSUMER_KEYS if key in entry}
+            for name, binding in self.bindings.items():
+                if binding["type"] == "queue" and binding.get("queue", name) == entry.get("queue"):
+                    binding.update({**said, **binding})
+
+    def required_secrets(self) -> tuple[str, ...] | None:
+        """The names of the secrets that the file asks for; None where it does not say them."""
+        if "secrets" not in self._place:
+            return None
+        required = self.table(self._place["secrets"], f"{self._prefix}secrets").get("required", [])
+        if not isinstance(required, list) or not all(isinstance(name, str) for name in required):
+            raise ConfigError(self._source, f"{self._prefix}secrets.required", "an array of strings is needed here")
+        return tuple(required)
+
+    def _check_keys(self, path: str, entry: Mapping[str, Any], kind: Kind) -> None:
+        if "experimental_remote" in entry:
+            # Wrangler passes it over today. A binding that was meant to be remote would be a local one.
+            raise ConfigError(
+                self._source, f"{path}.experimental_remote", 'Wrangler calls it "remote" by now: write that'
+            )
+        if kind.free:
+            return
+        known = {kind.name, "remote", "access", *kind.keys, *kind.silent}
+        for key in entry:
+            if key not in known:
+                self.warnings.append(f"{path}.{key}: unknown key, which is passed over: {suggestion(key, known)}")
+
+    def look_for_mistakes(self) -> None:
+        """Keys that declare bindings, by their look or by their name, and that Wrangler does not have."""
+        for key, value in self._place.items():
+            if key in _DECLARING or key == "env":
+                continue
+            meant = difflib.get_close_matches(key, _DECLARING, n=1, cutoff=_ALIKE)
+            names = list(_names(value))
+            if not meant and not names:
+                continue
+            path = self._prefix + key
+            why = f"{path}: no such key is known here" + (f': did you mean "{meant[0]}"?' if meant else "")
+            self.warnings.append(f"{why}: it is passed over")
+            for name in names:
+                if name not in self.bindings:
+                    self.elsewhere.setdefault(name, Elsewhere(why, self._advice(name, 'type = "..."'), remote=False))
 
 
-def _table(value: Any, path: str, source: Path) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(source, path, "a table is needed here")
-    return value
-
-
-def _binding(entry: Mapping[str, Any], kind: _Kind, added: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of a binding, as a capnweb configuration has it."""
-    table: dict[str, Any] = {
-        "type": kind.kind,
-        **{ours: entry[theirs] for theirs, ours in kind.keys.items() if theirs in entry},
-    }
-    if kind.always_remote or "remote" in entry:
-        table["remote"] = entry.get("remote", True)
-    if "access" in entry:
-        # No key of Wrangler's, which passes it over; a person who writes it means it.
-        table["access"] = entry["access"]
-    return {**table, **added}
-
-
-def _add_consumers(place: Mapping[str, Any], bindings: Mapping[str, dict[str, Any]], source: Path, prefix: str) -> None:
-    """What the consumer of a queue says of it, where the file has a producer of the same one."""
-    for _, entry in _entries(place, "queues.consumers", _Kind("queue", "a queue"), source, prefix):
-        said = {key: entry[key] for key in _CONSUMER_KEYS if key in entry}
-        for binding in bindings.values():
-            if binding["type"] == "queue" and binding.get("queue") == entry.get("queue"):
-                binding.update({**said, **binding})
-
-
-def _why_elsewhere(name: str, path: str, kind: _Kind) -> str:
-    if kind.kind == "service":
-        problem = f'the service "{name}" names a Worker, and Python runs here'
-    else:
-        problem = f'the binding "{name}" is {kind.title}, which has no counterpart here'
-    return f"{path}: {problem}: say remote = true, or [{OWN_KEY}.bindings.{name}] with {kind.needs}"
+def _names(value: Any) -> Iterator[str]:
+    """The names of bindings, in what looks like declarations of them."""
+    for entry in value if isinstance(value, list) else [value]:
+        if isinstance(entry, dict) and isinstance(name := entry.get("binding"), str):
+            yield name

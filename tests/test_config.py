@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import pytest
@@ -18,7 +18,8 @@ from proxy_server.bindings.peer import Peer
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
 from proxy_server.config import Config, ConfigError, load
-from proxy_server.wrangler import WranglerFile, parse_jsonc, read_wrangler
+from proxy_server.jsonc import parse_jsonc
+from proxy_server.wrangler import WranglerFile, read_wrangler
 
 pytestmark = pytest.mark.anyio
 
@@ -311,7 +312,8 @@ def wrangler_mistake(document: dict[str, Any], environment: str | None = None) -
         ),
         (
             {"images": {"binding": "IMAGES"}, "capnweb": {"bindings": {"IMAGE": {}}}},
-            'capnweb.bindings.IMAGE: the file declares no such binding: did you mean "IMAGES"?',
+            "capnweb.bindings.IMAGE: the file declares no such binding, and one of its own needs a type: did"
+            ' you mean "IMAGES"?',
         ),
         ({"capnweb": 1}, "capnweb: a table is needed here"),
     ],
@@ -328,7 +330,10 @@ def test_a_wrangler_toml_is_read_as_one(tmp_path: Path) -> None:
         binding = "AUTH"
         service = "auth-worker"
     """
-    assert '[capnweb.bindings.AUTH] with target = "module:Class"' in mistake(tmp_path, text, "wrangler.toml")
+    assert 'add [capnweb.bindings.AUTH] with target = "module:Class"' in mistake(tmp_path, text, "wrangler.toml")
+    json_text = """{"services": [{"binding": "AUTH", "service": "auth-worker"}]}"""
+    said = mistake(tmp_path, json_text, "wrangler.jsonc")
+    assert said.endswith(': add {"capnweb": {"bindings": {"AUTH": {"target": "module:Class"}}}}')
 
 
 def test_stores_of_a_wrangler_file_are_named_by_their_ids() -> None:
@@ -367,6 +372,7 @@ def test_what_a_consumer_says_is_said_of_its_queue() -> None:
             "delivery_delay": 5,
             "max_retries": 3,
             "dead_letter_queue": "dead",
+            "max_batch_size": 10,
         },
         "LOG": {"type": "queue", "queue": "log"},
     }
@@ -381,7 +387,7 @@ def test_remote_is_a_word_of_wranglers_too() -> None:
     ("key", "declared", "kind", "remote", "title"),
     [
         ("ai", {"binding": "A"}, "ai", True, "Workers AI"),
-        ("vectorize", [{"binding": "A", "index_name": "i"}], "vectorize", True, "a Vectorize index"),
+        ("vectorize", [{"binding": "A", "index_name": "i"}], "vectorize", False, "a Vectorize index"),
         ("browser", {"binding": "A"}, "browser", False, "a browser"),
         (
             "mtls_certificates",
@@ -391,7 +397,7 @@ def test_remote_is_a_word_of_wranglers_too() -> None:
             "an mTLS certificate",
         ),
         ("pipelines", [{"binding": "A", "pipeline": "p"}], "pipeline", False, "a pipeline"),
-        ("vpc_services", [{"binding": "A", "service_id": "s"}], "vpc_service", False, "a VPC service"),
+        ("vpc_services", [{"binding": "A", "service_id": "s"}], "vpc_service", True, "a VPC service"),
         ("hyperdrive", [{"binding": "A", "id": "h"}], "hyperdrive", False, "a Hyperdrive configuration"),
         (
             "dispatch_namespaces",
@@ -406,7 +412,141 @@ def test_what_has_no_counterpart_here_says_so(key: str, declared: Any, kind: str
     file = from_wrangler({key: declared})
     binding = file.document["bindings"]["A"]
     assert (binding["type"], binding.get("remote", False)) == (kind, remote)
-    assert f'the binding "A" is {title}, which has no counterpart here: say remote = true' in file.elsewhere["A"]
+    assert file.elsewhere["A"].why.endswith(f'the binding "A" is {title}, which has no counterpart here')
+
+
+def test_what_is_always_remote_is_not_where_the_file_says_what_it_is_here() -> None:
+    own = {"bindings": {"AI": {"url": "http://127.0.0.1:11434"}}}
+    file = from_wrangler({"ai": {"binding": "AI"}, "capnweb": own})
+    assert file.document["bindings"]["AI"] == {"type": "ai", "url": "http://127.0.0.1:11434"}
+    assert not file.elsewhere
+    file = from_wrangler({"ai": {"binding": "AI", "remote": True}, "capnweb": own})
+    assert file.document["bindings"]["AI"]["remote"] is True
+
+
+# A declaration under each key that there is no type of binding for, and the name that it declares.
+UNKNOWN_HERE: Final[Mapping[str, Any]] = {
+    "durable_objects": {"bindings": [{"name": "A", "class_name": "A"}]},
+    "workflows": [{"binding": "A", "name": "w", "class_name": "W"}],
+    "analytics_engine_datasets": [{"binding": "A", "dataset": "d"}],
+    "secrets_store_secrets": [{"binding": "A", "store_id": "s", "secret_name": "n"}],
+    "version_metadata": {"binding": "A"},
+    "assets": {"binding": "A", "directory": "public"},
+    "ratelimits": [{"name": "A", "namespace_id": "1", "simple": {"limit": 1, "period": 10}}],
+    "worker_loaders": [{"binding": "A"}],
+    "unsafe": {"bindings": [{"name": "A", "type": "magic", "spell": 1}]},
+    "media": {"binding": "A"},
+    "stream": {"binding": "A"},
+    "flagship": [{"binding": "A", "app_id": "f"}],
+    "text_blobs": {"A": "a.txt"},
+}
+
+
+@pytest.mark.parametrize("key", UNKNOWN_HERE)
+def test_what_there_is_no_type_for_is_named(key: str) -> None:
+    file = from_wrangler({key: UNKNOWN_HERE[key]})
+    assert file.document["bindings"] == {}
+    assert "which there is no type of binding for here: add " in str(file.elsewhere["A"])
+    assert not file.warnings
+
+
+def test_assets_without_a_binding_are_none() -> None:
+    assert not from_wrangler({"assets": {"directory": "public"}}).elsewhere
+
+
+def test_a_table_with_a_type_is_a_binding_of_its_own() -> None:
+    """In place of what there is no type for, and beside what Wrangler knows, such as the queue of a consumer."""
+    bindings = {"COUNTER": {"type": "service", "target": "counter:Counter"}, "JOBS": {"type": "queue", "queue": "jobs"}}
+    file = from_wrangler(
+        {
+            "durable_objects": {"bindings": [{"name": "COUNTER", "class_name": "Counter"}]},
+            "queues": {"consumers": [{"queue": "jobs", "max_batch_size": 20}]},
+            "capnweb": {"bindings": bindings},
+        }
+    )
+    assert file.document["bindings"] == {
+        "COUNTER": {"type": "service", "target": "counter:Counter"},
+        "JOBS": {"type": "queue", "queue": "jobs", "max_batch_size": 20},
+    }
+    assert not file.elsewhere
+
+
+@pytest.mark.parametrize(
+    ("document", "warning"),
+    [
+        (
+            {"kv_namespace": [{"binding": "A", "id": "1"}]},
+            'kv_namespace: no such key is known here: did you mean "kv_namespaces"?: it is passed over',
+        ),
+        ({"queue": {"producers": []}}, 'queue: no such key is known here: did you mean "queues"?: it is passed over'),
+        ({"d1": [{"binding": "A"}]}, "d1: no such key is known here: it is passed over"),
+        (
+            {"r2_buckets": [{"binding": "A", "bucket": "b"}]},
+            'r2_buckets[0].bucket: unknown key, which is passed over: did you mean "bucket_name"?',
+        ),
+        (
+            {"images": {"binding": "I", "Remote": True}},
+            'images.Remote: unknown key, which is passed over: did you mean "remote"?',
+        ),
+    ],
+)
+def test_a_key_that_is_not_understood_is_a_warning(document: dict[str, Any], warning: str) -> None:
+    assert from_wrangler(document).warnings == (warning,)
+
+
+def test_a_binding_under_a_misspelled_key_is_named() -> None:
+    file = from_wrangler({"kv_namespace": [{"binding": "CACHE", "id": "1"}]})
+    assert 'did you mean "kv_namespaces"?' in str(file.elsewhere["CACHE"])
+
+
+def test_the_remote_of_old_is_refused() -> None:
+    """Passed over, it would be a local binding, which it was not meant to be."""
+    declared = {"binding": "CACHE", "id": "1", "experimental_remote": True}
+    said = wrangler_mistake({"kv_namespaces": [declared]})
+    assert said == 'kv_namespaces[0].experimental_remote: Wrangler calls it "remote" by now: write that'
+
+
+def test_the_rest_of_a_wrangler_file_is_passed_over() -> None:
+    document = {
+        "$schema": "node_modules/wrangler/config-schema.json",
+        "name": "worker",
+        "main": "src/index.ts",
+        "limits": {"cpu_ms": 10},
+        "migrations": [{"tag": "v1", "new_classes": ["A"]}],
+        "keep_vars": True,
+        "route": {"pattern": "a.example"},
+        "env": {},
+    }
+    assert from_wrangler(document) == WranglerFile({"bindings": {}}, {})
+
+
+def test_what_an_environment_does_not_inherit_is_a_warning() -> None:
+    document = {"vars": {"A": 1}, "images": {"binding": "I"}, "env": {"staging": {"images": {"binding": "I"}}}}
+    file = from_wrangler(document, "staging")
+    assert file.warnings == ("vars: it is not inherited by environments, and env.staging.vars is missing",)
+    assert not from_wrangler(document).warnings
+
+
+def test_variables_and_required_secrets() -> None:
+    document = {
+        "vars": {"A": "a", "B": {"c": [1]}},
+        "secrets": {"required": ["TOKEN"]},
+        "env": {"staging": {"vars": {"A": "staging"}}},
+    }
+    file = from_wrangler(document)
+    assert (file.variables, file.secrets) == ({"A": "a", "B": {"c": [1]}}, ("TOKEN",))
+    staging = from_wrangler(document, "staging")
+    assert (staging.variables, staging.secrets) == ({"A": "staging"}, None)
+    taken = {"images": {"binding": "A"}, "vars": {"A": 1}}
+    assert wrangler_mistake(taken) == 'vars.A: the name "A" is taken by a binding'
+
+
+def test_the_environment_may_be_that_of_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = """{"env": {"staging": {"images": {"binding": "I"}}, "other": {}}}"""
+    config = write(tmp_path, text, "wrangler.jsonc")
+    monkeypatch.setenv("CLOUDFLARE_ENV", "staging")
+    assert list(load(config).bindings) == ["I"]
+    assert list(load(config, "other").bindings) == []
 
 
 def test_what_wrangler_has_no_word_for_stands_in_a_table_of_its_own() -> None:

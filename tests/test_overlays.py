@@ -80,6 +80,29 @@ def test_a_name_that_has_none_is_an_error(state_dir: Path, capsys: pytest.Captur
     assert capsys.readouterr().err == f'error: {state_dir}: there is no overlay of a binding "NONE"\n'
 
 
+def test_those_over_bindings_from_elsewhere_are_among_them(state_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (state_dir / "remote").mkdir()
+    (state_dir / "overlay-kv_namespace-CACHE.sqlite3").rename(
+        state_dir / "remote" / "overlay-kv_namespace-CACHE.sqlite3"
+    )
+    assert main(["overlay", "list", str(state_dir)]) == 0
+    assert [line[0::3] for line in said(capsys)][1] == [
+        "kv_namespace",
+        f"{state_dir / 'remote' / 'overlay-kv_namespace-CACHE.sqlite3'}",
+    ]
+    assert main(["overlay", "clear", str(state_dir), "CACHE"]) == 0
+    assert list((state_dir / "remote").iterdir()) == []
+
+
+def test_the_usual_directory_need_not_be_named(
+    state_dir: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("project"))
+    assert main(["overlay", "list"]) == 2
+    state_dir.rename(".capnweb")
+    assert main(["overlay", "list"]) == 0
+
+
 def test_a_directory_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["overlay", "list", str(tmp_path / "none")]) == 2
     assert "the folder cannot be read: No such file" in capsys.readouterr().err

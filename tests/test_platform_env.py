@@ -416,11 +416,18 @@ async def test_where_the_proxy_is_an_argument_says_before_the_environment_before
         assert await env.SVC.hello("World") == "Hello, World!"
 
 
-async def test_a_remote_binding_without_a_proxy_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_remote_binding_without_a_proxy_says_how_to_name_one(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.delenv("CAPNWEB_PROXY", raising=False)
-    with pytest.raises(ConfigError, match=r"bindings.SVC: it is remote, .* environment variable CAPNWEB_PROXY"):
-        async with platform_env(configured(True, "SVC")):
-            raise AssertionError("it was opened")
+    config = configured(True, "SVC")
+    config["bindings"]["NOTES"] = BINDINGS["NOTES"]
+    async with platform_env(config, state_dir=state_dir) as env:
+        await env.NOTES.put("one", "1")
+        assert dir(env) == ["NOTES"], "the others work"
+        with pytest.raises(RuntimeError, match=r"'SVC' cannot be used here: .* it is remote, .* CAPNWEB_PROXY"):
+            _ = env.SVC
+    assert "configuration: not to be used here: SVC: using one says why" in caplog.text
 
 
 async def test_the_target_of_a_remote_service_is_not_imported(url: str) -> None:

@@ -107,7 +107,7 @@ class Queue:
         """Take messages that are there now on lease; of none, the batch is empty.
 
         Args:
-            batch_size: how many at most, 1 to 100. None: 5.
+            batch_size: how many at most, 1 to 100. None: `max_batch_size` of the queue's configuration, or else 5.
             visibility_timeout: for how many seconds, up to 12 hours. None: that of the queue's configuration.
 
         Raises:

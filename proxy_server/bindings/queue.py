@@ -18,7 +18,14 @@ from capnweb_py.web import Request, Response
 from proxy_server.bindings import Binding, Opener
 from proxy_server.bindings.queue_http import answer
 from proxy_server.bindings.queue_rpc import QueueTarget
-from proxy_server.bindings.queue_rules import MAX_DELAY, MAX_VISIBILITY, QueueRefusal, check_batch
+from proxy_server.bindings.queue_rules import (
+    DEFAULT_PULL_BATCH,
+    MAX_DELAY,
+    MAX_PULL_BATCH,
+    MAX_VISIBILITY,
+    QueueRefusal,
+    check_batch,
+)
 from proxy_server.channels import LOG
 from proxy_server.stores.queue import (
     DEFAULT_RETENTION,
@@ -59,11 +66,13 @@ class QueueSettings:
         delivery_delay: of messages that are sent, in seconds.
         retry_delay: of messages that are given back, in seconds.
         visibility: how long messages are on lease, in milliseconds.
+        batch_size: how many are pulled at a time, at most.
     """
 
     delivery_delay: int = 0
     retry_delay: int = 0
     visibility: int = _DEFAULT_VISIBILITY
+    batch_size: int = DEFAULT_PULL_BATCH
 
 
 def parse(table: Table, state_dir: Path, clock: Clock = wall_clock) -> Opener:
@@ -83,6 +92,7 @@ def parse(table: Table, state_dir: Path, clock: Clock = wall_clock) -> Opener:
         delivery_delay=table.integer("delivery_delay", 0, low=0, high=MAX_DELAY),
         retry_delay=table.integer("retry_delay", 0, low=0, high=MAX_DELAY),
         visibility=table.integer("visibility_timeout_ms", _DEFAULT_VISIBILITY, low=1, high=MAX_VISIBILITY),
+        batch_size=table.integer("max_batch_size", DEFAULT_PULL_BATCH, low=1, high=MAX_PULL_BATCH),
     )
     url = table.text("store", f"sqlite:///{FILE}")
     table.finish()

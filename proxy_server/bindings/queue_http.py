@@ -85,7 +85,8 @@ async def _pull(queue: Queue, request: Request) -> object:
     options = await _json(request)
     visibility = options.get("visibility_timeout_ms", options.get("visibility_timeout"))
     messages = await queue.pull(
-        checked_batch_size(options.get("batch_size")), checked_visibility(visibility, queue.settings.visibility)
+        checked_batch_size(options.get("batch_size"), queue.settings.batch_size),
+        checked_visibility(visibility, queue.settings.visibility),
     )
     backlog = (await queue.metrics()).count
     return _result({"message_backlog_count": backlog, "messages": [_delivered(message) for message in messages]})

@@ -98,7 +98,7 @@ class QueueTarget(RpcTarget):
         given = _options("pull", options)
         with _thrown():
             messages = await self._queue.pull(
-                checked_batch_size(given.get("batchSize")),
+                checked_batch_size(given.get("batchSize"), self._queue.settings.batch_size),
                 checked_visibility(given.get("visibilityTimeoutMs"), self._queue.settings.visibility),
             )
         return {"messages": [_delivered(message, raw=bool(given.get("raw"))) for message in messages]}

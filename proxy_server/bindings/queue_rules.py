@@ -102,10 +102,10 @@ def checked_delay(delay: object, default: int) -> int:
     return delay
 
 
-def checked_batch_size(size: object) -> int:
-    """How many messages to pull. Raises QueueRefusal if that is no number of them."""
+def checked_batch_size(size: object, default: int) -> int:
+    """How many messages to pull, or the default. Raises QueueRefusal if that is no number of them."""
     if size is None:
-        return DEFAULT_PULL_BATCH
+        return default
     if type(size) is not int or not 1 <= size <= MAX_PULL_BATCH:
         raise malformed(f"batch size {size} is invalid: a whole number from 1 to {MAX_PULL_BATCH} is one")
     return size
