@@ -86,7 +86,9 @@ async def platform_env(
     for problem in document.warnings:
         _LOG.warning("%s: %s", document.source, problem)
     if plan.missing:
-        _LOG.warning("%s: not to be used here: %s: using one says why", document.source, ", ".join(plan.missing))
+        _LOG.warning(
+            "%s: not to be used here: %s: using one says why", document.source, ", ".join(sorted(plan.missing))
+        )
     values = _variables(document)
     # The innermost ends first: local bindings may lie over remote ones.
     async with AsyncExitStack() as stack:
