@@ -30,7 +30,7 @@ from proxy_server.inprocess import InProcessChannels
 from proxy_server.overlays import OVER_REMOTE
 from proxy_server.tables import ConfigError, Table, suggestion
 
-__all__ = ["CONNECTION_VARIABLE", "platform_env"]
+__all__ = ["CONNECTION_VARIABLE", "platform_env", "remote_bindings"]
 
 # The environment variable with the connection string.
 CONNECTION_VARIABLE: Final = "CAPNWEB_PROXY"
@@ -111,6 +111,22 @@ async def platform_env(
             by = "rpc" if facade is Connect else channel
             bindings[name] = facade(await stack.enter_async_context(_opened(name, opener, tasks, by, options)))
         yield Env({**values, **bindings}, plan.missing)
+
+
+def remote_bindings(
+    config: str | Path | Mapping[str, Any], environment: str | None = None
+) -> dict[str, Mapping[str, Any]]:
+    """The tables of a configuration's bindings that are remote, by name: for `start_remote_proxy_session`, and for
+    `maybe_start_or_update_remote_proxy_session` whenever the file has changed.
+
+    Args:
+        config, environment: as of `platform_env`.
+
+    Raises:
+        ConfigError: if the configuration is not valid.
+    """
+    tables = read_document(config, environment).tables
+    return {name: table.written for name, table in tables.items() if table.flag("remote")}
 
 
 def _read(config: str | Path | Mapping[str, Any], environment: str | None, state_dir: str | Path | None) -> Document:
