@@ -198,6 +198,39 @@ def test_a_wrangler_file_beside_the_tests_is_found(project: Path) -> None:
     assert "2 passed" in run(project, tests)
 
 
+def test_a_remote_service_that_is_nothing_here_says_what_a_test_can_do(project: Path) -> None:
+    (project / "capnweb.toml").unlink()
+    write(project / "wrangler.jsonc", '{"services": [{"binding": "AUTH", "service": "auth", "remote": true}]}')
+    tests = """
+        import pytest
+        pytestmark = pytest.mark.anyio
+
+        async def test_it(env):
+            await env.AUTH.hello()
+    """
+    said = run(project, tests)
+    assert "2 failed" in said
+    for remedy in (
+        "capnweb_remote = true",
+        'add {"capnweb": {"bindings": {"AUTH": {"target": "module:Class"}}}}',
+        "in pytest the fixture capnweb_services",
+    ):
+        assert remedy in said
+    given = """
+        import pytest
+        from own_service import Own
+        pytestmark = pytest.mark.anyio
+
+        @pytest.fixture
+        def capnweb_services():
+            return {"AUTH": Own}
+
+        async def test_it(env):
+            assert await env.AUTH.hello("World") == "Hello, World!"
+    """
+    assert "2 passed" in run(project, given)
+
+
 def test_a_project_without_a_configuration_is_told_where_it_belongs(project: Path) -> None:
     (project / "capnweb.toml").unlink()
     said = run(project, REMOTE)
