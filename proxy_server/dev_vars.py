@@ -1,12 +1,16 @@
 """A program's variables in development, as Wrangler gives them: `vars` of its file, with what the files `.dev.vars` or
 `.env` beside it say on top (dev-vars.ts and dot-env.ts of cloudflare/workers-sdk).
+
+The files are read as npm `dotenv` reads them, whose rules are one regular expression: Python's packages of that kind
+have other rules for `#`, quotes and escapes, and a secret would be another one here than in the Worker.
 """
 
 from __future__ import annotations
 
-import io
 import os
+import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +18,20 @@ from proxy_server.tables import ConfigError
 
 __all__ = ["in_development"]
 
+# LINE of npm dotenv's main.js.
+_LINE: Final = re.compile(
+    r"""^\s*(?:export\s+)?([\w.-]+)(?:\s*=\s*?|:\s+?)"""
+    r"""(\s*'(?:\\'|[^'])*'|\s*"(?:\\"|[^"])*"|\s*`(?:\\`|[^`])*`|[^#\r\n]+)?\s*(?:\#.*)?$""",
+    re.MULTILINE | re.ASCII,
+)
+_QUOTED: Final = re.compile(r"""^(['"`])(.*)\1$""", re.DOTALL)
+
+# What npm dotenv-expand replaces: ${NAME}, ${NAME:-default}, ${NAME-default}, $NAME; and a dollar that stays.
+_REFERENCE: Final = re.compile(r"\\\$|\$\{([^{}:-]+)(?::?-([^{}]*))?\}|\$([A-Za-z_][A-Za-z0-9_]*)")
+
 # "false" leaves `.env` files alone.
 _LOAD_ENV_FILES: Final = "CLOUDFLARE_LOAD_DEV_VARS_FROM_DOT_ENV"
-# "true" has all variables of the process count as if they stood in the first `.env` file.
+# "true" adds all variables of the process, over those of `.env` files.
 _INCLUDE_PROCESS: Final = "CLOUDFLARE_INCLUDE_PROCESS_ENV"
 
 
@@ -38,7 +53,7 @@ def in_development(
     added = _dev_vars(directory, environment)
     if added is None and os.environ.get(_LOAD_ENV_FILES, "true").lower() != "false":
         includes_process = secrets is not None or os.environ.get(_INCLUDE_PROCESS, "false").lower() == "true"
-        added = {**(os.environ if includes_process else {}), **_env_files(directory, environment)}
+        added = _env_files(directory, environment, os.environ if includes_process else {})
     if secrets is not None:
         added = {name: value for name, value in (added or {}).items() if name in declared or name in secrets}
     return {**declared, **(added or {})}
@@ -50,17 +65,29 @@ def _dev_vars(directory: Path, environment: str | None) -> dict[str, str] | None
     for name in names:
         text = _text(directory / name)
         if text is not None:
-            return _parsed(text, directory / name, interpolate=False)
+            return _parsed(text)
     return None
 
 
-def _env_files(directory: Path, environment: str | None) -> dict[str, str]:
-    """What the `.env` files say, later ones over earlier ones, with `${NAME}` replaced."""
+def _env_files(directory: Path, environment: str | None, process: Mapping[str, str]) -> dict[str, str]:
+    """What the `.env` files say, later ones over earlier ones and the process over all, with references replaced."""
     names = [".env", ".env.local"]
     if environment is not None:
         names += [f".env.{environment}", f".env.{environment}.local"]
-    texts = [text for name in names if (text := _text(directory / name)) is not None]
-    return _parsed("\n".join(texts), directory / ".env", interpolate=True) if texts else {}
+    parsed: dict[str, str] = {}
+    for name in names:
+        parsed |= _parsed(_text(directory / name) or "")
+    values = dict(process)
+    for name, value in parsed.items():
+        values[name] = process.get(name) or _REFERENCE.sub(partial(_referred, values), value)
+    return values
+
+
+def _referred(values: Mapping[str, str], match: re.Match[str]) -> str:
+    braced, default, bare = match.groups()
+    if braced is None and bare is None:
+        return "$"
+    return values.get(braced or bare) or default or ""
 
 
 def _text(file: Path) -> str | None:
@@ -72,12 +99,13 @@ def _text(file: Path) -> str | None:
         raise ConfigError(file, "", f"the file cannot be read: {error}") from error
 
 
-def _parsed(text: str, file: Path, *, interpolate: bool) -> dict[str, str]:
-    try:
-        # Imported here: it is needed where there is such a file.
-        import dotenv
-    except ModuleNotFoundError as error:
-        problem = f'reading the file needs the Python package "{error.name}": install capnweb-py[proxy]'
-        raise ConfigError(file, "", problem) from error
-    values = dotenv.dotenv_values(stream=io.StringIO(text), interpolate=interpolate)
-    return {name: value for name, value in values.items() if value is not None}
+def _parsed(text: str) -> dict[str, str]:
+    """The variables of a file, as npm dotenv has them."""
+    values = {}
+    for match in _LINE.finditer(re.sub(r"\r\n?", "\n", text)):
+        written = (match[2] or "").strip()
+        value = _QUOTED.sub(r"\2", written)
+        if written.startswith('"'):
+            value = value.replace(r"\n", "\n").replace(r"\r", "\r")
+        values[match[1]] = value
+    return values
