@@ -60,7 +60,8 @@ def found(state_dir: Path) -> list[Overlay]:
         if (state_dir / OVER_REMOTE).is_dir():
             entries += (state_dir / OVER_REMOTE).iterdir()
     except OSError as error:
-        raise OverlayError(f"{state_dir}: the folder cannot be read: {error.strerror}") from error
+        advice = "name the state_dir of the configuration, by default .capnweb beside it"
+        raise OverlayError(f"{state_dir}: the folder cannot be read: {error.strerror}: {advice}") from error
     overlays = []
     for path in entries:
         match = _NAME.fullmatch(path.name)

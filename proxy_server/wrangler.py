@@ -98,7 +98,8 @@ def read_wrangler(document: Mapping[str, Any], source: Path, environment: str | 
     place, prefix = _of_environment(document, source, environment)
     reading = _Reading(source, place, prefix)
     own = reading.table(place.get(OWN_KEY, document.get(OWN_KEY, {})), OWN_KEY)
-    reading.read_bindings(reading.table(own.get("bindings", {}), f"{OWN_KEY}.bindings"))
+    inherited = environment is not None and OWN_KEY not in place
+    reading.read_bindings(reading.table(own.get("bindings", {}), f"{OWN_KEY}.bindings"), inherited=inherited)
     reading.look_for_mistakes()
     if environment is not None:
         for key in _DECLARING:
@@ -153,8 +154,9 @@ class _Reading:
             raise ConfigError(self._source, path, "a table is needed here")
         return value
 
-    def read_bindings(self, over: Mapping[str, Any]) -> None:
-        """Read what is declared, with the tables that are laid over it."""
+    def read_bindings(self, over: Mapping[str, Any], *, inherited: bool) -> None:
+        """Read what is declared, with the tables that are laid over it. Where those are inherited, some may be of
+        bindings that are not."""
         laid_over = {name: self.table(table, f"{OWN_KEY}.bindings.{name}") for name, table in over.items()}
         for key, kind in KINDS.items():
             for path, entry in self._entries(key, kind.alone):
@@ -170,7 +172,7 @@ class _Reading:
             for name in self.table(self._place.get(key, {}), self._prefix + key):
                 self._add(name, f"{self._prefix}{key}.{name}", Kind(None, title), {}, laid_over.get(name, {}))
         for name, table in laid_over.items():
-            if name not in self.bindings and name not in self.elsewhere:
+            if name not in self.bindings and name not in self.elsewhere and not (inherited and "type" not in table):
                 self._add_own(name, table)
         self._add_consumers()
 

@@ -593,6 +593,15 @@ def test_the_bindings_of_an_environment_are_its_own() -> None:
     assert wrangler_mistake(document, "stagin") == ('env: there is no environment "stagin": did you mean "staging"?')
 
 
+def test_what_is_laid_over_a_binding_that_an_environment_does_not_have_is_passed_over() -> None:
+    services = [{"binding": "AUTH", "service": "auth"}]
+    own = {"bindings": {"AUTH": {"target": "auth:Auth"}, "JOBS": {"type": "queue"}}}
+    document = {"services": services, "capnweb": own, "env": {"staging": {}, "other": {"services": services}}}
+    assert from_wrangler(document, "staging").document["bindings"] == {"JOBS": {"type": "queue"}}
+    other = from_wrangler(document, "other").document["bindings"]
+    assert other == {"AUTH": {"type": "service", "target": "auth:Auth"}, "JOBS": {"type": "queue"}}
+
+
 def test_an_environment_of_a_file_that_has_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='environments such as "staging" are a matter of Wrangler\'s files'):
         load(write(tmp_path, "[bindings]"), "staging")

@@ -304,3 +304,16 @@ async def test_overlays_of_both_ends_of_one_file_are_two(tmp_path: Path) -> None
             assert await env.CACHE.get("k") == "mine"
     kept = found(tmp_path / ".capnweb")
     assert [overlay.path.parent.name for overlay in kept] == [".capnweb", "remote"]
+
+
+def test_a_server_says_what_it_did_not_understand_and_what_it_does_not_serve(tmp_path: Path) -> None:
+    text = """{
+        "images": {"binding": "IMAGES"},
+        "kv_namespace": [{"binding": "CACHE", "id": "0123"}],
+        "ai": {"binding": "AI"},
+    }"""
+    with serving(project(tmp_path, text)) as server:
+        said = [server.stderr.readline() for _ in range(3)]
+    assert said[0].startswith("warning: kv_namespace: no such key is known here")
+    assert said[1].startswith('warning: not served: ai: the binding "AI" is Workers AI')
+    assert said[2].startswith("warning: not served: kv_namespace: no such key is known here")
