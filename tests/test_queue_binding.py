@@ -426,8 +426,9 @@ async def test_a_redis_that_is_killed_fails_calls_and_loses_nothing(tmp_path: Pa
         ({"delivery_delay": 86_401}, "bindings.QUEUE.delivery_delay: 86401 is out of range"),
         ({"message_retention_period": 59}, "bindings.QUEUE.message_retention_period: 59 is out of range"),
         ({"dead_letter_queue": "QUEUE"}, "bindings.QUEUE.dead_letter_queue: a queue cannot be its own"),
-        ({"store": "kafka://x"}, 'bindings.QUEUE.store: "kafka://x" is no store of queues'),
-        ({"store": "sqlite://x"}, 'bindings.QUEUE.store: "sqlite://x" names no file'),
+        ({"store": "kafka://x"}, "bindings.QUEUE.store: stores with kafka: are not known here"),
+        ({"store": "sqlite://x"}, 'bindings.QUEUE.store: a store of SQLite is written "sqlite:///FILE"'),
+        ({"store": "redis://x/y"}, 'bindings.QUEUE.store: a store of Redis is written "redis://'),
         ({"colour": "red"}, "bindings.QUEUE.colour: unknown key"),
     ],
 )
