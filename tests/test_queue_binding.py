@@ -216,7 +216,7 @@ async def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
         async with connect_env(server.url) as env:
             await env.QUEUE.send("late")
         page = DOCUMENTS / "bindings" / "queue.md"
-        assert await run_examples(page, connection_string=server.url, work=work, TryLater=TryLater) == 1
+        assert await run_examples(page, connection_string=server.url, work=work, TryLater=TryLater) == 2
         async with connect_env(server.url) as env:
             assert (await env.QUEUE.metrics()).backlog_count == 4  # the late one, and three with a delay
     assert done == ["late", {"id": 1}, b"\x00\x01"]
