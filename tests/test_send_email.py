@@ -137,7 +137,10 @@ async def test_everything_travels_as_ascii_or_is_encoded(outbox: SendEmail, tmp_
         ({"to": "bob"}, "E_VALIDATION_ERROR", "to is no email address: 'bob'"),
         ({"cc": "a b@example.org"}, "E_VALIDATION_ERROR", "cc is no email address"),
         ({"bcc": f"{'x' * 65}@example.org"}, "E_VALIDATION_ERROR", "bcc is no email address"),
-        ({"reply_to": "Bob <bob@example.org>"}, "E_VALIDATION_ERROR", "replyTo is no email address"),
+        ({"reply_to": "Bob <bob>"}, "E_VALIDATION_ERROR", "replyTo is no email address: 'bob'"),
+        ({"to": f"Bob <{BOB}>, Eve <{EVE}>"}, "E_VALIDATION_ERROR", "to is no email address"),
+        ({"to": f'"Bo"b" <{BOB}>'}, "E_VALIDATION_ERROR", "to is no email address"),
+        ({"to": f"Bob\nX: <{BOB}>"}, "E_VALIDATION_ERROR", "the name in to has characters that are not allowed"),
         ({"from_": 5}, "E_VALIDATION_ERROR", "from is no email address: 5"),
         ({"subject": "x" * 999}, "E_VALIDATION_ERROR", "subject has more than 998 characters"),
         ({"text": 5}, "E_VALIDATION_ERROR", "text is no text"),
@@ -358,8 +361,9 @@ async def test_only_listed_addresses_are_written_to(tmp_path: Path) -> None:
         await outbox.send(**FINE)
         await outbox.send(EmailMessage(ADA, BOB, RAW))
         for field in ("to", "cc", "bcc"):
-            with pytest.raises(EmailError, match=f"^email to {EVE} not allowed$"):
+            with pytest.raises(EmailError, match=f"^email to {EVE} not allowed$") as caught:
                 await outbox.send(**{**FINE, field: [BOB, EVE]})
+            assert caught.value.code == "E_RECIPIENT_NOT_ALLOWED"
         with pytest.raises(EmailError, match=f"^email from {EVE} not allowed$") as caught:
             await outbox.send(**{**FINE, "from_": EVE})
         assert caught.value.code is None
@@ -377,6 +381,23 @@ async def test_one_address_is_written_to(tmp_path: Path) -> None:
         await outbox.send(**FINE)
         with pytest.raises(EmailError, match=f"^email to {EVE} not allowed$"):
             await outbox.send(**{**FINE, "to": EVE})
+
+
+async def test_what_is_to_nobody_goes_to_the_one_address(tmp_path: Path) -> None:
+    async with opened(tmp_path, destination_address=BOB) as outbox:
+        await outbox.send(**{**FINE, "to": None})
+        await outbox.rpc.send({"from": ADA, "to": UNDEFINED, "EmailMessage::raw": RAW})
+        await outbox.rpc.send({"from": ADA, "to": None, "EmailMessage::raw": RAW})
+    assert [content.splitlines()[1] for content in files(tmp_path)] == [f"Delivered-To: {BOB}".encode()] * 3
+
+
+@pytest.mark.parametrize("address", [f"Ada L. <{ADA}>", f'"Ada L." <{ADA}>', f"  Ada L.<{ADA}> "])
+async def test_a_name_may_stand_before_an_address(outbox: SendEmail, tmp_path: Path, address: str) -> None:
+    message_id = await outbox.send(**{**FINE, "from_": address, "to": [f"<{BOB}>"]})
+    assert message_id.endswith("@example.com>")
+    (author,) = only(tmp_path)["From"].addresses
+    assert (author.display_name, author.addr_spec, only(tmp_path)["To"]) == ("Ada L.", ADA, BOB)
+    assert only(tmp_path)["Message-ID"] == message_id
 
 
 # SMTP

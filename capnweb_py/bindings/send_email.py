@@ -113,8 +113,9 @@ class SendEmail:
 
         Args:
             message: it, and no parts; or None.
-            from_: the sender. An address is a text, or an EmailAddress.
-            to: to, cc and bcc: at most 50 recipients in all.
+            from_: the sender. An address is a text, in which a name may stand ("Ada <ada@example.org>"), or an
+                EmailAddress.
+            to: to, cc and bcc: at most 50 recipients in all. None: the binding's one address, where it has one.
             reply_to: who gets answers.
             subject: at most 998 characters.
             text: the message.
