@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from capnweb_py.bindings.send_email import Attachment, EmailAddress, EmailError,
 from capnweb_py.remote import connect_env
 from capnweb_py.web import ReadableStream
 from proxy_server.bindings import Binding, parse_binding
+from proxy_server.stores.mail import Mail
+from proxy_server.stores.mail_files import MailFiles
 from proxy_server.stores.mail_smtp import parse_smtp_url
 from proxy_server.tables import ConfigError, Table
 
@@ -510,6 +513,17 @@ async def test_a_configuration_that_is_not_valid(tmp_path: Path, table: dict[str
 
 async def test_a_server_never_shows_its_password() -> None:
     assert "open sesame" not in repr(parse_smtp_url("smtps://shop@host", "open sesame"))
+
+
+async def test_files_are_named_by_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One nanosecond before a second is full: a clock that is read twice would say the beginning of the one before.
+    times = itertools.count(1_700_000_000_999_999_999)
+    monkeypatch.setattr("proxy_server.stores.mail_files.time.time_ns", lambda: next(times))
+    folder = MailFiles(tmp_path)
+    for _ in range(2):
+        await folder.deliver(Mail(ADA, [BOB], b""))
+    names = [path.name.partition("-")[0] for path in sorted(tmp_path.glob("*.eml"))]
+    assert names == ["20231114T221320.999999999", "20231114T221321.000000000"]
 
 
 async def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
