@@ -522,7 +522,7 @@ async def test_files_are_named_by_one_moment(tmp_path: Path, monkeypatch: pytest
     folder = MailFiles(tmp_path)
     for _ in range(2):
         await folder.deliver(Mail(ADA, [BOB], b""))
-    names = [path.name.partition("-")[0] for path in sorted(tmp_path.glob("*.eml"))]
+    names = sorted([path.name.partition("-")[0] async for path in anyio.Path(tmp_path).glob("*.eml")])
     assert names == ["20231114T221320.999999999", "20231114T221321.000000000"]
 
 
