@@ -18,11 +18,11 @@ import pytest
 from redis_server import redis_server
 
 from capnweb_py.web import ReadableStream
-from proxy_server.stores import kv_redis
+from proxy_server.stores import redis as redis_store
 from proxy_server.stores.chunks import in_chunks
 from proxy_server.stores.kv import CHUNK_BYTES, KvEntry, KvPage, KvRefusal, KvStore
 from proxy_server.stores.kv_access import Overlay, ReadOnly
-from proxy_server.stores.kv_redis import RedisKv, check_url
+from proxy_server.stores.kv_redis import RedisKv
 from proxy_server.stores.kv_sqlite import LOOSE_SECONDS, SqliteKv
 
 pytestmark = [
@@ -466,7 +466,7 @@ async def test_a_stream_that_stops_for_too_long_is_refused_by_a_redis(
 async def test_a_redis_that_does_not_answer_hangs_nobody(
     tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kv_redis, "_TIMEOUT", 0.3)
+    monkeypatch.setattr(redis_store, "_TIMEOUT", 0.3)
     with redis_server(tmp_path) as redis:
         async with anyio.create_task_group() as tasks:
             store = await RedisKv.open(redis.url, "kv", tasks, clock)
@@ -513,7 +513,7 @@ async def test_nothing_is_left_in_a_redis_of_what_has_expired(redis_url: str, cl
 @pytest.mark.parametrize("url", ["redis://", "redis://host/name", "http://host", "redis:host", "redis://host/0/1"])
 def test_what_is_no_url_of_a_redis_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="redis://"):
-        check_url(url)
+        redis_store.check_url(url)
 
 
 # Stores over stores

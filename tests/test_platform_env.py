@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from asgi_server import asgi_server
 from notes import known_type
 from pictures import RED, flat
 from proxying import SECRET, serving
+from service_facade import CHECKS
 from services import Service, app
 
 from capnweb_py import RemoteError, RpcError, RpcTarget, SessionClosed
@@ -93,102 +94,9 @@ async def env(request: pytest.FixtureRequest, url: str, state_dir: Path) -> Asyn
 # One program, and both places
 
 
-async def test_calls_callbacks_and_returned_objects(env: Env) -> None:
-    assert await env.SVC.hello("World", greeting="Hei") == "Hei, World!"
-    assert await env.SVC.motto == "all is reachable that is meant to be"
-    assert await env.SVC.call_each([1, 2], lambda number: number * 2) == [2, 4]
-    counter = await env.SVC.make_counter(3)
-    assert await counter.increment(4) == 7
-    assert await env.SVC.make_counter(1).twin().increment() == 2
-    assert await env.OTHER.value_of(counter) == 7
-    assert await env.OTHER.motto_of(env.SVC) == "all is reachable that is meant to be"
-
-
-async def test_what_is_private_is_not_reachable(env: Env) -> None:
-    with pytest.raises(TypeError, match="_secret is not a function"):
-        await env.SVC["_secret"]()
-
-
-async def test_errors_of_a_service(env: Env) -> None:
-    with pytest.raises(ValueError, match="a ValueError on purpose"):
-        await env.SVC.fail("ValueError")
-    with pytest.raises(RemoteError, match="an OutOfStock on purpose") as caught:
-        await env.SVC.fail("OutOfStock")
-    assert caught.value.props == {"code": 7, "detail": {"left": 0}}
-
-
-async def test_a_request_arrives_as_it_was_made(env: Env) -> None:
-    request = Request(
-        "https://a.example/x%20y?q=1&q=2",
-        method="PATCH",
-        headers=[("X-One", "1"), ("x-list", "one"), ("x-list", "two"), ("MF-Binding", "OTHER")],
-        body="ü",
-    )
-    response = await env.SVC.fetch(request)
-    assert (response.status, response.headers["content-type"]) == (200, "application/json")
-    seen = await response.json()
-    assert (seen["method"], seen["url"], seen["body"]) == ("PATCH", "https://a.example/x%20y?q=1&q=2", "ü")
-    pairs = [(name, value) for name, value in seen["headers"] if name != "content-type"]
-    assert pairs == [("x-one", "1"), ("x-list", "one"), ("x-list", "two"), ("mf-binding", "OTHER")]
-
-
-async def test_responses_come_as_they_are(env: Env) -> None:
-    cookies = await env.SVC.fetch("https://a.example/cookies")
-    assert cookies.headers.get_all("set-cookie") == ["a=1; Path=/", "b=2"]
-    failed = await env.SVC.fetch("https://a.example/fail", method="POST")
-    assert (failed.status, await failed.text()) == (500, "no answer today")
-    teapot = await env.SVC.fetch("https://a.example/teapot")
-    assert (teapot.status, teapot.headers["content-length"]) == (418, str(len(await teapot.bytes())))
-
-
-async def test_bodies_stream_both_ways_at_a_time(env: Env) -> None:
-    arrived: list[str] = []
-
-    async def body() -> AsyncIterator[bytes]:
-        yield b"first"
-        arrived.append(await (await env.SVC.fetch("https://a.example/arrived")).text())
-        yield b"last"
-
-    response = await env.SVC.fetch("https://a.example/upload", method="POST", body=body())
-    assert (await response.text(), arrived) == ("firstlast", ["first"])
-    drip = await env.SVC.fetch("https://a.example/drip")
-    assert drip.body is not None
-    chunks = aiter(drip.body)
-    assert await anext(chunks) == b"first"
-    await env.SVC.fetch("https://a.example/go-on")
-    assert [chunk async for chunk in chunks] == [b"last"]
-
-
-async def test_an_error_of_the_requests_body_is_the_callers(env: Env) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        yield b"first"
-        raise LookupError("nothing more today")
-
-    with pytest.raises(LookupError, match="nothing more today"):
-        await env.SVC.fetch("https://a.example/", method="POST", body=body())
-
-
-async def test_the_body_of_a_request_is_closed_at_the_end(env: Env) -> None:
-    closed: list[bool] = []
-
-    async def body() -> AsyncIterator[bytes]:
-        try:
-            while True:
-                yield bytes(1000)
-        finally:
-            closed.append(True)
-
-    response = await env.SVC.fetch("https://a.example/duplex", method="POST", body=body())
-    assert response.body is not None
-    assert await anext(aiter(response.body))
-    await response.body.aclose()
-    assert closed == [True]
-
-
-async def test_a_body_that_fails_is_no_whole_body(env: Env) -> None:
-    response = await env.SVC.fetch("https://a.example/cut")
-    with pytest.raises(ConnectionError, match="the response of the binding 'SVC' broke off"):
-        await response.bytes()
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_the_facade_of_a_service(env: Env, check: Callable[[Env], Awaitable[None]]) -> None:
+    await check(env)
 
 
 async def test_pictures(env: Env) -> None:

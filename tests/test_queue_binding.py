@@ -20,7 +20,7 @@ from redis_server import redis_server
 
 from capnweb_py import UNDEFINED, RemoteError, TypedArray, memory_pair
 from capnweb_py.bindings.channels import Channel
-from capnweb_py.bindings.queue import Queue, QueueError, SendRequest
+from capnweb_py.bindings.queue import Queue, QueueError, QueueMessage, SendRequest
 from capnweb_py.remote import connect_env
 from capnweb_py.web import Request
 from proxy_server.app import ProxyApp
@@ -216,7 +216,7 @@ async def test_the_examples_of_the_documentation_run(tmp_path: Path) -> None:
         async with connect_env(server.url) as env:
             await env.QUEUE.send("late")
         page = DOCUMENTS / "bindings" / "queue.md"
-        assert await run_examples(page, connection_string=server.url, work=work, TryLater=TryLater) == 1
+        assert await run_examples(page, connection_string=server.url, work=work, TryLater=TryLater) == 2
         async with connect_env(server.url) as env:
             assert (await env.QUEUE.metrics()).backlog_count == 4  # the late one, and three with a delay
     assert done == ["late", {"id": 1}, b"\x00\x01"]
@@ -416,6 +416,52 @@ async def test_a_redis_that_is_killed_fails_calls_and_loses_nothing(tmp_path: Pa
                 assert [message.body for message in await env.QUEUE.pull()] == ["before", "after"]
 
 
+async def test_no_acknowledged_send_or_ack_is_lost_when_redis_is_killed(tmp_path: Path) -> None:
+    config = tmp_path / "capnweb.toml"
+    sent: set[int] = set()
+    acked: set[int] = set()
+    with redis_server(tmp_path) as redis:
+        config.write_text(f'[bindings.QUEUE]\ntype = "queue"\nstore = "{redis.url}"\n')
+
+        async def send(queue: Queue, first: int) -> None:
+            for number in itertools.count(first, 4):
+                try:
+                    await queue.send(number)
+                except QueueError:
+                    return
+                sent.add(number)
+                if len(sent) == 40:
+                    redis.kill()
+
+        async def ack(messages: Iterator[QueueMessage]) -> None:
+            for message in messages:
+                try:
+                    await message.ack()
+                except QueueError:
+                    return
+                acked.add(message.body)
+                if len(acked) == 20:
+                    redis.kill()
+
+        with serving(config) as server:
+            async with connect_env(server.url) as env:
+                async with anyio.create_task_group() as tasks:
+                    for first in range(4):
+                        tasks.start_soon(send, env.QUEUE, first)
+                redis.start()
+                messages: list[QueueMessage] = []
+                while batch := (await env.QUEUE.pull(batch_size=100, visibility_timeout=3600)).messages:
+                    messages += batch
+                assert sent <= {message.body for message in messages}
+                waiting = iter(messages)
+                async with anyio.create_task_group() as tasks:
+                    for _ in range(4):
+                        tasks.start_soon(ack, waiting)
+                redis.start()
+                assert len(acked) >= 20
+                assert (await env.QUEUE.metrics()).backlog_count <= len(messages) - len(acked)
+
+
 # Configuration
 
 
@@ -426,8 +472,9 @@ async def test_a_redis_that_is_killed_fails_calls_and_loses_nothing(tmp_path: Pa
         ({"delivery_delay": 86_401}, "bindings.QUEUE.delivery_delay: 86401 is out of range"),
         ({"message_retention_period": 59}, "bindings.QUEUE.message_retention_period: 59 is out of range"),
         ({"dead_letter_queue": "QUEUE"}, "bindings.QUEUE.dead_letter_queue: a queue cannot be its own"),
-        ({"store": "kafka://x"}, 'bindings.QUEUE.store: "kafka://x" is no store of queues'),
-        ({"store": "sqlite://x"}, 'bindings.QUEUE.store: "sqlite://x" names no file'),
+        ({"store": "kafka://x"}, "bindings.QUEUE.store: stores with kafka: are not known here"),
+        ({"store": "sqlite://x"}, 'bindings.QUEUE.store: a store of SQLite is written "sqlite:///FILE"'),
+        ({"store": "redis://x/y"}, 'bindings.QUEUE.store: a store of Redis is written "redis://'),
         ({"colour": "red"}, "bindings.QUEUE.colour: unknown key"),
     ],
 )

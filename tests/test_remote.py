@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -18,15 +18,15 @@ import httpx2
 import pytest
 from pictures import RED, flat
 from proxying import ROOT, SECRET, serving, start
+from service_facade import CHECKS
 
-from capnweb_py import Backoff, RemoteError, RpcStub, RpcTarget, SessionClosed, serve
+from capnweb_py import Backoff, RpcTarget, SessionClosed, serve
 from capnweb_py.remote import (
     Env,
     connect_env,
     maybe_start_or_update_remote_proxy_session,
     start_remote_proxy_session,
 )
-from capnweb_py.web import Request
 
 pytestmark = pytest.mark.anyio
 
@@ -211,90 +211,9 @@ async def test_a_server_that_dies_and_comes_back(config: Path) -> None:
 # Services
 
 
-async def test_calls_callbacks_and_returned_objects(env: Env) -> None:
-    assert await env.SVC.hello("World", greeting="Hei") == "Hei, World!"
-    assert await env.SVC["hello"]("World") == "Hello, World!"
-    assert await env.SVC.motto == "all is reachable that is meant to be"
-    assert await env.SVC.call_each([1, 2], lambda number: number * 2) == [2, 4]
-    counter = await env.SVC.make_counter(3)
-    assert await counter.increment(4) == 7
-    assert await env.SVC.make_counter(1).twin().increment() == 2
-    assert await env.SVC.value_of(counter) == 7
-
-
-async def test_an_object_goes_from_one_binding_to_another(env: Env) -> None:
-    counter = await env.SVC.make_counter(5)
-    assert await env.OTHER.value_of(counter) == 5
-
-
-async def test_a_service_is_passed_as_the_stub_that_it_stands_for(env: Env) -> None:
-    motto = "all is reachable that is meant to be"
-    assert await env.OTHER.motto_of(env.SVC) == motto, "before its session is open"
-    assert await env.OTHER.motto_of(env.SVC) == motto
-    assert await env.SVC.motto_of(env.SVC) == motto, "to its own binding"
-    assert await env.OTHER.call_each(["a"], env.SVC.hello) == ["Hello, a!"]
-    received = await RpcStub(lambda given: given["services"])({"services": [env.SVC, env.SVC]})
-    assert await received[0].motto == motto
-    for stub in received:
-        stub.dispose()
-    assert await env.SVC.hello("World") == "Hello, World!", "who was given it let go of a stub of his own"
-
-
-async def test_errors_of_a_service(env: Env) -> None:
-    with pytest.raises(ValueError, match="a ValueError on purpose"):
-        await env.SVC.fail("ValueError")
-    with pytest.raises(RemoteError, match="an OutOfStock on purpose") as caught:
-        await env.SVC.fail("OutOfStock")
-    assert (caught.value.name, caught.value.props) == ("OutOfStock", {"code": 7, "detail": {"left": 0}})
-    with pytest.raises(TypeError, match="no_such_method is not a function"):
-        await env.SVC.no_such_method()
-
-
-async def test_a_request_arrives_as_it_was_made(env: Env) -> None:
-    request = Request(
-        "https://a.example/x%20y?q=1&q=2",
-        method="PATCH",
-        headers=[("X-One", "1"), ("x-list", "one"), ("x-list", "two"), ("MF-Binding", "OTHER")],
-        body="ü",
-    )
-    response = await env.SVC.fetch(request)
-    assert (response.status, response.headers["content-type"]) == (200, "application/json")
-    seen = await response.json()
-    assert (seen["method"], seen["url"], seen["body"]) == ("PATCH", "https://a.example/x%20y?q=1&q=2", "ü")
-    pairs = [(name, value) for name, value in seen["headers"] if name != "content-type"]
-    assert pairs == [("x-one", "1"), ("x-list", "one"), ("x-list", "two"), ("mf-binding", "OTHER")]
-
-
-async def test_responses_come_as_they_are(env: Env) -> None:
-    cookies = await env.SVC.fetch("https://a.example/cookies", headers={"accept": "*/*"})
-    assert cookies.headers.get_all("set-cookie") == ["a=1; Path=/", "b=2"]
-    redirect = await env.SVC.fetch("https://a.example/redirect")
-    assert (redirect.status, redirect.headers["location"]) == (302, "https://elsewhere.example/")
-    failed = await env.SVC.fetch("https://a.example/fail", method="POST")
-    assert (failed.status, await failed.text()) == (500, "no answer today")
-
-
-async def test_the_response_streams(env: Env) -> None:
-    """Its last chunk is made after the first one was read."""
-    response = await env.SVC.fetch("https://a.example/drip")
-    assert response.body is not None
-    chunks = aiter(response.body)
-    assert await anext(chunks) == b"first"
-    await env.SVC.fetch("https://a.example/go-on")
-    assert [chunk async for chunk in chunks] == [b"last"]
-
-
-async def test_the_request_streams(env: Env) -> None:
-    """Its last chunk is made after the first one has arrived."""
-    arrived: list[str] = []
-
-    async def body() -> AsyncIterator[bytes]:
-        yield b"first"
-        arrived.append(await (await env.SVC.fetch("https://a.example/arrived")).text())
-        yield b"last"
-
-    response = await env.SVC.fetch("https://a.example/upload", method="POST", body=body())
-    assert (await response.text(), arrived) == ("firstlast", ["first"])
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_the_facade_of_a_service(env: Env, check: Callable[[Env], Awaitable[None]]) -> None:
+    await check(env)
 
 
 async def test_100_megabytes_there_and_back(env: Env) -> None:
@@ -313,21 +232,6 @@ async def test_100_megabytes_there_and_back(env: Env) -> None:
         assert chunk == (piece + piece)[at : at + len(chunk)]
         size += len(chunk)
     assert size == 1600 * len(piece)
-
-
-async def test_an_error_of_the_requests_body_is_the_callers(env: Env) -> None:
-    async def body() -> AsyncIterator[bytes]:
-        yield b"first"
-        raise LookupError("nothing more today")
-
-    with pytest.raises(LookupError, match="nothing more today"):
-        await env.SVC.fetch("https://a.example/", method="POST", body=body())
-
-
-async def test_a_body_that_fails_is_no_whole_body(env: Env) -> None:
-    response = await env.SVC.fetch("https://a.example/cut")
-    with pytest.raises(ConnectionError, match="the response of the binding 'SVC' broke off"):
-        await response.bytes()
 
 
 # Servers of a program's own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import itertools
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +25,8 @@ from capnweb_py.bindings.send_email import Attachment, EmailAddress, EmailError,
 from capnweb_py.remote import connect_env
 from capnweb_py.web import ReadableStream
 from proxy_server.bindings import Binding, parse_binding
+from proxy_server.stores.mail import Mail
+from proxy_server.stores.mail_files import MailFiles
 from proxy_server.stores.mail_smtp import parse_smtp_url
 from proxy_server.tables import ConfigError, Table
 
@@ -137,7 +140,10 @@ async def test_everything_travels_as_ascii_or_is_encoded(outbox: SendEmail, tmp_
         ({"to": "bob"}, "E_VALIDATION_ERROR", "to is no email address: 'bob'"),
         ({"cc": "a b@example.org"}, "E_VALIDATION_ERROR", "cc is no email address"),
         ({"bcc": f"{'x' * 65}@example.org"}, "E_VALIDATION_ERROR", "bcc is no email address"),
-        ({"reply_to": "Bob <bob@example.org>"}, "E_VALIDATION_ERROR", "replyTo is no email address"),
+        ({"reply_to": "Bob <bob>"}, "E_VALIDATION_ERROR", "replyTo is no email address: 'bob'"),
+        ({"to": f"Bob <{BOB}>, Eve <{EVE}>"}, "E_VALIDATION_ERROR", "to is no email address"),
+        ({"to": f'"Bo"b" <{BOB}>'}, "E_VALIDATION_ERROR", "to is no email address"),
+        ({"to": f"Bob\nX: <{BOB}>"}, "E_VALIDATION_ERROR", "the name in to has characters that are not allowed"),
         ({"from_": 5}, "E_VALIDATION_ERROR", "from is no email address: 5"),
         ({"subject": "x" * 999}, "E_VALIDATION_ERROR", "subject has more than 998 characters"),
         ({"text": 5}, "E_VALIDATION_ERROR", "text is no text"),
@@ -358,8 +364,9 @@ async def test_only_listed_addresses_are_written_to(tmp_path: Path) -> None:
         await outbox.send(**FINE)
         await outbox.send(EmailMessage(ADA, BOB, RAW))
         for field in ("to", "cc", "bcc"):
-            with pytest.raises(EmailError, match=f"^email to {EVE} not allowed$"):
+            with pytest.raises(EmailError, match=f"^email to {EVE} not allowed$") as caught:
                 await outbox.send(**{**FINE, field: [BOB, EVE]})
+            assert caught.value.code == "E_RECIPIENT_NOT_ALLOWED"
         with pytest.raises(EmailError, match=f"^email from {EVE} not allowed$") as caught:
             await outbox.send(**{**FINE, "from_": EVE})
         assert caught.value.code is None
@@ -377,6 +384,23 @@ async def test_one_address_is_written_to(tmp_path: Path) -> None:
         await outbox.send(**FINE)
         with pytest.raises(EmailError, match=f"^email to {EVE} not allowed$"):
             await outbox.send(**{**FINE, "to": EVE})
+
+
+async def test_what_is_to_nobody_goes_to_the_one_address(tmp_path: Path) -> None:
+    async with opened(tmp_path, destination_address=BOB) as outbox:
+        await outbox.send(**{**FINE, "to": None})
+        await outbox.rpc.send({"from": ADA, "to": UNDEFINED, "EmailMessage::raw": RAW})
+        await outbox.rpc.send({"from": ADA, "to": None, "EmailMessage::raw": RAW})
+    assert [content.splitlines()[1] for content in files(tmp_path)] == [f"Delivered-To: {BOB}".encode()] * 3
+
+
+@pytest.mark.parametrize("address", [f"Ada L. <{ADA}>", f'"Ada L." <{ADA}>', f"  Ada L.<{ADA}> "])
+async def test_a_name_may_stand_before_an_address(outbox: SendEmail, tmp_path: Path, address: str) -> None:
+    message_id = await outbox.send(**{**FINE, "from_": address, "to": [f"<{BOB}>"]})
+    assert message_id.endswith("@example.com>")
+    (author,) = only(tmp_path)["From"].addresses
+    assert (author.display_name, author.addr_spec, only(tmp_path)["To"]) == ("Ada L.", ADA, BOB)
+    assert only(tmp_path)["Message-ID"] == message_id
 
 
 # SMTP
@@ -489,6 +513,17 @@ async def test_a_configuration_that_is_not_valid(tmp_path: Path, table: dict[str
 
 async def test_a_server_never_shows_its_password() -> None:
     assert "open sesame" not in repr(parse_smtp_url("smtps://shop@host", "open sesame"))
+
+
+async def test_files_are_named_by_one_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One nanosecond before a second is full: a clock that is read twice would say the beginning of the one before.
+    times = itertools.count(1_700_000_000_999_999_999)
+    monkeypatch.setattr("proxy_server.stores.mail_files.time.time_ns", lambda: next(times))
+    folder = MailFiles(tmp_path)
+    for _ in range(2):
+        await folder.deliver(Mail(ADA, [BOB], b""))
+    names = sorted([path.name.partition("-")[0] async for path in anyio.Path(tmp_path).glob("*.eml")])
+    assert names == ["20231114T221320.999999999", "20231114T221321.000000000"]
 
 
 async def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from .channels import Channels
+from .given import given
 from .service import Service
 
 __all__ = ["DispatchNamespace"]
@@ -41,8 +42,7 @@ class DispatchNamespace:
             raise TypeError(f"the name of a service is a str, not {type(name).__name__}")
         if not name:
             raise ValueError("the name of a service is not empty")
-        given = {"name": name, "args": args, "options": options}
-        text = json.dumps({key: value for key, value in given.items() if value is not None}, allow_nan=False)
+        text = json.dumps(given(name=name, args=args, options=options), allow_nan=False)
         if len(text) > MAX_OPTIONS:
             raise ValueError(f"name, args and options have {len(text)} characters in JSON: {MAX_OPTIONS} at most")
         return Service(self._channels.dispatched(name, text))

@@ -17,7 +17,7 @@ import attrs
 from ..stub import RpcStub
 from ..web import ReadableStream
 from .channels import Channels
-from .kv_channels import Found, KvError, OverHttp, OverRpc, json_text
+from .kv_channels import Found, KvError, KvWay, OverHttp, OverRpc, PutOptions, json_text
 
 __all__ = ["KvError", "KvKey", "KvListResult", "KvNamespace", "KvSource", "KvType", "KvValue"]
 
@@ -93,7 +93,7 @@ class KvNamespace:
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
-        self._way = OverRpc(channels) if channels.preferred == "rpc" else OverHttp(channels)
+        self._way: KvWay = OverRpc(channels) if channels.preferred == "rpc" else OverHttp(channels)
 
     @property
     def rpc(self) -> RpcStub:
@@ -180,7 +180,8 @@ class KvNamespace:
             body = value if isinstance(value, ReadableStream) else ReadableStream(value)
         else:
             raise TypeError(_NO_VALUE)
-        await self._way.put(key, body, expiration, expiration_ttl, text)
+        options = PutOptions(expiration=expiration, expiration_ttl=expiration_ttl, metadata=text)
+        await self._way.put(key, body, options)
 
     async def delete(self, key: str) -> None:
         """Remove a key. One that is not there is no error.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlencode
@@ -18,14 +18,13 @@ import attrs
 from ..errors import RemoteError, RpcError
 from ..web import ReadableStream, Request, Response
 from .channels import Channels
+from .given import given
+from .pieces import PIECE_BYTES, in_pieces
 
-__all__ = ["Found", "KvError", "KvWay", "OverHttp", "OverRpc", "json_text"]
+__all__ = ["Found", "KvError", "KvWay", "OverHttp", "OverRpc", "PutOptions", "json_text"]
 
 _HOST: Final = "https://fake-host/"
 _TEXT_TYPE: Final = "text/plain;charset=UTF-8"
-
-# What a call takes as one argument. More goes as a stream: a session's messages have a limit.
-_PIECE_BYTES: Final = 256 * 1024
 
 _FAILED: Final = re.compile(r"KV ([A-Z_]+) failed: ([0-9]+) ?(.*)", re.DOTALL)
 
@@ -53,8 +52,17 @@ class Found:
     cache_status: str | None = None
 
 
+@attrs.frozen(kw_only=True)
+class PutOptions:
+    """What is stored beside a value: when it goes, as `KvNamespace.put` takes it, and its metadata as JSON text."""
+
+    expiration: int | None = None
+    expiration_ttl: int | None = None
+    metadata: str | None = None
+
+
 class KvWay(Protocol):
-    """A way to the binding. Options are left out where they are None."""
+    """A way to the binding. What is None is left out."""
 
     async def get(self, key: str, cache_ttl: int | None) -> Found: ...
 
@@ -62,14 +70,7 @@ class KvWay(Protocol):
         self, keys: list[str], kind: str, cache_ttl: int | None, *, with_metadata: bool
     ) -> dict[str, Any]: ...
 
-    async def put(
-        self,
-        key: str,
-        value: bytes | ReadableStream[bytes],
-        expiration: int | None,
-        expiration_ttl: int | None,
-        metadata: str | None,
-    ) -> None: ...
+    async def put(self, key: str, value: bytes | ReadableStream[bytes], options: PutOptions) -> None: ...
 
     async def delete(self, key: str) -> None: ...
 
@@ -90,7 +91,7 @@ class OverHttp:
             return Found(cache_status=cache_status)
         await _check(response, "GET")
         metadata = response.headers.get("CF-KV-Metadata")
-        value = ReadableStream(_pieces(b"")) if response.body is None else response.body
+        value = in_pieces(b"") if response.body is None else response.body
         return Found(value, None if metadata is None else _utf8(metadata), cache_status)
 
     async def bulk(self, keys: list[str], kind: str, cache_ttl: int | None, *, with_metadata: bool) -> dict[str, Any]:
@@ -106,16 +107,11 @@ class OverHttp:
         values: dict[str, Any] = await response.json()
         return values
 
-    async def put(
-        self,
-        key: str,
-        value: bytes | ReadableStream[bytes],
-        expiration: int | None,
-        expiration_ttl: int | None,
-        metadata: str | None,
-    ) -> None:
-        url = _url(key, expiration=expiration, expiration_ttl=expiration_ttl)
-        headers = {} if metadata is None else {"CF-KV-Metadata": metadata.encode().decode("latin-1")}
+    async def put(self, key: str, value: bytes | ReadableStream[bytes], options: PutOptions) -> None:
+        url = _url(key, expiration=options.expiration, expiration_ttl=options.expiration_ttl)
+        headers = {}
+        if options.metadata is not None:
+            headers["CF-KV-Metadata"] = options.metadata.encode().decode("latin-1")
         response = await self._fetch(Request(url, method="PUT", headers=headers, body=value))
         await _check(response, "PUT")
         await response.bytes()
@@ -126,8 +122,9 @@ class OverHttp:
         await response.bytes()
 
     async def list(self, prefix: str | None, limit: int | None, cursor: str | None) -> dict[str, Any]:
-        options = {"key_count_limit": limit if limit is not None and limit > 0 else None}
-        query = _query({**options, "prefix": prefix, "cursor": cursor})
+        # The runtime passes on no limit below 1.
+        count = limit if limit is not None and limit > 0 else None
+        query = _query({"key_count_limit": count, "prefix": prefix, "cursor": cursor})
         response = await self._fetch(Request(_HOST + query))
         await _check(response, "GET")
         found: dict[str, Any] = await response.json()
@@ -165,7 +162,7 @@ class OverRpc:
         self._channels = channels
 
     async def get(self, key: str, cache_ttl: int | None) -> Found:
-        options = _given(type="stream", cacheTtl=cache_ttl)
+        options = given(type="stream", cacheTtl=cache_ttl)
         with _refusals():
             found = await self._channels.rpc.getWithMetadata(key, options)
         metadata = None if found["metadata"] is None else json_text(found["metadata"])
@@ -175,23 +172,15 @@ class OverRpc:
         remote = self._channels.rpc
         method = remote.getWithMetadata if with_metadata else remote.get
         with _refusals():
-            values: dict[str, Any] = await method(keys, _given(type=kind, cacheTtl=cache_ttl))
+            values: dict[str, Any] = await method(keys, given(type=kind, cacheTtl=cache_ttl))
         return values
 
-    async def put(
-        self,
-        key: str,
-        value: bytes | ReadableStream[bytes],
-        expiration: int | None,
-        expiration_ttl: int | None,
-        metadata: str | None,
-    ) -> None:
-        if isinstance(value, bytes) and len(value) > _PIECE_BYTES:
-            value = ReadableStream(_pieces(value))
-        parsed = None if metadata is None else json.loads(metadata)
-        options = _given(expiration=expiration, expirationTtl=expiration_ttl, metadata=parsed)
+    async def put(self, key: str, value: bytes | ReadableStream[bytes], options: PutOptions) -> None:
+        sent = in_pieces(value) if isinstance(value, bytes) and len(value) > PIECE_BYTES else value
+        metadata = None if options.metadata is None else json.loads(options.metadata)
+        expiring = given(expiration=options.expiration, expirationTtl=options.expiration_ttl, metadata=metadata)
         with _refusals():
-            await self._channels.rpc.put(key, value, options)
+            await self._channels.rpc.put(key, sent, expiring)
 
     async def delete(self, key: str) -> None:
         with _refusals():
@@ -199,12 +188,8 @@ class OverRpc:
 
     async def list(self, prefix: str | None, limit: int | None, cursor: str | None) -> dict[str, Any]:
         with _refusals():
-            found: dict[str, Any] = await self._channels.rpc.list(_given(prefix=prefix, limit=limit, cursor=cursor))
+            found: dict[str, Any] = await self._channels.rpc.list(given(prefix=prefix, limit=limit, cursor=cursor))
         return found
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def json_text(value: Any) -> str:
@@ -217,11 +202,6 @@ def json_text(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     # JSON can say a lone surrogate, which UTF-8 cannot, and DEL, which a header cannot.
     return text.encode("utf-8", "backslashreplace").decode().replace("\x7f", "\\u007f")
-
-
-async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
-    for start in range(0, len(data), _PIECE_BYTES):
-        yield data[start : start + _PIECE_BYTES]
 
 
 @contextmanager

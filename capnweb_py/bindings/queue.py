@@ -12,27 +12,19 @@ acknowledged, and comes again when it is not (Cloudflare Queues documentation, "
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
 
 import attrs
 
 from ..stub import RpcStub
 from .channels import Channels
-from .queue_bodies import ContentType, body_value, check_content_type, encoded_body
-from .queue_channels import (
-    HttpQueue,
-    Outgoing,
-    QueueChannel,
-    QueueError,
-    QueueMetrics,
-    Received,
-    RetryRequest,
-    RpcQueue,
-)
+from .queue_bodies import ContentType, check_content_type, encoded_body
+from .queue_channels import HttpQueue, Outgoing, QueueChannel, QueueError, QueueMetrics, RpcQueue
+from .queue_consumer import BatchHandler, Consumer
+from .queue_messages import MessageBatch, QueueMessage
 
-__all__ = ["MessageBatch", "Queue", "QueueError", "QueueMessage", "QueueMetrics", "SendRequest"]
+__all__ = ["BatchHandler", "MessageBatch", "Queue", "QueueError", "QueueMessage", "QueueMetrics", "SendRequest"]
 
 
 @attrs.frozen
@@ -120,100 +112,59 @@ class Queue:
             self._channels.name, [QueueMessage(message, self._channel) for message in received], self._channel
         )
 
-    def __repr__(self) -> str:
-        return f"<queue {self._channels.name}>"
+    async def consume(
+        self,
+        handler: BatchHandler,
+        *,
+        batch_size: int = 10,
+        batch_timeout: float = 5.0,
+        concurrency: int = 1,
+        visibility_timeout: float | None = None,
+        retry_delay: int | None = None,
+        poll_interval: float = 1.0,
+    ) -> NoReturn:
+        """Give a handler the queue's messages in batches, as `queue(batch)` of a consumer Worker gets them.
 
+            async def work_off(batch: MessageBatch) -> None:
+                for message in batch:
+                    await work(message.body)
 
-class QueueMessage:
-    """A message on lease.
+            await env.QUEUE.consume(work_off)  # until it is cancelled
 
-    Attributes:
-        id: its own; it stays the same however often it is delivered.
-        timestamp: when it was sent.
-        attempts: how often it was delivered, this time included.
-        content_type: "json", "text", "bytes" or "v8".
-        raw: the body as bytes.
-        lease_id: what acknowledges it.
-        settled: whether it was acknowledged or given back.
-    """
-
-    def __init__(self, received: Received, channel: QueueChannel) -> None:
-        self.id: str = received.id
-        self.timestamp: datetime = received.timestamp
-        self.attempts: int = received.attempts
-        self.content_type: str = received.content_type
-        self.raw: bytes = received.body
-        self.lease_id: str = received.lease_id
-        self.settled: bool = False
-        self._channel = channel
-
-    @property
-    def body(self) -> Any:
-        """The body as a value.
-
-        Raises:
-            ValueError: if the bytes are not what the content type says, or Python has no value for them: see `raw`.
-        """
-        return body_value(self.raw, self.content_type)
-
-    async def ack(self) -> None:
-        """The message is done with, and does not come again. This holds after its lease, too, if it is still there."""
-        await self._channel.settle([self.lease_id], [])
-        self.settled = True
-
-    async def retry(self, *, delay_seconds: int | None = None) -> None:
-        """Give the message back: it comes again, or goes to the dead-letter queue if it came as often as it may.
+        When the handler returns, the messages that it has not settled itself are acknowledged; when it raises, that is
+        logged, and they are given back. What a consumer holds that is cancelled is given back at once. Where the queue
+        cannot be reached, that is logged, and it is asked again. How often a message comes, and where it goes then, is
+        the queue's own configuration.
 
         Args:
-            delay_seconds: after how long. None: that of the queue's configuration.
+            handler: a function of a MessageBatch, which may be a coroutine function.
+            batch_size: how many messages a batch has at most, 1 to 100.
+            batch_timeout: for how many seconds its first message waits for the others, 0 to 60.
+            concurrency: how many batches are worked off at a time.
+            visibility_timeout: for how many seconds nobody else gets the messages, from when each is pulled. It has to
+                be longer than the batch is waited for and worked off. None: that of the queue's configuration.
+            retry_delay: in seconds, of messages whose handler raised. None: that of the queue's configuration.
+            poll_interval: the longest wait, in seconds, between two looks at an empty queue.
+
+        Raises:
+            ValueError: if an argument is out of its range.
+            Exception: what the first `pull` raises, as it does.
         """
-        await self._channel.settle([], [RetryRequest(self.lease_id, delay_seconds)])
-        self.settled = True
+        consumer = Consumer(
+            name=self._channels.name,
+            pull=self.pull,
+            handler=handler,
+            batch_size=batch_size,
+            batch_timeout=batch_timeout,
+            concurrency=concurrency,
+            visibility_timeout=visibility_timeout,
+            retry_delay=retry_delay,
+            poll_interval=poll_interval,
+        )
+        await consumer.run()
 
     def __repr__(self) -> str:
-        return f"<message {self.id} of {len(self.raw)} bytes of {self.content_type}>"
-
-
-class MessageBatch:
-    """Messages that were pulled together: iterate it, or see `messages`.
-
-    Attributes:
-        queue: the name of the binding.
-        messages: a list of them.
-    """
-
-    def __init__(self, queue: str, messages: list[QueueMessage], channel: QueueChannel) -> None:
-        self.queue = queue
-        self.messages = messages
-        self._channel = channel
-
-    async def ack_all(self) -> None:
-        """Acknowledge every message that was neither acknowledged nor given back by itself, in one request."""
-        rest = self._rest()
-        await self._settle(rest, [message.lease_id for message in rest], [])
-
-    async def retry_all(self, *, delay_seconds: int | None = None) -> None:
-        """Give back every message that was neither acknowledged nor given back by itself, in one request."""
-        rest = self._rest()
-        await self._settle(rest, [], [RetryRequest(message.lease_id, delay_seconds) for message in rest])
-
-    def _rest(self) -> list[QueueMessage]:
-        return [message for message in self.messages if not message.settled]
-
-    async def _settle(self, rest: list[QueueMessage], acks: list[str], retries: list[RetryRequest]) -> None:
-        if rest:
-            await self._channel.settle(acks, retries)
-        for message in rest:
-            message.settled = True
-
-    def __iter__(self) -> Iterator[QueueMessage]:
-        return iter(self.messages)
-
-    def __len__(self) -> int:
-        return len(self.messages)
-
-    def __repr__(self) -> str:
-        return f"<batch of {len(self.messages)} messages of {self.queue}>"
+        return f"<queue {self._channels.name}>"
 
 
 def _send_request(message: SendRequest | Mapping[str, Any]) -> SendRequest:

@@ -18,6 +18,7 @@ import attrs
 from ..errors import RemoteError, RpcError
 from ..web import Request, Response
 from .channels import Channels
+from .given import given
 from .queue_bodies import ContentType
 
 __all__ = [
@@ -128,7 +129,7 @@ class HttpQueue:
             **_delay_header(delay_seconds),
         }
         entries = [
-            _defined(
+            given(
                 body=base64.b64encode(message.body).decode(),
                 contentType=message.content_type,
                 delaySecs=message.delay_seconds,
@@ -142,11 +143,11 @@ class HttpQueue:
         return _metrics(await self._exchange("GET", "/metrics"))
 
     async def pull(self, batch_size: int | None, visibility_ms: int | None) -> list[Received]:
-        result = await self._consumer("pull", _defined(batch_size=batch_size, visibility_timeout_ms=visibility_ms))
+        result = await self._consumer("pull", given(batch_size=batch_size, visibility_timeout_ms=visibility_ms))
         return [_received(message) for message in result["messages"]]
 
     async def settle(self, acks: Sequence[str], retries: Sequence[RetryRequest]) -> list[str]:
-        given_back = [_defined(lease_id=retry.lease_id, delay_seconds=retry.delay_seconds) for retry in retries]
+        given_back = [given(lease_id=retry.lease_id, delay_seconds=retry.delay_seconds) for retry in retries]
         request = {"acks": [{"lease_id": lease} for lease in acks], "retries": given_back}
         warnings: list[str] = (await self._consumer("ack", request))["warnings"]
         return warnings
@@ -184,14 +185,14 @@ class RpcQueue:
     async def send_batch(self, messages: Sequence[Outgoing], delay_seconds: int | None) -> QueueMetrics:
         batch = [_options(message) | {"body": message.body} for message in messages]
         with _thrown():
-            return _metrics_of_send(await self._channels.rpc.sendBatch(batch, _defined(delaySeconds=delay_seconds)))
+            return _metrics_of_send(await self._channels.rpc.sendBatch(batch, given(delaySeconds=delay_seconds)))
 
     async def metrics(self) -> QueueMetrics:
         with _thrown():
             return _metrics(await self._channels.rpc.metrics())
 
     async def pull(self, batch_size: int | None, visibility_ms: int | None) -> list[Received]:
-        options = _defined(batchSize=batch_size, visibilityTimeoutMs=visibility_ms, raw=True)
+        options = given(batchSize=batch_size, visibilityTimeoutMs=visibility_ms, raw=True)
         with _thrown():
             messages = (await self._channels.rpc.pull(options))["messages"]
         return [
@@ -209,7 +210,7 @@ class RpcQueue:
     async def settle(self, acks: Sequence[str], retries: Sequence[RetryRequest]) -> list[str]:
         request = {
             "acks": [{"leaseId": lease} for lease in acks],
-            "retries": [_defined(leaseId=retry.lease_id, delaySeconds=retry.delay_seconds) for retry in retries],
+            "retries": [given(leaseId=retry.lease_id, delaySeconds=retry.delay_seconds) for retry in retries],
         }
         with _thrown():
             warnings: list[str] = (await self._channels.rpc.ack(request))["warnings"]
@@ -241,12 +242,7 @@ def _thrown() -> Iterator[None]:
 
 def _options(message: Outgoing) -> dict[str, Any]:
     """How a message is sent over RPC: not as a value, which the server would have to write again."""
-    return _defined(contentType=message.content_type, delaySeconds=message.delay_seconds, raw=True)
-
-
-def _defined(**values: Any) -> dict[str, Any]:
-    """The values that are there."""
-    return {key: value for key, value in values.items() if value is not None}
+    return given(contentType=message.content_type, delaySeconds=message.delay_seconds, raw=True)
 
 
 def _delay_header(delay_seconds: int | None) -> dict[str, str]:

@@ -7,8 +7,8 @@ A message that is written already goes as an EmailMessage.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias
+from collections.abc import AsyncIterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -16,11 +16,10 @@ from ..errors import RemoteError, RpcError
 from ..stub import RpcStub
 from ..web import ReadableStream
 from .channels import Channels
+from .given import given
+from .pieces import in_pieces
 
 __all__ = ["Attachment", "EmailAddress", "EmailError", "EmailMessage", "SendEmail"]
-
-# How much of a message is a chunk of its stream.
-_CHUNK_BYTES: Final = 65_536
 
 
 class EmailError(RpcError):
@@ -113,8 +112,9 @@ class SendEmail:
 
         Args:
             message: it, and no parts; or None.
-            from_: the sender. An address is a text, or an EmailAddress.
-            to: to, cc and bcc: at most 50 recipients in all.
+            from_: the sender. An address is a text, in which a name may stand ("Ada <ada@example.org>"), or an
+                EmailAddress.
+            to: to, cc and bcc: at most 50 recipients in all. None: the binding's one address, where it has one.
             reply_to: who gets answers.
             subject: at most 998 characters.
             text: the message.
@@ -129,24 +129,23 @@ class SendEmail:
             TypeError: if there are both a message and parts of one.
             EmailError: if it is not sent; `code` is Cloudflare's name for the reason.
         """
-        parts = {
-            "from": _address(from_),
-            "to": _addresses(to),
-            "cc": _addresses(cc),
-            "bcc": _addresses(bcc),
-            "replyTo": _address(reply_to),
-            "subject": subject,
-            "text": text,
-            "html": html,
-            "headers": None if headers is None else dict(headers),
-            "attachments": [_attachment(attachment) for attachment in attachments] or None,
-        }
-        given = {name: value for name, value in parts.items() if value is not None}
+        parts = given(
+            **{"from": _address(from_)},
+            to=_addresses(to),
+            cc=_addresses(cc),
+            bcc=_addresses(bcc),
+            replyTo=_address(reply_to),
+            subject=subject,
+            text=text,
+            html=html,
+            headers=None if headers is None else dict(headers),
+            attachments=[_attachment(attachment) for attachment in attachments] or None,
+        )
         if message is not None:
-            if given:
+            if parts:
                 raise TypeError("send() takes a message, or the parts of one, not both")
-            given = {"from": message.from_, "to": message.to, "EmailMessage::raw": _stream(message.raw)}
-        return await self._send(given)
+            parts = {"from": message.from_, "to": message.to, "EmailMessage::raw": _stream(message.raw)}
+        return await self._send(parts)
 
     async def _send(self, message: dict[str, Any]) -> str:
         try:
@@ -172,20 +171,12 @@ def _addresses(addresses: Addresses | None) -> Any:
 
 
 def _attachment(attachment: Attachment) -> dict[str, Any]:
-    values = {name: value for name, value in attrs.asdict(attachment).items() if value is not None}
-    if "content_id" in values:
-        values["contentId"] = values.pop("content_id")
-    return values
+    values = attrs.asdict(attachment)
+    return given(contentId=values.pop("content_id"), **values)
 
 
 def _stream(raw: str | bytes | AsyncIterable[bytes]) -> ReadableStream[bytes]:
     """A message as a stream of bytes, which every binding takes."""
     if isinstance(raw, AsyncIterable):
         return raw if isinstance(raw, ReadableStream) else ReadableStream(raw)
-    data = raw.encode() if isinstance(raw, str) else bytes(raw)
-
-    async def chunks() -> AsyncIterator[bytes]:
-        for start in range(0, len(data), _CHUNK_BYTES):
-            yield data[start : start + _CHUNK_BYTES]
-
-    return ReadableStream(chunks())
+    return in_pieces(raw.encode() if isinstance(raw, str) else bytes(raw))

@@ -36,6 +36,8 @@ _FIELDS: Final = frozenset({"from", "to", "cc", "bcc", "replyTo", "subject", "te
 # RFC 2045, section 5.1; parameters have no place here.
 _MEDIA_TYPE: Final = re.compile(r"([A-Za-z0-9!#$&^_.+-]{1,127})/([A-Za-z0-9!#$&^_.+-]{1,127})")
 _CONTENT_ID: Final = re.compile(r"[!-;=?-~]{1,200}")
+# "Ada" <ada@example.com>, or without quotation marks, as the runtime's simulator reads it too.
+_NAMED: Final = re.compile(r'\s*(?:"([^"\\<>]*)"|([^"\\<>]*?))\s*<([^<>]*)>\s*')
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 # Lines of headers up to the most that RFC 5322 allows: what is broken earlier is apt to be encoded, too.
@@ -92,12 +94,14 @@ def built_mail(message: Mapping[str, Any], message_id: str, allowed: AllowedAddr
 
 
 def _addresses(value: object, field: str) -> list[Address]:
-    """One address or several: each a text, or an object with `email` and `name`."""
+    """One address or several: each an object with `email` and `name`, or a text, in which the name may stand before."""
     found = []
     for entry in value if isinstance(value, list) and field != "from" else [value]:
         name, address = "", entry
         if isinstance(entry, Mapping):
             name, address = entry.get("name") or "", entry.get("email")
+        elif isinstance(entry, str) and (named := _NAMED.fullmatch(entry)):
+            name, address = named[1] or named[2] or "", named[3]
         found.append(
             Address(_line(name, f"the name in {field}", MAX_SUBJECT), addr_spec=checked_address(address, field))
         )

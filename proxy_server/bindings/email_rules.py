@@ -1,16 +1,18 @@
 """What send_email takes: its limits and its addresses, and how it refuses.
 
-Limits and codes are those of Cloudflare's documentation ("Email Service: Limits", and "Workers API: Error codes"). What
-is said of an address that is not on a list of the binding's is the text of the runtime and its simulator.
+Limits and codes are those of Cloudflare's documentation ("Email Service: Limits", "Workers API: Error codes" and "Send
+bindings"). What is said of an address that is not on a list of the binding's is the text of the runtime's simulator.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import attrs
+
+from capnweb_py.values import UNDEFINED
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -80,6 +82,12 @@ class AllowedAddresses:
     allowed_destination_addresses: frozenset[str] | None = None
     allowed_sender_addresses: frozenset[str] | None = None
 
+    def addressed(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A message that names no recipient in `to`, as one to the only address there is ("Send bindings")."""
+        if self.destination_address is None or message.get("to") not in (None, UNDEFINED):
+            return message
+        return {**message, "to": self.destination_address}
+
     def check(self, sender: str, recipients: Iterable[str]) -> None:
         """Raises EmailRefusal if one of them is not allowed."""
         if self.allowed_sender_addresses is not None and sender not in self.allowed_sender_addresses:
@@ -88,4 +96,4 @@ class AllowedAddresses:
             if self.destination_address not in (None, recipient) or (
                 self.allowed_destination_addresses is not None and recipient not in self.allowed_destination_addresses
             ):
-                raise EmailRefusal(f"email to {recipient} not allowed")
+                raise EmailRefusal(f"email to {recipient} not allowed", "E_RECIPIENT_NOT_ALLOWED")

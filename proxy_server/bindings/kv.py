@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeAlias
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 from anyio.abc import TaskGroup
 
@@ -20,6 +20,7 @@ from capnweb_py.web import Request, Response
 from proxy_server.bindings import Binding, Opener
 from proxy_server.bindings.kv_http import KvHttp
 from proxy_server.bindings.kv_rpc import KvTarget
+from proxy_server.bindings.store_urls import check_redis, scheme_of, sqlite_path
 from proxy_server.stores.kv import Clock, KvStore
 from proxy_server.stores.kv_access import Overlay, ReadOnly
 from proxy_server.stores.kv_remote import RemoteKv
@@ -95,39 +96,19 @@ def _opener(open_store: _StoreOpener, access: str, name: str, state_dir: Path) -
 
 
 def _store_opener(table: Table, url: str | None, identity: str, state_dir: Path) -> _StoreOpener:
-    scheme = "sqlite" if url is None else url.partition(":")[0].lower()
-    if scheme == "sqlite":
-        path = state_dir / f"kv-{_file_name(identity)}.sqlite3" if url is None else _sqlite_path(table, url, state_dir)
-
-        async def open_sqlite(_tasks: TaskGroup) -> KvStore:
-            return await SqliteKv.open(path)
-
-        return open_sqlite
-    if scheme in {"redis", "rediss"} and url is not None:
+    if url is not None and scheme_of(table, url) == "redis":
         return _redis_opener(table, url, identity)
-    raise table.error(f'stores with {scheme}: are not known here: "sqlite:///FILE" and "redis://HOST" are', "store")
+    path = state_dir / f"kv-{_file_name(identity)}.sqlite3" if url is None else sqlite_path(table, url, state_dir)
 
+    async def open_sqlite(_tasks: TaskGroup) -> KvStore:
+        return await SqliteKv.open(path)
 
-def _sqlite_path(table: Table, url: str, state_dir: Path) -> Path:
-    """The file that a URL names: "sqlite:///cache.db" in the state directory, "sqlite:////srv/cache.db" anywhere."""
-    parts = urlsplit(url)
-    path = unquote(parts.path.removeprefix("/"))
-    if parts.netloc or not path or parts.query or parts.fragment:
-        raise table.error('a store of SQLite is written "sqlite:///FILE"', "store")
-    return state_dir / path
+    return open_sqlite
 
 
 def _redis_opener(table: Table, url: str, identity: str) -> _StoreOpener:
-    try:
-        from proxy_server.stores.kv_redis import RedisKv, check_url
-    except ModuleNotFoundError as error:
-        raise table.error(
-            f'a store of Redis needs the Python package "{error.name}": install capnweb-py[redis]', "store"
-        ) from error
-    try:
-        check_url(url)
-    except ValueError as error:
-        raise table.error(str(error), "store") from error
+    check_redis(table, url)
+    from proxy_server.stores.kv_redis import RedisKv
 
     async def open_redis(tasks: TaskGroup) -> KvStore:
         return await RedisKv.open(url, identity, tasks)

@@ -12,6 +12,7 @@ from contextlib import aclosing, contextmanager
 from typing import Any, Final
 
 from capnweb_py.bindings.kv_channels import json_text
+from capnweb_py.bindings.pieces import in_pieces
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED, TypedArray
 from capnweb_py.web import ReadableStream
@@ -85,7 +86,7 @@ class KvTarget(RpcTarget):
             if isinstance(body, bytes) and len(body) <= CHUNK_BYTES:
                 await self._store.put(name, body, expiration, text)
                 return
-            pieces = _pieces(body) if isinstance(body, bytes) else body
+            pieces = in_pieces(body) if isinstance(body, bytes) else body
             async with aclosing(pieces), aclosing(limited(pieces)) as checked:
                 await self._store.put(name, checked, expiration, text)
 
@@ -206,16 +207,11 @@ async def _bytes_only(stream: ReadableStream[Any]) -> AsyncGenerator[bytes, None
             yield chunk
 
 
-async def _pieces(data: bytes) -> AsyncGenerator[bytes, None]:
-    for start in range(0, len(data), CHUNK_BYTES):
-        yield data[start : start + CHUNK_BYTES]
-
-
 async def _converted(entry: KvEntry, kind: str) -> object:
     if kind not in _TYPES:
         raise TypeError(_NO_TYPE)
     if kind == "stream":
-        return ReadableStream(_pieces(entry.value)) if isinstance(entry.value, bytes) else entry.value
+        return in_pieces(entry.value) if isinstance(entry.value, bytes) else entry.value
     data = await whole(entry)
     if kind == "arrayBuffer":
         return data

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
-from urllib.parse import urlsplit
 
 import attrs
 from anyio.abc import TaskGroup
@@ -26,6 +25,7 @@ from proxy_server.bindings.queue_rules import (
     QueueRefusal,
     check_batch,
 )
+from proxy_server.bindings.store_urls import check_redis, scheme_of, sqlite_path
 from proxy_server.channels import LOG
 from proxy_server.stores.queue import (
     DEFAULT_RETENTION,
@@ -98,34 +98,19 @@ def parse(table: Table, state_dir: Path, clock: Clock = wall_clock) -> Opener:
     table.finish()
     if rules.dead_letter_queue == rules.name:
         raise table.error("a queue cannot be its own dead-letter queue", "dead_letter_queue")
-    scheme = urlsplit(url).scheme
-    if scheme == "sqlite":
-        return _sqlite_opener(table, url, state_dir, rules, settings, clock)
-    if scheme in {"redis", "rediss"}:
+    if scheme_of(table, url) == "redis":
         return _redis_opener(table, url, rules, settings, clock)
-    raise table.error(f'"{url}" is no store of queues: sqlite:///FILE and redis://HOST:PORT/DATABASE are', "store")
-
-
-def _sqlite_opener(
-    table: Table, url: str, state_dir: Path, rules: QueueRules, settings: QueueSettings, clock: Clock
-) -> Opener:
-    file = url.removeprefix("sqlite:///")
-    if file == url or not file:
-        raise table.error(f'"{url}" names no file: sqlite:///{FILE} does, in the folder of embedded stores', "store")
+    path = sqlite_path(table, url, state_dir)
 
     async def open_queue(_tasks: TaskGroup) -> Binding:
-        return Queue(await SqliteQueue.open(state_dir / file, rules, clock), rules.name, settings)
+        return Queue(await SqliteQueue.open(path, rules, clock), rules.name, settings)
 
     return open_queue
 
 
 def _redis_opener(table: Table, url: str, rules: QueueRules, settings: QueueSettings, clock: Clock) -> Opener:
-    try:
-        from proxy_server.stores.queue_redis import RedisQueue
-    except ModuleNotFoundError as error:
-        raise table.error(
-            f'a store in Redis needs the Python package "{error.name}": install capnweb-py[redis]', "store"
-        ) from error
+    check_redis(table, url)
+    from proxy_server.stores.queue_redis import RedisQueue
 
     async def open_queue(tasks: TaskGroup) -> Binding:
         return Queue(await RedisQueue.open(url, rules, tasks, clock), rules.name, settings)

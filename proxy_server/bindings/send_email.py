@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import string
+from collections.abc import Mapping
+from email.utils import parseaddr
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -118,12 +120,13 @@ class SendEmail:
     async def aclose(self) -> None:
         await self._outlet.aclose()
 
-    async def send(self, message: dict[str, Any]) -> str:
+    async def send(self, parts: Mapping[str, Any]) -> str:
         """Send a message of either form. Returns its id.
 
         Raises:
             EmailRefusal: if it is not to be sent, or could not be delivered.
         """
+        message = self._allowed.addressed(parts)
         message_id = _new_id(message.get("from"))
         if RAW in message:
             mail = await raw_mail(message, self._allowed, self._limit)
@@ -170,5 +173,5 @@ class SendEmailTarget(RpcTarget):
 def _new_id(sender: object) -> str:
     """An id in Cloudflare's form: 36 letters and digits at the domain of the sender, which is checked later."""
     address = sender.get("email") if isinstance(sender, dict) else sender
-    domain = str(address).rpartition("@")[2]
+    domain = parseaddr(str(address))[1].rpartition("@")[2]
     return f"<{''.join(secrets.choice(_ID_CHARACTERS) for _ in range(_ID_LENGTH))}@{domain}>"

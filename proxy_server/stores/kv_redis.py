@@ -21,11 +21,9 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterator
 from contextlib import aclosing, contextmanager
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-import anyio
-import coredis
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 from coredis.exceptions import RedisError
 
 from capnweb_py.web import ReadableStream
@@ -44,41 +42,26 @@ from proxy_server.stores.kv import (
     key_of,
 )
 from proxy_server.stores.kv_redis_scripts import DELETE, GET, LIST, PUT, WRITE
+from proxy_server.stores.redis import RedisConnection
 
-__all__ = ["LOOSE_SECONDS", "RedisKv", "check_url"]
+__all__ = ["LOOSE_SECONDS", "RedisKv"]
 
 _LOG: Final = logging.getLogger("proxy_server")
 
 # How long a value may be read after it was replaced, and how long its writer may wait for the next chunk.
 LOOSE_SECONDS: Final = 600
 
-# How long, in seconds, Redis may take to accept a connection and to answer. The client asks three times.
-_TIMEOUT: Final = 5.0
-
-
-def check_url(url: str) -> None:
-    """Check where a Redis is.
-
-    Raises:
-        ValueError: if the URL is none. The message does not have it: there may be a password in it.
-    """
-    parts = urlsplit(url)
-    database = parts.path.removeprefix("/") or "0"
-    if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not database.isdecimal():
-        raise ValueError('a store of Redis is written "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]"')
-
 
 class RedisKv:
     """A KvStore. Made by `open`."""
 
-    def __init__(self, client: coredis.Redis[bytes], identity: str, clock: Clock) -> None:
-        self._client = client
+    def __init__(self, connection: RedisConnection, identity: str, clock: Clock) -> None:
+        self._connection = connection
+        self._client = connection.client
         self._clock = clock
         self._prefix = f"{{capnweb:kv:{quote(identity, safe='')}}}:"
         self._keys = [self._prefix + name for name in ("names", "expirations", "entries", "values")]
-        self._scripts = {script: client.register_script(script) for script in (GET, WRITE, PUT, DELETE, LIST)}
-        self._closing = anyio.Event()
-        self._closed = anyio.Event()
+        self._scripts = {script: self._client.register_script(script) for script in (GET, WRITE, PUT, DELETE, LIST)}
 
     @classmethod
     async def open(cls, url: str, identity: str, tasks: TaskGroup, clock: Clock = time.time) -> RedisKv:
@@ -93,25 +76,7 @@ class RedisKv:
         Raises:
             ConnectionError: if it does not answer.
         """
-        client = coredis.Redis.from_url(
-            url, stream_timeout=_TIMEOUT, connect_timeout=_TIMEOUT, pool_timeout=_TIMEOUT, verify_version=False
-        )
-        store = cls(client, identity, clock)
-        try:
-            await tasks.start(store._run)
-        except (RedisError, ExceptionGroup) as error:
-            raise ConnectionError(f"the Redis of the store does not answer: {_first(error)}") from error
-        return store
-
-    async def _run(self, *, task_status: TaskStatus[None]) -> None:
-        """Hold the client open: it has to be closed by the task that opened it."""
-        try:
-            async with self._client:
-                await self._client.ping()
-                task_status.started()
-                await self._closing.wait()
-        finally:
-            self._closed.set()
+        return cls(await RedisConnection.open(url, tasks), identity, clock)
 
     async def _call(self, script: str, *arguments: str | bytes | float) -> Any:
         with _refusals():
@@ -193,15 +158,7 @@ class RedisKv:
         return KvPage(keys[:limit], cursor_after(keys[limit - 1].name) if len(keys) > limit else None)
 
     async def aclose(self) -> None:
-        self._closing.set()
-        await self._closed.wait()
-
-
-def _first(error: Exception) -> Exception:
-    """An error, or the first one of a group."""
-    while isinstance(error, ExceptionGroup):
-        error = error.exceptions[0]
-    return error
+        await self._connection.aclose()
 
 
 def _parts(entry: bytes) -> tuple[int | None, str, str | None]:

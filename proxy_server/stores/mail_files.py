@@ -36,8 +36,8 @@ class MailFiles:
 
     def _write(self, mail: Mail) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        moment = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        name = f"{moment}.{time.time_ns() % 10**9:09}-{secrets.token_hex(4)}"
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(seconds))}.{nanoseconds:09}-{secrets.token_hex(4)}"
         envelope = [f"Return-Path: <{mail.sender}>", *(f"Delivered-To: {recipient}" for recipient in mail.recipients)]
         unfinished = self._folder / f".{name}"
         with unfinished.open("wb") as file:

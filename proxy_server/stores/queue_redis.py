@@ -21,11 +21,10 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, Final
 
-import anyio
-import coredis
-from anyio.abc import TaskGroup, TaskStatus
+from anyio.abc import TaskGroup
 
 from proxy_server.stores.queue import Clock, Delivered, Metrics, NewMessage, QueueRules, Retry, Settled, wall_clock
+from proxy_server.stores.redis import RedisConnection
 
 __all__ = ["PREFIX", "RedisQueue"]
 
@@ -184,13 +183,13 @@ _METRICS: Final = "return measured()"
 class RedisQueue:
     """One queue of a Redis database. Made by `open`."""
 
-    def __init__(self, client: coredis.Redis[bytes], rules: QueueRules, clock: Clock, closed: anyio.Event) -> None:
+    def __init__(self, connection: RedisConnection, rules: QueueRules, clock: Clock) -> None:
+        self._connection = connection
         self._rules = rules
         self._clock = clock
-        self._closed = closed
         self._keys = [PREFIX + rules.name, PREFIX + rules.dead_letter_queue if rules.dead_letter_queue else ""]
         self._send, self._pull, self._settle, self._metrics = (
-            client.register_script(_COMMON + script) for script in (_SEND, _PULL, _SETTLE, _METRICS)
+            connection.client.register_script(_COMMON + script) for script in (_SEND, _PULL, _SETTLE, _METRICS)
         )
 
     @classmethod
@@ -198,26 +197,15 @@ class RedisQueue:
         """Open a queue of a database.
 
         Args:
-            url: redis:// or rediss://, as Redis clients take it.
+            url: of the Redis.
             rules: of the queue.
-            tasks: where the connections live.
+            tasks: where the client runs until `aclose`.
             clock: tells the time.
 
         Raises:
-            coredis.exceptions.RedisError: if the server does not answer as one.
-            OSError: if it cannot be reached.
+            ConnectionError: if it does not answer.
         """
-        client: coredis.Redis[bytes] = coredis.Redis.from_url(url)
-        closed = anyio.Event()
-
-        async def hold(*, task_status: TaskStatus[None]) -> None:
-            async with client:
-                await client.ping()
-                task_status.started()
-                await closed.wait()
-
-        await tasks.start(hold)
-        return cls(client, rules, clock, closed)
+        return cls(await RedisConnection.open(url, tasks), rules, clock)
 
     async def send(self, messages: Sequence[NewMessage]) -> Metrics:
         values: list[Any] = []
@@ -247,7 +235,7 @@ class RedisQueue:
         return Metrics(*await self._metrics(self._keys, [self._clock()]))
 
     async def aclose(self) -> None:
-        self._closed.set()
+        await self._connection.aclose()
 
 
 def _parts(lease: str) -> tuple[str, str]:

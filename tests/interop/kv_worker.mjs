@@ -322,6 +322,86 @@ const SCENARIOS = {
     return { fits: [...fits.values()].map(({ length }) => length), over: await attempt(() => KV.get(keys)) };
   },
 
+  /** Arguments of types that nobody documents. */
+  async oddReads({ KV }) {
+    await KV.put("oddReads", "[1]");
+    await KV.put("17", "seventeen");
+    const result = {};
+    for (const [name, key] of Object.entries({ number: 17, null: null, undefined, truth: true, object: {}, surrogate: "\ud800" }))
+      result[`key ${name}`] = await attempt(() => KV.get(key));
+    const kinds = { null: null, capitals: "TEXT", number: 5, typeNull: { type: null }, typeNumber: { type: 5 }, empty: {}, array: [] };
+    for (const [name, options] of Object.entries(kinds)) {
+      result[`options ${name}`] = await attempt(() => KV.get("oddReads", options));
+      result[`bulk options ${name}`] = await attempt(() => KV.get(["oddReads"], options));
+    }
+    const times = { fraction: 60.5, text: "60", letters: "soon", nan: NaN, infinite: Infinity, null: null, negative: -60, none: 0, large: 2 ** 40 };
+    for (const [name, cacheTtl] of Object.entries(times)) {
+      result[`cacheTtl ${name}`] = await attempt(() => KV.get("oddReads", { cacheTtl }));
+      result[`bulk cacheTtl ${name}`] = await attempt(() => KV.get(["oddReads"], { cacheTtl }));
+    }
+    for (const [name, keys] of Object.entries({ numbers: [17], mixed: ["oddReads", null], nested: [["oddReads"]], dots: ["."], empty: [""] }))
+      result[`keys ${name}`] = await attempt(() => KV.get(keys));
+    return result;
+  },
+
+  async oddWrites({ KV }) {
+    const result = {};
+    const values = {
+      truth: true,
+      bigint: 5n,
+      undefined,
+      array: [1],
+      date: new Date(0),
+      blob: new Blob(["b"]),
+      dataView: new DataView(new Uint8Array([1, 2, 3]).buffer, 1),
+      emptyView: new Uint8Array(0),
+      emptyStream: streamOf(),
+      pieces: streamOf("a", "", new Uint8Array([98])),
+      response: new Response("r").body,
+      surrogate: "a\ud800b",
+      function: () => 1,
+    };
+    for (const [name, value] of Object.entries(values)) {
+      const key = `oddWrites:${name}`;
+      result[name] = [await attempt(() => KV.put(key, value)), await attempt(() => KV.get(key, "arrayBuffer"))];
+    }
+    const circle = {};
+    circle.self = circle;
+    const metadata = { date: new Date(0), nested: { undefined, function: () => 1, nan: NaN }, surrogate: "\ud800", bigint: 5n, circle, own: { toJSON: () => "own" } };
+    for (const [name, value] of Object.entries(metadata)) {
+      const key = `oddWrites:metadata:${name}`;
+      result[`metadata ${name}`] = [await attempt(() => KV.put(key, "v", { metadata: value })), await attempt(() => KV.getWithMetadata(key))];
+    }
+    const times = { null: null, undefined, infinite: Infinity, nan: NaN, truth: true, large: 2 ** 40 };
+    for (const [name, value] of Object.entries(times)) {
+      result[`expirationTtl ${name}`] = await attempt(() => KV.put("oddWrites:ttl", "v", { expirationTtl: value }));
+      result[`expiration ${name}`] = await attempt(() => KV.put("oddWrites:at", "v", { expiration: value }));
+    }
+    result.options = [await attempt(() => KV.put("oddWrites:options", "v", null)), await attempt(() => KV.put("oddWrites:options", "v", "text"))];
+    return result;
+  },
+
+  async oddLists({ KV }) {
+    for (const name of ["1", "2", "3"]) await KV.put(`oddLists:${name}`, name);
+    const result = {};
+    const kinds = {
+      limitText: { limit: "2" },
+      limitFraction: { limit: 2.7 },
+      limitNull: { limit: null },
+      limitLetters: { limit: "two" },
+      limitInfinite: { limit: Infinity },
+      cursorEmpty: { cursor: "" },
+      cursorNull: { cursor: null },
+      more: { limit: 2, something: "else" },
+    };
+    for (const [name, options] of Object.entries(kinds)) {
+      result[name] = await attempt(() => listNames(KV, { prefix: "oddLists:", ...options }));
+    }
+    result.prefixNumber = await attempt(() => listNames(KV, { prefix: 404 }));
+    result.options = [await attempt(() => listNames(KV, "oddLists:")), await attempt(() => KV.list(5))];
+    return result;
+  },
+
   async together({ KV }) {
     const names = Array.from({ length: 50 }, (_, index) => `together:${index}`);
     await Promise.all(names.map((name) => KV.put(name, name)));

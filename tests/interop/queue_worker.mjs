@@ -60,6 +60,15 @@ function shown(value, seen = []) {
   return { object: Object.entries(value).map(([key, item]) => [key, inside(item)]) };
 }
 
+async function thrownBy(call) {
+  try {
+    await call();
+    return null;
+  } catch ({ name, message }) {
+    return { name, message };
+  }
+}
+
 const scenarios = {
   async send({ QUEUE }, { body }) {
     return typeof (await QUEUE.send(...bodies[body])).metadata.metrics.backlogCount;
@@ -94,6 +103,55 @@ const scenarios = {
   },
   async circleInJson({ QUEUE }) {
     await QUEUE.send(circle, { contentType: "json" });
+  },
+  /** What calls with odd arguments throw; null where they throw nothing. */
+  async oddSends({ QUEUE }) {
+    const options = {
+      null: null,
+      text: "text",
+      typeNull: { contentType: null },
+      typeUndefined: { contentType: undefined },
+      typeNumber: { contentType: 5 },
+      delayNull: { delaySeconds: null },
+      delayFraction: { delaySeconds: 1.9 },
+      delayText: { delaySeconds: "2" },
+      delayNaN: { delaySeconds: NaN },
+      delayInfinite: { delaySeconds: Infinity },
+      more: { something: "else" },
+    };
+    const thrown = {};
+    for (const [name, given] of Object.entries(options)) thrown[`send ${name}`] = await thrownBy(() => QUEUE.send("x", given));
+    const values = {
+      bigint: [5n],
+      function: [() => 1],
+      symbol: [Symbol("s")],
+      buffer: [new Uint8Array([1]).buffer, { contentType: "bytes" }],
+      dataView: [new DataView(new Uint8Array([1, 2]).buffer), { contentType: "bytes" }],
+      toJson: [{ toJSON: () => "own" }],
+      surrogate: ["a\ud800", { contentType: "text" }],
+      boxed: [new String("x"), { contentType: "text" }],
+      regexp: [/x/u, { contentType: "v8" }],
+      proxy: [new Proxy({}, {}), { contentType: "v8" }],
+      headers: [new Headers({ a: "b" }), { contentType: "v8" }],
+      nothing: [],
+    };
+    for (const [name, given] of Object.entries(values)) thrown[`body ${name}`] = await thrownBy(() => QUEUE.send(...given));
+    const batches = {
+      set: new Set([{ body: 1 }]),
+      generator: (function* () {
+        yield { body: 1 };
+      })(),
+      null: null,
+      objects: { body: 1 },
+      bare: ["x"],
+      noBody: [{}],
+      optionsInside: [{ body: 1, options: { contentType: "xml" } }],
+      delayNull: [{ body: 1, delaySeconds: null }],
+      typeNull: [{ body: 1, contentType: null }],
+    };
+    for (const [name, given] of Object.entries(batches)) thrown[`batch ${name}`] = await thrownBy(() => QUEUE.sendBatch(given));
+    thrown["batch options null"] = await thrownBy(() => QUEUE.sendBatch([{ body: 1 }], null));
+    return thrown;
   },
   async counts({ QUEUE }) {
     const { backlogCount, backlogBytes, oldestMessageTimestamp } = await QUEUE.metrics();

@@ -42,7 +42,8 @@ def test_both_forms_of_a_message_arrive(sent: Sent) -> None:
 
 def test_errors_are_those_of_the_workers_api(sent: Sent) -> None:
     errors = sent.report["errors"]
-    assert errors["recipient"] == {"name": "Error", "message": "email to eve@example.net not allowed"}
+    refused = {"name": "Error", "message": "email to eve@example.net not allowed", "code": "E_RECIPIENT_NOT_ALLOWED"}
+    assert errors["recipient"] == refused
     missing = {"name": "Error", "message": "the field 'subject' is missing", "code": "E_FIELD_MISSING"}
     assert errors["subject"] == missing
     assert errors["nothing"]["name"] == errors["text"]["name"] == "TypeError"

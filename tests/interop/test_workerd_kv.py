@@ -62,6 +62,9 @@ SCENARIOS: Final[dict[str, dict[str, Any]]] = {
     "bulk": {},
     "badBulks": {},
     "largeBulk": {},
+    "oddReads": {},
+    "oddWrites": {},
+    "oddLists": {},
     "together": {},
 }
 

@@ -1,0 +1,142 @@
+"""Consuming a queue in batches: when a batch is complete, and what becomes of it when its handler is done (Cloudflare
+Queues documentation, "JavaScript APIs: Consumer" and "Batching, Retries and Delays").
+
+The messages are pulled, so a consumer may run anywhere, and many may share a queue.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Final, NoReturn, Protocol, TypeAlias
+
+import anyio
+import attrs
+from attrs.validators import ge, gt, instance_of, le, optional
+
+from ..backoff import Backoff
+from ..errors import RpcError
+from .queue_messages import MessageBatch
+
+__all__ = ["BatchHandler", "Consumer"]
+
+# What works a batch off. What it returns is awaited where that can be, and not looked at.
+BatchHandler: TypeAlias = Callable[[MessageBatch], object]
+
+_log = logging.getLogger("capnweb_py")
+
+# The first wait for an empty queue, in seconds. It doubles up to the longest.
+_FIRST_WAIT: Final = 0.02
+
+# What a queue that cannot be asked raises, or one that takes too long.
+_FAILURES: Final = (ConnectionError, RpcError, TimeoutError)
+
+# How long, in seconds, the queue may take to be told what became of a batch, also to a consumer that has to end.
+_PATIENCE: Final = 15.0
+
+
+class Pull(Protocol):
+    """`Queue.pull`."""
+
+    def __call__(self, *, batch_size: int, visibility_timeout: float | None) -> Awaitable[MessageBatch]: ...
+
+
+@attrs.define(kw_only=True)
+class Consumer:
+    """One run of `Queue.consume`, which says what its arguments are."""
+
+    name: str
+    pull: Pull
+    handler: BatchHandler
+    batch_size: int = attrs.field(validator=[instance_of(int), ge(1), le(100)])
+    batch_timeout: float = attrs.field(validator=[ge(0), le(60)])
+    concurrency: int = attrs.field(validator=[instance_of(int), ge(1)])
+    visibility_timeout: float | None = attrs.field(validator=optional(gt(0)))
+    retry_delay: int | None = attrs.field(validator=optional(ge(0)))
+    poll_interval: float = attrs.field(validator=gt(0))
+    # Whether the queue has ever answered: what it raises before that is wrong with the call, and not with the moment.
+    _reached: bool = attrs.field(default=False, init=False)
+    # Whether it did the last time: each interruption is logged once.
+    _interrupted: bool = attrs.field(default=False, init=False)
+
+    async def run(self) -> NoReturn:
+        """Collect batches, and have them worked off."""
+        first = await self._collected()
+        collecting = anyio.Lock()
+
+        async def work_off(batch: MessageBatch | None = None) -> NoReturn:
+            while True:
+                if batch is None:
+                    async with collecting:  # one batch is filled at a time
+                        batch = await self._collected()
+                await self._handle(batch)
+                batch = None
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(work_off, first)
+            for _ in range(self.concurrency - 1):
+                tasks.start_soon(work_off)
+        raise AssertionError("none of them returns")
+
+    async def _collected(self) -> MessageBatch:
+        """The next batch: as soon as it is full, or its first message has waited for long enough."""
+        batch: MessageBatch | None = None
+        deadline = math.inf
+        waits = self._waits()
+        try:
+            while batch is None or (len(batch) < self.batch_size and anyio.current_time() < deadline):
+                pulled = await self._pulled(self.batch_size - (0 if batch is None else len(batch)))
+                if not pulled:
+                    await anyio.sleep(max(0, min(next(waits), deadline - anyio.current_time())))
+                elif batch is None:
+                    batch = pulled
+                    deadline = anyio.current_time() + self.batch_timeout
+                    waits = self._waits()
+                else:
+                    batch.messages += pulled.messages
+        except BaseException:
+            if batch is not None:
+                await self._end(batch.retry_all(delay_seconds=0))
+            raise
+        return batch
+
+    def _waits(self) -> Iterator[float]:
+        return Backoff(first=_FIRST_WAIT, longest=self.poll_interval).waits()
+
+    async def _pulled(self, limit: int) -> MessageBatch | None:
+        """What is there now; None if the queue cannot be asked."""
+        try:
+            batch = await self.pull(batch_size=limit, visibility_timeout=self.visibility_timeout)
+        except _FAILURES as error:
+            if not self._reached:
+                raise
+            if not self._interrupted:
+                _log.warning("the queue %s is not consumed for the moment: %s", self.name, error)
+            self._interrupted = True
+            return None
+        self._reached, self._interrupted = True, False
+        return batch
+
+    async def _handle(self, batch: MessageBatch) -> None:
+        try:
+            result = self.handler(batch)
+            if inspect.isawaitable(result):
+                await result
+        except Exception:
+            _log.exception("the handler of the queue %s failed: what it has not settled comes again", self.name)
+            await self._end(batch.retry_all(delay_seconds=self.retry_delay))
+        except BaseException:
+            await self._end(batch.retry_all(delay_seconds=0))
+            raise
+        else:
+            await self._end(batch.ack_all())
+
+    async def _end(self, settling: Awaitable[None]) -> None:
+        """Tell the queue what becomes of a batch. If that fails, its messages come again when their time is over."""
+        try:
+            with anyio.fail_after(_PATIENCE, shield=True):
+                await settling
+        except _FAILURES as error:
+            _log.warning("the queue %s was not told what became of a batch, which comes again: %s", self.name, error)

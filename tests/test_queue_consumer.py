@@ -1,0 +1,301 @@
+"""`Queue.consume`: a handler that gets the messages of a real server's queues in batches, over both channels."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import anyio
+import anyio.lowlevel
+import pytest
+from proxying import Server, serving
+from redis_server import redis_server
+
+from capnweb_py.bindings.channels import Channel
+from capnweb_py.bindings.queue import BatchHandler, MessageBatch, Queue, QueueError
+from capnweb_py.remote import connect_env
+
+pytestmark = pytest.mark.anyio
+
+# As many queues as tests may ask for: each has one of its own, of one server.
+QUEUES: Final = 100
+NUMBERS: Final = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    config: Path = tmp_path_factory.mktemp("queue") / "capnweb.toml"
+    table = '[bindings.Q{0}]\ntype = "queue"\nmax_retries = 1\ndead_letter_queue = "dead-{0}"\n'
+    table += 'visibility_timeout_ms = 3600000\n[bindings.DEAD{0}]\ntype = "queue"\nqueue = "dead-{0}"\n'
+    config.write_text("".join(table.format(number) for number in range(QUEUES)))
+    with serving(config) as running:
+        yield running
+
+
+@pytest.fixture(params=["http", "rpc"])
+async def queues(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[tuple[Queue, Queue]]:
+    """A queue that nobody else uses, and its dead-letter queue, by each channel."""
+    channel: Channel = request.param
+    number = next(NUMBERS)
+    async with connect_env(server.url, channel=channel) as env:
+        yield env[f"Q{number}"], env[f"DEAD{number}"]
+
+
+@pytest.fixture
+def queue(queues: tuple[Queue, Queue]) -> Queue:
+    return queues[0]
+
+
+class Handler:
+    """Keeps what it gets, and fails as often as a test has it."""
+
+    def __init__(self, enough: int, *, failures: int = 0) -> None:
+        self.batches: list[list[Any]] = []
+        self.attempts: list[int] = []
+        self.done = anyio.Event()
+        self._enough = enough
+        self._failures = failures
+
+    async def __call__(self, batch: MessageBatch) -> None:
+        self.batches.append([message.body for message in batch])
+        self.attempts += [message.attempts for message in batch]
+        if len(self.attempts) >= self._enough:
+            self.done.set()
+        if len(self.batches) <= self._failures:
+            raise ValueError("this batch is not liked")
+
+
+@asynccontextmanager
+async def consuming(queue: Queue, handler: BatchHandler, **options: Any) -> AsyncIterator[None]:
+    """Consume for the length of a block. What the handler is done with by then, the queue is told."""
+
+    async def run() -> None:
+        await queue.consume(handler, **{"batch_timeout": 0, "poll_interval": 0.02, **options})
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(run)
+            yield
+            tasks.cancel_scope.cancel()
+
+
+async def test_what_a_handler_returns_from_is_acknowledged(queue: Queue) -> None:
+    await queue.send_batch([{"body": number} for number in range(5)])
+    handler = Handler(5)
+    async with consuming(queue, handler, batch_size=2):
+        await handler.done.wait()
+    assert handler.batches == [[0, 1], [2, 3], [4]]
+    assert (await queue.metrics()).backlog_count == 0
+
+
+async def test_a_handler_may_be_a_plain_function(queue: Queue) -> None:
+    await queue.send("x")
+    done = anyio.Event()
+    async with consuming(queue, lambda _batch: done.set()):
+        await done.wait()
+    assert (await queue.metrics()).backlog_count == 0
+
+
+async def test_a_batch_waits_for_more_until_it_is_full(queue: Queue) -> None:
+    handler = Handler(3)
+    async with consuming(queue, handler, batch_size=3, batch_timeout=60):
+        for number in range(3):
+            await queue.send(number)
+        await handler.done.wait()
+    assert handler.batches == [[0, 1, 2]]
+
+
+async def test_a_batch_that_is_not_full_comes_when_its_time_is_over(queue: Queue) -> None:
+    await queue.send("alone")
+    handler = Handler(1)
+    async with consuming(queue, handler, batch_size=100, batch_timeout=0.05):
+        await handler.done.wait()
+    assert handler.batches == [["alone"]]
+
+
+async def test_what_a_handler_sends_comes_to_it_later(queue: Queue) -> None:
+    bodies: list[Any] = []
+    done = anyio.Event()
+
+    async def handler(batch: MessageBatch) -> None:
+        bodies.extend(message.body for message in batch)
+        if bodies[-1] == 3:
+            done.set()
+        else:
+            await queue.send(bodies[-1] + 1)
+
+    async with consuming(queue, handler):
+        await queue.send(0)
+        await done.wait()
+    assert bodies == [0, 1, 2, 3]
+
+
+async def test_a_batch_whose_handler_raises_comes_again(queue: Queue, caplog: pytest.LogCaptureFixture) -> None:
+    await queue.send_batch([{"body": "a"}, {"body": "b"}])
+    handler = Handler(4, failures=1)
+    async with consuming(queue, handler):
+        await handler.done.wait()
+    assert (handler.batches, handler.attempts) == ([["a", "b"], ["a", "b"]], [1, 1, 2, 2])
+    assert (await queue.metrics()).backlog_count == 0
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("capnweb_py", logging.ERROR)
+    assert "this batch is not liked" in caplog.text
+
+
+async def test_what_a_handler_settles_itself_stays_so_when_it_raises(queue: Queue) -> None:
+    await queue.send_batch([{"body": "kept"}, {"body": "later"}, {"body": "failed"}])
+    done = anyio.Event()
+    bodies: list[Any] = []
+
+    async def handler(batch: MessageBatch) -> None:
+        bodies.append([message.body for message in batch])
+        if len(bodies) == 2:
+            done.set()
+            return
+        await batch.messages[0].ack()
+        await batch.messages[0].retry()  # the first of two counts
+        await batch.messages[1].retry(delay_seconds=3600)
+        await batch.messages[1].ack()
+        raise ValueError
+
+    async with consuming(queue, handler):
+        await done.wait()
+    assert bodies == [["kept", "later", "failed"], ["failed"]]
+    assert (await queue.metrics()).backlog_count == 1
+
+
+async def test_what_a_handler_fails_at_too_often_is_in_the_dead_letter_queue(queues: tuple[Queue, Queue]) -> None:
+    queue, dead = queues
+    await queue.send("hopeless")
+    handler = Handler(2, failures=2)
+    async with consuming(queue, handler):
+        await handler.done.wait()
+        while not (letters := await dead.pull()):
+            pass
+    assert handler.attempts == [1, 2]
+    assert [message.body for message in letters] == ["hopeless"]
+
+
+async def test_messages_of_a_failed_batch_come_after_the_delay(queue: Queue) -> None:
+    await queue.send("x")
+    handler = Handler(1, failures=1)
+    async with consuming(queue, handler, retry_delay=3600):
+        await handler.done.wait()
+    assert len(await queue.pull()) == 0
+    assert (await queue.metrics()).backlog_count == 1
+
+
+async def test_as_many_batches_are_worked_off_at_a_time_as_are_allowed(queue: Queue) -> None:
+    await queue.send_batch([{"body": number} for number in range(9)])
+    running = most = finished = 0
+    three, done = anyio.Event(), anyio.Event()
+
+    async def handler(_batch: MessageBatch) -> None:
+        nonlocal running, most, finished
+        running += 1
+        most = max(most, running)
+        if running == 3:
+            three.set()
+        await three.wait()
+        running -= 1
+        finished += 1
+        if finished == 9:
+            done.set()
+
+    async with consuming(queue, handler, batch_size=1, concurrency=3):
+        await done.wait()
+    assert most == 3
+    assert (await queue.metrics()).backlog_count == 0
+
+
+async def test_a_consumer_that_is_cancelled_gives_back_what_it_has(queue: Queue) -> None:
+    await queue.send_batch([{"body": "a"}, {"body": "b"}])
+    started = anyio.Event()
+
+    async def handler(batch: MessageBatch) -> None:
+        await batch.messages[0].ack()
+        started.set()
+        await anyio.sleep_forever()
+
+    async with consuming(queue, handler):
+        await started.wait()
+    assert [(message.body, message.attempts) for message in await queue.pull()] == [("b", 2)]
+
+
+async def test_a_consumer_that_is_cancelled_gives_back_a_batch_that_is_not_full(queue: Queue) -> None:
+    await queue.send("x")
+    held = anyio.Event()
+    pull = queue.pull
+    pulls = 0
+
+    async def counted(**options: Any) -> MessageBatch:
+        nonlocal pulls
+        pulls += 1
+        if pulls == 2:
+            held.set()
+        return await pull(**options)
+
+    queue.pull = counted  # type: ignore[method-assign]
+    async with consuming(queue, Handler(1), batch_size=2, batch_timeout=60):
+        await held.wait()
+    assert [(message.body, message.attempts) for message in await pull()] == [("x", 2)]
+
+
+async def test_a_queue_that_cannot_be_consumed_is_told_at_once(queue: Queue) -> None:
+    with pytest.raises(QueueError, match="visibility timeout"):
+        await queue.consume(Handler(1), visibility_timeout=24 * 3600)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 0},
+        {"batch_size": 101},
+        {"batch_timeout": -1},
+        {"batch_timeout": 61},
+        {"concurrency": 0},
+        {"visibility_timeout": 0},
+        {"retry_delay": -1},
+        {"poll_interval": 0},
+    ],
+)
+async def test_an_option_out_of_its_range_is_refused(queue: Queue, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"'{next(iter(options))}' must be"):
+        await queue.consume(Handler(1), **options)
+
+
+async def test_a_consumer_goes_on_when_the_queues_redis_is_back(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "capnweb.toml"
+    with redis_server(tmp_path) as redis:
+        config.write_text(f'[bindings.QUEUE]\ntype = "queue"\nstore = "{redis.url}"\nvisibility_timeout_ms = 3600000\n')
+        with serving(config) as server:
+            async with connect_env(server.url) as env:
+                await env.QUEUE.send_batch([{"body": "before"}, {"body": "waiting"}])
+                bodies: list[Any] = []
+                killed, done = anyio.Event(), anyio.Event()
+
+                async def handler(batch: MessageBatch) -> None:
+                    bodies.extend(message.body for message in batch)
+                    if "waiting" not in bodies:
+                        redis.kill()
+                        killed.set()  # so that what becomes of this batch cannot be told
+                    if "after" in bodies:
+                        done.set()
+
+                async with consuming(env.QUEUE, handler, batch_size=1):
+                    await killed.wait()
+                    while "is not consumed for the moment" not in caplog.text:
+                        await anyio.lowlevel.checkpoint()
+                    redis.start()
+                    await env.QUEUE.send("after")
+                    await done.wait()
+                assert bodies == ["before", "waiting", "after"]
+                # "before" is on lease: nobody told the queue that it is done with.
+                assert (await env.QUEUE.metrics()).backlog_count == 1
+    assert "the queue QUEUE was not told what became of a batch, which comes again" in caplog.text
