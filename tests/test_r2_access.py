@@ -25,6 +25,7 @@ from proxy_server.stores.r2 import (
     NoSuchKey,
     PreconditionFailed,
     PutOptions,
+    R2Error,
     R2Store,
     Start,
 )
@@ -197,6 +198,21 @@ async def test_a_remote_bucket_is_written(server_url: str) -> None:
         assert await keys(store) == ["a", "m"]
         await store.delete(["a"])
         assert await keys(store) == ["m"]
+
+
+async def test_a_remote_bucket_encrypts(server_url: str) -> None:
+    async with facade(server_url) as remote:
+        store = RemoteBucket(remote)
+        key = bytes(range(32))
+        info = await put(store, "a", b"one", size=3, encryption=key)
+        upload = await store.create_upload("m", Metadata(), key)
+        part = await store.upload_part("m", upload, 1, body(b"parts"), 5, key)
+        await store.complete_upload("m", upload, [(1, part)])
+        assert [listed.key_md5 for listed in await store.scan("", Start(), 10)] == [info.key_md5] * 2
+        for name, stored in (("a", b"one"), ("m", b"parts")):
+            assert await read((await store.get(name, None, None, key)).body) == stored
+            with pytest.raises(R2Error, match="Server Side Encryption"):
+                await store.get(name, None, None)
 
 
 @pytest.mark.parametrize("access", ["full", "read", "overlay"])

@@ -84,7 +84,7 @@ def head_request(key: str) -> dict[str, Any]:
 
 
 def get_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `get`. Options: onlyIf, range.
+    """The request of `get`. Options: onlyIf, range, ssecKey.
 
     Raises:
         TypeError, RangeError: if an option is not valid.
@@ -100,7 +100,7 @@ def get_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `put`. Options: onlyIf, httpMetadata, customMetadata, storageClass, and one checksum.
+    """The request of `put`. Options: onlyIf, httpMetadata, customMetadata, storageClass, ssecKey, and one checksum.
 
     Raises:
         TypeError: if an option is not valid.
@@ -135,13 +135,13 @@ def list_request(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def create_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `createMultipartUpload`. Options: httpMetadata, customMetadata, storageClass."""
+    """The request of `createMultipartUpload`. Options: httpMetadata, customMetadata, storageClass, ssecKey."""
     request = {"version": _VERSION, "method": "createMultipartUpload", "object": _text("key", key)}
     return request | _metadata(options) | _encryption(options)
 
 
 def upload_part_request(key: str, upload_id: str, number: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `uploadPart`.
+    """The request of `uploadPart`. Options: ssecKey.
 
     Raises:
         TypeError: if there is no part of that number.
@@ -342,13 +342,16 @@ def _digest(value: object, title: str, length: int) -> bytes:
 
 
 def _encryption(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A key of the customer's. Servers that cannot encrypt with it refuse it: it is not left out."""
+    """The key of an object's writer, which it is encrypted with."""
     key = _option(options, "ssecKey")
     if key is None:
         return {}
-    text = key if isinstance(key, str) else bytes(key).hex()
-    if not re.fullmatch("[0-9a-f]+", text):
-        raise ValueError("SSE-C Key has invalid format")
+    if isinstance(key, bytes | bytearray | memoryview):
+        text = bytes(key).hex()
+    else:
+        text = _text("ssecKey", key)
+        if not re.fullmatch("[0-9a-f]+", text):
+            raise ValueError("SSE-C Key has invalid format")
     if len(text) != 64:
         raise ValueError("SSE-C Key must be 32 bytes in length")
     return {"ssec": {"key": text}}

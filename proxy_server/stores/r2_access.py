@@ -43,8 +43,10 @@ class ReadOnly:
     async def head(self, key: str) -> ObjectInfo | None:
         return await self._base.head(key)
 
-    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
-        return await self._base.get(key, only_if, wanted)
+    async def get(
+        self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
+    ) -> OpenObject:
+        return await self._base.get(key, only_if, wanted, encryption)
 
     async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
         return await self._base.scan(prefix, start, limit)
@@ -55,11 +57,17 @@ class ReadOnly:
     async def delete(self, keys: Sequence[str]) -> None:
         self._refuse()
 
-    async def create_upload(self, key: str, metadata: Metadata) -> str:
+    async def create_upload(self, key: str, metadata: Metadata, encryption: bytes | None = None) -> str:
         self._refuse()
 
     async def upload_part(
-        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterable[bytes],
+        size: int | None = None,
+        encryption: bytes | None = None,
     ) -> str:
         self._refuse()
 
@@ -98,9 +106,11 @@ class Overlay:
             return written
         return await self._base.head(key)
 
-    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+    async def get(
+        self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
+    ) -> OpenObject:
         store = self._local if await self._is_local(key) else self._base
-        return await store.get(key, only_if, wanted)
+        return await store.get(key, only_if, wanted, encryption)
 
     async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
         conditional = options.only_if is not None and not await self._is_deleted(key)
@@ -127,13 +137,19 @@ class Overlay:
                 return merged[:limit]
             start = Start(end, False)
 
-    async def create_upload(self, key: str, metadata: Metadata) -> str:
-        return await self._local.create_upload(key, metadata)
+    async def create_upload(self, key: str, metadata: Metadata, encryption: bytes | None = None) -> str:
+        return await self._local.create_upload(key, metadata, encryption)
 
     async def upload_part(
-        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterable[bytes],
+        size: int | None = None,
+        encryption: bytes | None = None,
     ) -> str:
-        return await self._local.upload_part(key, upload_id, number, body, size)
+        return await self._local.upload_part(key, upload_id, number, body, size, encryption)
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
         info = await self._local.complete_upload(key, upload_id, parts)

@@ -27,7 +27,7 @@ from obstore.store import from_url
 
 from proxy_server.stores.r2 import InvalidObjectName, NoSuchUpload, Start
 from proxy_server.stores.r2_bucket import Bucket
-from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload, metadata_fields, metadata_from
+from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload
 
 __all__ = ["open_objects", "store_at"]
 
@@ -225,8 +225,7 @@ class ObjectRecords:
         if text is None:
             return None
         fields = json.loads(text)
-        metadata = metadata_from(fields["metadata"])
-        return Upload(upload_id, fields["key"], metadata, fields["created"], fields["state"])
+        return Upload.from_described(upload_id, fields["key"], fields["metadata"], fields["created"], fields["state"])
 
     async def end_upload(self, upload: Upload, state: int) -> None:
         await self._in_thread(lambda: self._write_upload(attrs.evolve(upload, state=state)))
@@ -238,7 +237,7 @@ class ObjectRecords:
         if now is None or now.state != OPEN:
             raise NoSuchUpload
         path = _part_path(upload, part.number)
-        fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.md5.hex()}
+        fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.digest.hex()}
 
         def work() -> Part | None:
             text = self._text(path)
@@ -296,8 +295,8 @@ class ObjectRecords:
             return None
 
     def _write_upload(self, upload: Upload) -> None:
-        metadata = metadata_fields(upload.metadata)
-        fields = {"key": upload.key, "metadata": metadata, "created": upload.created, "state": upload.state}
+        described = upload.described()
+        fields = {"key": upload.key, "metadata": described, "created": upload.created, "state": upload.state}
         obstore.put(self._store, f"uploads/{upload.id}/upload", json.dumps(fields).encode(), use_multipart=False)
 
     def _listed(self, prefix: str, start: Start, limit: int) -> list[tuple[str, str]]:

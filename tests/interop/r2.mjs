@@ -98,6 +98,15 @@ async function multipart() {
   return { size: object.size, etag: object.etag, key, numbers: [first.partNumber, last.partNumber] };
 }
 
+async function encryption() {
+  const key = new Uint8Array(32).map((_, index) => index);
+  const put = await bucket.put("e", "content", { ssecKey: key });
+  return {
+    md5: put.ssecKeyMd5, text: await textOf(await bucket.get("e", { ssecKey: hex(key) })), without: await thrownBy(bucket.get("e")),
+    short: await thrownBy(bucket.get("e", { ssecKey: "ab" })),
+  };
+}
+
 async function errors() {
   return {
     key: await thrownBy(bucket.get("k".repeat(1025))),
@@ -112,6 +121,6 @@ async function errors() {
 }
 
 const report = {};
-for (const use of [roundTrip, values, streams, conditions, listing, multipart, errors]) report[use.name] = await use();
+for (const use of [roundTrip, values, streams, conditions, listing, multipart, encryption, errors]) report[use.name] = await use();
 console.log(JSON.stringify(report));
 socket.terminate();

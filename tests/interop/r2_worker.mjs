@@ -21,12 +21,12 @@ const hex = (buffer) => [...new Uint8Array(buffer)].map((byte) => byte.toString(
 function shown(object) {
   if (object === null || object === undefined) return String(object);
   if (object.checksums === undefined) return object;
-  const { key, size, etag, httpEtag, httpMetadata, customMetadata, range, storageClass } = object;
+  const { key, size, etag, httpEtag, httpMetadata, customMetadata, range, storageClass, ssecKeyMd5 } = object;
   const checksums = Object.fromEntries(
     ["md5", "sha1", "sha256", "sha384", "sha512"].map((name) => [name, object.checksums[name] && hex(object.checksums[name])]),
   );
   return {
-    key, size, etag, httpEtag, range, storageClass, checksums, customMetadata, httpMetadata,
+    key, size, etag, httpEtag, range, storageClass, ssecKeyMd5, checksums, customMetadata, httpMetadata,
     checksumsAsJson: object.checksums.toJSON(),
     version: object.version.length,
     fresh: Math.abs(Date.now() - object.uploaded.getTime()) < 60_000,
@@ -492,7 +492,30 @@ const SCENARIOS = {
   },
 
   async ssec(bucket) {
-    return thrownBy(() => bucket.put("a", "x", { ssecKey: "00".repeat(32) }));
+    const bytes = new Uint8Array(32).map((_, index) => index);
+    const ssecKey = hex(bytes);
+    const other = "00".repeat(32);
+    const put = await bucket.put("a", "content", { ssecKey: bytes.buffer });
+    const text = async (key, options) => (await bucket.get(key, options)).text();
+    const results = {
+      md5s: [put.ssecKeyMd5, (await bucket.head("a")).ssecKeyMd5, (await bucket.list()).objects[0].ssecKeyMd5],
+      read: await thrownBy(() => text("a", { ssecKey })),
+      withBytes: await thrownBy(() => text("a", { ssecKey: bytes, range: { suffix: 3 } })),
+      without: await thrownBy(() => bucket.get("a")), wrong: await thrownBy(() => bucket.get("a", { ssecKey: other })),
+      unmet: shown(await bucket.get("a", { ssecKey, onlyIf: { etagMatches: "other" } })).body,
+    };
+    await bucket.put("plain", "content");
+    const upload = await bucket.createMultipartUpload("m", { ssecKey });
+    const errors = {
+      plain: await thrownBy(() => bucket.get("plain", { ssecKey })), partWithout: await thrownBy(() => upload.uploadPart(1, "x")),
+      partWrong: await thrownBy(() => upload.uploadPart(1, "x", { ssecKey: other })),
+      upperCase: await thrownBy(() => bucket.put("a", "x", { ssecKey: "AB".repeat(32) })),
+      short: await thrownBy(() => bucket.put("a", "x", { ssecKey: "ab" })),
+      shortBytes: await thrownBy(() => bucket.put("a", "x", { ssecKey: bytes.slice(1) })),
+    };
+    const parts = [await upload.uploadPart(1, stream(5 * MIB, 97), { ssecKey }), await upload.uploadPart(2, "end", { ssecKey: bytes })];
+    const object = await upload.complete(parts);
+    return { ...results, errors, whole: object.ssecKeyMd5, end: await text("m", { ssecKey, range: { suffix: 5 } }) };
   },
 };
 

@@ -6,6 +6,8 @@ ours is another on purpose, DIFFERENCES says what is there and why.
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,8 @@ SCENARIOS: Final = [
 ]
 
 MIB: Final = 1024 * 1024
+
+WRONG_KEY: Final = "The provided encryption parameters did not match the ones used originally. (10003)"
 
 _TOO_LARGE: Final = "createMultipartUpload: Your metadata headers exceed the maximum allowed metadata size. (10012)"
 
@@ -138,5 +142,21 @@ def test_a_thousand_keys_are_deleted_at_a_time_and_no_more(ours: Worker) -> None
     assert answer["more"]["thrown"]["message"].endswith("at most 1000 keys at a time, not 1001 (10029)")
 
 
-def test_a_key_of_the_customers_is_refused_and_not_ignored(ours: Worker) -> None:
-    assert "ssecKey" in ours.run("ssec")["thrown"]["message"]
+def test_objects_are_encrypted_with_keys_of_their_writers(ours: Worker) -> None:
+    """The simulator takes such keys and encrypts nothing."""
+    answer = ours.run("ssec")
+    md5 = base64.b64encode(hashlib.md5(bytes(range(32)), usedforsecurity=False).digest()).decode()
+    stored = "The object was stored using a form of Server Side Encryption. The correct parameters must be provided to"
+    errors = {name: (each["thrown"]["class"], each["thrown"]["message"]) for name, each in answer["errors"].items()}
+    assert (answer["md5s"], answer["whole"], answer["end"]) == ([md5] * 3, md5, "aaend")
+    assert (answer["read"], answer["withBytes"], answer["unmet"]) == ({"value": "content"}, {"value": "ent"}, False)
+    assert answer["without"]["thrown"]["message"] == f"get: {stored} retrieve the object. (10029)"
+    assert answer["wrong"]["thrown"]["message"] == f"get: {WRONG_KEY}"
+    assert errors == {
+        "plain": ("Error", "get: The encryption parameters are not applicable to this object. (10029)"),
+        "partWithout": ("Error", f"uploadPart: {stored} retrieve the object. (10029)"),
+        "partWrong": ("Error", f"uploadPart: {WRONG_KEY}"),
+        "upperCase": ("Error", "SSE-C Key has invalid format"),
+        "short": ("Error", "SSE-C Key must be 32 bytes in length"),
+        "shortBytes": ("Error", "SSE-C Key must be 32 bytes in length"),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,13 @@ def test_listing_and_deleting(report: dict[str, Any]) -> None:
 def test_a_multipart_upload(report: dict[str, Any]) -> None:
     etag = md5(md5(b"a" * 5 * MIB) + md5(b"end")).hex() + "-2"
     assert report["multipart"] == {"size": 5 * MIB + 3, "etag": etag, "key": "m", "numbers": [1, 2]}
+
+
+def test_encryption_with_a_key_of_the_writers(report: dict[str, Any]) -> None:
+    answer = report["encryption"]
+    key_md5 = base64.b64encode(md5(bytes(range(32)))).decode()
+    assert (answer["md5"], answer["text"], answer["without"]["code"]) == (key_md5, "content", 10029)
+    assert answer["short"] == {"name": "Error", "message": "SSE-C Key must be 32 bytes in length"}
 
 
 def test_errors(report: dict[str, Any]) -> None:
