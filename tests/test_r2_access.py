@@ -23,6 +23,7 @@ from proxy_server.stores.r2 import (
     Etag,
     Metadata,
     NoSuchKey,
+    ObjectInfo,
     PreconditionFailed,
     PutOptions,
     R2Error,
@@ -154,6 +155,30 @@ async def test_pages_merge_both(over_base: Overlay) -> None:
         assert found == merged
     assert await keys(over_base, "b/") == ["b/15", "b/2", "b/3"]
     assert await keys(over_base, "", "b/2") == ["b/2", "b/3", "c", "d"]
+
+
+async def test_a_listing_costs_what_it_shows_however_much_was_deleted(tmp_path: Path) -> None:
+    statements: list[str] = []
+    scans: list[int] = []
+    names = [f"{number:04}" for number in range(100)]
+    async with files(tmp_path / "base") as base:
+        async with anyio.create_task_group() as tasks:
+            for name in [*names, "\x00", "z"]:
+                tasks.start_soon(put, base, name)
+        scan = base.scan
+
+        async def counted(prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
+            scans.append(limit)
+            return await scan(prefix, start, limit)
+
+        base.scan = counted  # type: ignore[method-assign]
+        async with overlay(Unclosed(base), tmp_path / "overlay") as store:  # type: ignore[arg-type]
+            await store.delete(["\x00", *names, *(f"never {number}" for number in range(5000))])
+            store._index._connection.set_trace_callback(statements.append)
+            assert await keys(store, limit=1) == ["z"]
+    # The base is asked for more and more at a time, and the deleted keys are asked for those of its pages.
+    assert scans == [1, 2, 4, 8, 16, 32, 64]
+    assert sum("deleted" in statement for statement in statements) == 102
 
 
 async def test_conditions_are_about_what_is_seen(over_base: Overlay) -> None:
