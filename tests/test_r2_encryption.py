@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from buckets import S3, body, files, objects, overlay, put, read, s3_server
+from buckets import S3, Azure, azure_server, body, files, objects, overlay, put, read, s3_server
 
 from proxy_server.stores.r2 import (
     BadDigest,
@@ -43,11 +43,17 @@ def s3() -> Iterator[S3]:
         yield server
 
 
-@pytest.fixture(params=["files", "objects", "overlay"])
+@pytest.fixture(scope="module")
+def azure() -> Iterator[Azure]:
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["files", "s3", "azure", "overlay"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R2Store]:
     """An empty store of each kind."""
-    if request.param == "objects":
-        server: S3 = request.getfixturevalue("s3")
+    if request.param in {"s3", "azure"}:
+        server: S3 | Azure = request.getfixturevalue(request.param)
         name = f"bucket-{uuid4().hex}"
         server.make_bucket(name)
         async with objects(server, name) as bucket:
