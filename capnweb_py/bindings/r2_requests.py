@@ -57,7 +57,14 @@ HTTP_METADATA: Final = {
 # What a list can include, by the numbers that the wire has for them.
 _INCLUDES: Final = {"httpMetadata": 0, "customMetadata": 1}
 
-_ETAG: Final = re.compile(r'(W/)?"([^"]*)"')
+# What is between ETags in a header, and how one begins; with "W" alone it is a weak one that is not quoted.
+_ETAG_BEGIN: Final = re.compile(r'([ \t,]*)(\*|W/"|W|")')
+_NO_COMMA: Final = "Comma was expected to separate etags. Encountered a {} instead.{}"
+_ETAG_BEGINNINGS: Final = {
+    "*": ("wildcard character '*'", ""),
+    "W": ("weak quotation character 'W'", " This would otherwise indicate the start of a new weak etag."),
+    '"': ("double quote character '\"'", " This would otherwise indicate the start of a new strong etag."),
+}
 
 
 class R2Error(RpcError):
@@ -258,16 +265,19 @@ def _header_conditions(headers: Headers) -> dict[str, Any]:
 def _header_etags(headers: Headers, name: str) -> list[dict[str, str]] | None:
     if name not in headers:
         return None
-    rest = headers[name]
     etags: list[dict[str, str]] = []
-    while rest := rest.lstrip(" \t,"):
-        if rest.startswith("*"):
+    rest = headers[name]
+    while begin := _ETAG_BEGIN.match(rest):
+        if etags and "," not in begin[1]:
+            raise ValueError(_NO_COMMA.format(*_ETAG_BEGINNINGS[begin[2][0]]))
+        if begin[2] == "*":
             return [{"type": "wildcard"}]
-        match = _ETAG.match(rest)
-        if match is None:
-            break
-        etags.append({"type": "weak" if match[1] else "strong", "value": match[2]})
-        rest = rest[match.end() :]
+        if begin[2] == "W":
+            raise ValueError("Weak etags must start with W/ and their value must be quoted")
+        value, quote, rest = rest[begin.end() :].partition('"')
+        if not quote:
+            raise ValueError("Unclosed double quote for Etag")
+        etags.append({"type": "weak" if begin[2] == 'W/"' else "strong", "value": value})
     if not etags:
         raise ValueError(f"Invalid ETag in {name} header")
     return etags

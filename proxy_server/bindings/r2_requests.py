@@ -55,13 +55,14 @@ _HTTP_FIELDS: Final = ("contentType", "contentLanguage", "contentDisposition", "
 
 
 def read_request(text: str | bytes) -> dict[str, Any]:
-    """The request that a text is.
+    """The request that a text is. Bytes that are no UTF-8, as workerd makes of half a character, read as JavaScript's
+    TextDecoder has them.
 
     Raises:
         InvalidArgument: if it is none.
     """
     try:
-        request = json.loads(text)
+        request = json.loads(text if isinstance(text, str) else text.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise InvalidArgument from None
     method = request.get("method") if isinstance(request, dict) else None

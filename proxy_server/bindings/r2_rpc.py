@@ -77,7 +77,7 @@ class R2BucketTarget(RpcTarget):
             except r2.PreconditionFailed as error:
                 if error.info is None:
                     raise
-                return _object(object_fields(error.info))
+                return _object(object_fields(error.info, (0, error.info.size)))
         return _object(fields) | {"body": opened.body}
 
     async def put(self, key: str, value: object, options: object = None) -> dict[str, Any] | None:

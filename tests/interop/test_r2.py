@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
+from unittest.mock import ANY
 
 import pytest
 from buckets import S3, s3_server
@@ -50,12 +51,37 @@ DIFFERENCES: Final[dict[str, dict[str, tuple[Any, Any]]]] = {
         ".result.upload.thrown": ({"class": "Error", "name": "Error", "message": _TOO_LARGE}, None),
         ".result.upload.value": (None, "made"),
     },
+    # The simulator makes an empty object of no parts; S3 refuses them.
+    "uploadOptions": {
+        ".result.empty.thrown": (
+            {
+                "class": "Error",
+                "name": "Error",
+                "message": "completeMultipartUpload: A multipart upload is completed with at least one part (10029)",
+            },
+            None,
+        ),
+        ".result.empty.value": (None, ANY),
+    },
     # Documented as optional ("include"); the simulator says that there is none where it was not asked.
     "include": {
         ".result.httpMetadata.0.customMetadata": (None, {}),
         ".result.httpMetadata.1.customMetadata": (None, {}),
         ".result.customMetadata.0.httpMetadata": (None, {}),
         ".result.customMetadata.1.httpMetadata": (None, {}),
+    },
+    "deepPages": {".result.include.0.httpMetadata": (None, {})},
+    "listedObjects": {
+        ".result.without.thrown": (
+            {
+                "class": "TypeError",
+                "name": "TypeError",
+                "message": "HTTP metadata unknown for key `a`. Did you forget to add 'httpMetadata' to `include` when "
+                "listing?",
+            },
+            None,
+        ),
+        ".result.without.value": (None, []),
     },
     "nothingIncluded": {
         ".result.implicit.0.customMetadata": (None, {}),

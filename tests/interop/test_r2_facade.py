@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -209,7 +210,7 @@ async def test_conditions(bucket: R2Bucket) -> None:
     assert await content(bucket, "a", only_if=R2Conditional(etag_matches=put.etag)) == b"one"
     unmet = await bucket.get("a", only_if=R2Conditional(etag_does_not_match=put.etag))
     assert type(unmet) is R2Object
-    assert unmet.etag == put.etag
+    assert (unmet.etag, unmet.range) == (put.etag, R2Range(0, 3))
     unmodified = await bucket.get("a", only_if=Headers({"If-None-Match": f'"{put.etag}"'}))
     assert type(unmodified) is R2Object
     later = put.uploaded + timedelta(minutes=1)
@@ -219,6 +220,25 @@ async def test_conditions(bucket: R2Bucket) -> None:
     assert await content(bucket, "a") == b"one"
     with pytest.raises(TypeError, match=r'^Conditional ETag should not be wrapped in quotes \("x"\).$'):
         await bucket.get("a", only_if=R2Conditional(etag_matches='"x"'))
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+async def test_etags_in_headers(bucket: R2Bucket, header: str) -> None:
+    put = await bucket.put("a", "one")
+    assert put is not None
+    for text in (f'"x" , {put.http_etag}', f",, {put.http_etag},", '"x", *', f"{put.http_etag}, bare"):
+        obj = await bucket.get("a", only_if=Headers({header: text}))
+        assert isinstance(obj, R2ObjectBody) == (header == "If-Match")
+    for text, message in (
+        (f'"{put.etag}', "Unclosed double quote for Etag"),
+        ('"x" "y"', "Comma was expected to separate etags. Encountered a double quote character '\"' instead. This"),
+        ('"x" W/"y"', "Comma was expected to separate etags. Encountered a weak quotation character 'W' instead. This"),
+        ('"x" *', "Comma was expected to separate etags. Encountered a wildcard character '*' instead."),
+        (f"W/{put.etag}", "Weak etags must start with W/ and their value must be quoted"),
+        (put.etag, f"Invalid ETag in {header.lower()} header"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            await bucket.get("a", only_if=Headers({header: text}))
 
 
 async def test_checksums(bucket: R2Bucket) -> None:
