@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from ..stub import RpcStub
+from ..values import TypedArray
 from ..web import Blob, Headers, ReadableStream
 from .channels import Channels
 from .r2_channels import BucketChannel, Content, HttpBucket, RpcBucket
@@ -26,7 +27,7 @@ from .r2_objects import (
     R2Range,
     R2UploadedPart,
 )
-from .r2_requests import R2Error, RangeError
+from .r2_requests import R2Error, RangeError, bytes_of
 
 __all__ = [
     "R2Bucket",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 # What can be written. A stream's length has to be known: that of a ReadableStream with a `length`, or by the argument.
-R2Value: TypeAlias = str | bytes | bytearray | memoryview | Blob | AsyncIterable[bytes] | None
+R2Value: TypeAlias = str | bytes | bytearray | memoryview | TypedArray | Blob | AsyncIterable[bytes] | None
 
 
 @attrs.frozen
@@ -303,8 +304,9 @@ def _content(value: R2Value, length: int | None) -> Content:
         return value.stream()
     if value is None:
         return b""
-    if not isinstance(value, bytes | bytearray | memoryview):
+    content = bytes_of(value)
+    if content is None:
         raise TypeError(
             f"a value is str, bytes, a Blob, an async iterable of bytes or None, not {type(value).__name__}"
         )
-    return bytes(value)
+    return content

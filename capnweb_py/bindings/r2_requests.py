@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from ..errors import RpcError
-from ..values import UNDEFINED
+from ..values import UNDEFINED, TypedArray
 from ..web import Headers
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "R2Error",
     "RangeError",
     "abort_request",
+    "bytes_of",
     "complete_request",
     "create_request",
     "delete_request",
@@ -171,6 +172,13 @@ def complete_request(key: str, upload_id: str, parts: Iterable[Mapping[str, Any]
 def abort_request(key: str, upload_id: str) -> dict[str, Any]:
     """The request of `abort`."""
     return {"version": _VERSION, "method": "abortMultipartUpload", "object": key, "uploadId": upload_id}
+
+
+def bytes_of(value: object) -> bytes | None:
+    """What JavaScript has as an ArrayBuffer or a view of one; None if it is something else."""
+    if isinstance(value, TypedArray):
+        return bytes(value.data)
+    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
 
 
 def _option(options: Mapping[str, Any], name: str) -> Any:
@@ -344,11 +352,12 @@ def _digest(value: object, title: str, length: int) -> bytes:
         if not re.fullmatch("[0-9A-Fa-f]*", value):
             raise TypeError(f"Provided {title} wasn't a valid hex string")
         return bytes.fromhex(value)
-    if not isinstance(value, bytes | bytearray | memoryview):
+    digest = bytes_of(value)
+    if digest is None:
         raise TypeError(f"{title} is bytes or a hex string, not {type(value).__name__}")
-    if len(value) != length:
-        raise TypeError(f"{title} is {length} bytes, not {len(value)}")
-    return bytes(value)
+    if len(digest) != length:
+        raise TypeError(f"{title} is {length} bytes, not {len(digest)}")
+    return digest
 
 
 def _encryption(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -356,12 +365,10 @@ def _encryption(options: Mapping[str, Any]) -> dict[str, Any]:
     key = _option(options, "ssecKey")
     if key is None:
         return {}
-    if isinstance(key, bytes | bytearray | memoryview):
-        text = bytes(key).hex()
-    else:
-        text = _text("ssecKey", key)
-        if not re.fullmatch("[0-9a-f]+", text):
-            raise ValueError("SSE-C Key has invalid format")
+    content = bytes_of(key)
+    text = _text("ssecKey", key) if content is None else content.hex()
+    if content is None and not re.fullmatch("[0-9a-f]+", text):
+        raise ValueError("SSE-C Key has invalid format")
     if len(text) != 64:
         raise ValueError("SSE-C Key must be 32 bytes in length")
     return {"ssec": {"key": text}}

@@ -14,6 +14,7 @@ from typing import Any, Final
 from capnweb_py.bindings.r2_requests import (
     R2Error,
     abort_request,
+    bytes_of,
     complete_request,
     create_request,
     delete_request,
@@ -185,8 +186,8 @@ def _content(value: object) -> ReadableStream[bytes]:
         value = b""
     if isinstance(value, str):
         value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
-    if isinstance(value, bytes | bytearray | memoryview):
-        value = Blob(bytes(value))
+    if (content := bytes_of(value)) is not None:
+        value = Blob(content)
     if isinstance(value, Blob):
         return value.stream()
     if not isinstance(value, AsyncIterable):

@@ -58,7 +58,14 @@ def test_what_is_put_is_got(report: dict[str, Any]) -> None:
 
 
 def test_values(report: dict[str, Any]) -> None:
-    assert report["values"] == {"text": "c3bc", "bytes": "00ff", "blob": b"blob".hex(), "none": ""}
+    assert report["values"] == {
+        "text": "c3bc",
+        "bytes": "00ff",
+        "blob": b"blob".hex(),
+        "none": "",
+        "buffer": "0000",
+        "wide": "0201",
+    }
 
 
 def test_streams_there_and_back(report: dict[str, Any]) -> None:
@@ -82,6 +89,7 @@ def test_encryption_with_a_key_of_the_writers(report: dict[str, Any]) -> None:
     answer = report["encryption"]
     key_md5 = base64.b64encode(md5(bytes(range(32)))).decode()
     assert (answer["md5"], answer["text"], answer["without"]["code"]) == (key_md5, "content", 10029)
+    assert answer["same"]
     assert answer["short"] == {"name": "Error", "message": "SSE-C Key must be 32 bytes in length"}
 
 
@@ -91,6 +99,7 @@ def test_errors(report: dict[str, Any]) -> None:
     assert messages == {
         "key": ("Error", "get: The specified object name is not valid. (10020)"),
         "digest": ("Error", "put: The SHA-1 checksum you specified did not match what we received."),
+        "digestBuffer": ("Error", "put: The SHA-1 checksum you specified did not match what we received."),
         "short": ("TypeError", "MD5 is 32 hex characters, not 2"),
         "range": ("RangeError", "Invalid range. Starting offset (-1) must be greater than or equal to 0."),
         "limit": ("Error", "list: MaxKeys params must be positive integer <= 1000. (10022)"),
