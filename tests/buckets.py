@@ -1,14 +1,19 @@
-"""Stores of R2 for tests: in a folder, and in a local server that speaks as S3 does."""
+"""Stores of R2 for tests: in a folder, and in local servers that speak as S3 and as Azure do."""
 
 from __future__ import annotations
 
+import hmac
+import subprocess
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import attrs
 import httpx2
+from interop.node import HERE, install, require_node
 from moto.server import ThreadedMotoServer
 
 from capnweb_py.web import ReadableStream
@@ -47,6 +52,48 @@ def s3_server() -> Iterator[S3]:
         server.stop()
 
 
+@attrs.frozen
+class Azure:
+    """A server that speaks as Azure's blob storage does, with the account and the key that every Azurite has."""
+
+    endpoint: str
+
+    def make_bucket(self, name: str) -> None:
+        """Make one, by a request signed with the account's key: obstore makes none."""
+        headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        lines = ["PUT", *[""] * 11, *(f"{key}:{value}" for key, value in headers.items())]
+        signed = "\n".join([*lines, f"/{_ACCOUNT}/{_ACCOUNT}/{name}", "restype:container"])
+        signature = b64encode(hmac.digest(b64decode(_ACCOUNT_KEY), signed.encode(), "sha256")).decode()
+        headers["authorization"] = f"SharedKey {_ACCOUNT}:{signature}"
+        assert httpx2.put(f"{self.endpoint}/{name}?restype=container", headers=headers).status_code == 201
+
+    @property
+    def options(self) -> dict[str, str]:
+        return {"account_name": _ACCOUNT, "account_key": _ACCOUNT_KEY, "endpoint": self.endpoint}
+
+
+_ACCOUNT = "devstoreaccount1"
+# Not a secret: https://learn.microsoft.com/azure/storage/common/storage-connect-azurite
+_ACCOUNT_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+
+
+@contextmanager
+def azure_server() -> Iterator[Azure]:
+    """Run Azurite on a free port. Without Node the test is skipped."""
+    node = require_node()
+    install()
+    flags = ["--blobPort", "0", "--inMemoryPersistence", "--silent", "--skipApiVersionCheck"]
+    command = [node, "node_modules/azurite/dist/src/blob/main.js", *flags]
+    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            endpoint = next(line.split()[-1] for line in process.stdout if "successfully listens on" in line)
+            yield Azure(f"{endpoint}/{_ACCOUNT}")
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+
 @asynccontextmanager
 async def files(folder: Path) -> AsyncIterator[Bucket]:
     """A bucket in a folder."""
@@ -58,9 +105,10 @@ async def files(folder: Path) -> AsyncIterator[Bucket]:
 
 
 @asynccontextmanager
-async def objects(s3: S3, name: str) -> AsyncIterator[Bucket]:
+async def objects(server: S3 | Azure, name: str) -> AsyncIterator[Bucket]:
     """A bucket in an object store."""
-    bucket = await open_objects(store_at(f"s3://{name}/some/where", s3.options))
+    scheme = "s3" if isinstance(server, S3) else "az"
+    bucket = await open_objects(store_at(f"{scheme}://{name}/some/where", server.options))
     try:
         yield bucket
     finally:

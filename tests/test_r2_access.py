@@ -23,8 +23,10 @@ from proxy_server.stores.r2 import (
     Etag,
     Metadata,
     NoSuchKey,
+    ObjectInfo,
     PreconditionFailed,
     PutOptions,
+    R2Error,
     R2Store,
     Start,
 )
@@ -155,6 +157,30 @@ async def test_pages_merge_both(over_base: Overlay) -> None:
     assert await keys(over_base, "", "b/2") == ["b/2", "b/3", "c", "d"]
 
 
+async def test_a_listing_costs_what_it_shows_however_much_was_deleted(tmp_path: Path) -> None:
+    statements: list[str] = []
+    scans: list[int] = []
+    names = [f"{number:04}" for number in range(100)]
+    async with files(tmp_path / "base") as base:
+        async with anyio.create_task_group() as tasks:
+            for name in [*names, "\x00", "z"]:
+                tasks.start_soon(put, base, name)
+        scan = base.scan
+
+        async def counted(prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
+            scans.append(limit)
+            return await scan(prefix, start, limit)
+
+        base.scan = counted  # type: ignore[method-assign]
+        async with overlay(Unclosed(base), tmp_path / "overlay") as store:  # type: ignore[arg-type]
+            await store.delete(["\x00", *names, *(f"never {number}" for number in range(5000))])
+            store._index._connection.set_trace_callback(statements.append)
+            assert await keys(store, limit=1) == ["z"]
+    # The base is asked for more and more at a time, and the deleted keys are asked for those of its pages.
+    assert scans == [1, 2, 4, 8, 16, 32, 64]
+    assert sum("deleted" in statement for statement in statements) == 102
+
+
 async def test_conditions_are_about_what_is_seen(over_base: Overlay) -> None:
     new = Conditions(etag_does_not_match=(Etag("wildcard"),))
     info = await over_base.head("a")
@@ -197,6 +223,21 @@ async def test_a_remote_bucket_is_written(server_url: str) -> None:
         assert await keys(store) == ["a", "m"]
         await store.delete(["a"])
         assert await keys(store) == ["m"]
+
+
+async def test_a_remote_bucket_encrypts(server_url: str) -> None:
+    async with facade(server_url) as remote:
+        store = RemoteBucket(remote)
+        key = bytes(range(32))
+        info = await put(store, "a", b"one", size=3, encryption=key)
+        upload = await store.create_upload("m", Metadata(), key)
+        part = await store.upload_part("m", upload, 1, body(b"parts"), 5, key)
+        await store.complete_upload("m", upload, [(1, part)])
+        assert [listed.key_md5 for listed in await store.scan("", Start(), 10)] == [info.key_md5] * 2
+        for name, stored in (("a", b"one"), ("m", b"parts")):
+            assert await read((await store.get(name, None, None, key)).body) == stored
+            with pytest.raises(R2Error, match="Server Side Encryption"):
+                await store.get(name, None, None)
 
 
 @pytest.mark.parametrize("access", ["full", "read", "overlay"])

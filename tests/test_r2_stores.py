@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import anyio
 import pytest
-from buckets import S3, body, content, files, objects, overlay, put, read, s3_server
+from buckets import S3, Azure, azure_server, body, content, files, objects, overlay, put, read, s3_server
 
 from proxy_server.stores.r2 import (
     BadDigest,
@@ -44,11 +44,17 @@ def s3() -> Iterator[S3]:
         yield server
 
 
-@pytest.fixture(params=["files", "objects", "overlay"])
+@pytest.fixture(scope="module")
+def azure() -> Iterator[Azure]:
+    with azure_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["files", "s3", "azure", "overlay"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R2Store]:
     """An empty store of each kind."""
-    if request.param == "objects":
-        server: S3 = request.getfixturevalue("s3")
+    if request.param in {"s3", "azure"}:
+        server: S3 | Azure = request.getfixturevalue(request.param)
         name = f"bucket-{uuid4().hex}"
         server.make_bucket(name)
         async with objects(server, name) as bucket:
@@ -241,14 +247,26 @@ async def test_scanning(store: R2Store) -> None:
         "~",
         "~a",
     ]
-    names += ["\x7f", "ä", "ä/ö", "\uffee", "\U0001f600", "\x00", "\x1f\x01"]
+    names += [
+        "\x7f",
+        "ä",
+        "ä/ö",
+        "\uffee",
+        "\ufffd",
+        "\ufffd3",
+        "\uffff",
+        "\U0001f600",
+        "\U0001f600a",
+        "\x00",
+        "\x1f\x01",
+    ]
     for name in names:
         await put(store, name, name.encode(), custom={"name": name})
     ordered = sorted(names)
     assert await keys(store) == ordered
     for info in await store.scan("", Start(), 1000):
         assert info.metadata.custom == {"name": info.key}
-    for prefix in ("a", "a/", "/", "ä", "~", "none", "\x00"):
+    for prefix in ("a", "a/", "/", "ä", "~", "none", "\x00", "\ufffd", "\U0001f600"):
         assert await keys(store, prefix) == [name for name in ordered if name.startswith(prefix)]
     for place, name in enumerate(ordered):
         assert await keys(store, "", Start(name, True), 3) == ordered[place : place + 3]
@@ -256,6 +274,17 @@ async def test_scanning(store: R2Store) -> None:
         assert await content(store, name) == name.encode()
     assert await keys(store, "a", Start("b")) == []
     assert await keys(store, "a", Start("Z"), 2) == ["a", "a "]
+
+
+@pytest.mark.parametrize("kind", ["s3", "azure"])
+async def test_a_listing_reads_no_record_that_is_known(kind: str, request: pytest.FixtureRequest) -> None:
+    server: S3 | Azure = request.getfixturevalue(kind)
+    name = f"bucket-{uuid4().hex}"
+    server.make_bucket(name)
+    async with objects(server, name) as store:
+        info = await put(store, "a", b"content")
+        store._records._read = None  # type: ignore[attr-defined]
+        assert await store.scan("", Start(), 10) == [info]
 
 
 async def test_deleting(store: R2Store) -> None:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from ..stub import RpcStub
+from ..values import TypedArray
 from ..web import Blob, Headers, ReadableStream
 from .channels import Channels
 from .r2_channels import BucketChannel, Content, HttpBucket, RpcBucket
@@ -26,7 +27,7 @@ from .r2_objects import (
     R2Range,
     R2UploadedPart,
 )
-from .r2_requests import R2Error, RangeError
+from .r2_requests import R2Error, RangeError, bytes_of
 
 __all__ = [
     "R2Bucket",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 # What can be written. A stream's length has to be known: that of a ReadableStream with a `length`, or by the argument.
-R2Value: TypeAlias = str | bytes | bytearray | memoryview | Blob | AsyncIterable[bytes] | None
+R2Value: TypeAlias = str | bytes | bytearray | memoryview | TypedArray | Blob | AsyncIterable[bytes] | None
 
 
 @attrs.frozen
@@ -100,6 +101,7 @@ class R2Bucket:
         *,
         range: R2Range | Headers | None = None,  # noqa: A002 - the option's name
         only_if: R2Conditional | Headers | None = None,
+        ssec_key: bytes | str | None = None,
     ) -> R2ObjectBody | R2Object | None:
         """An object with its content, which is read as it arrives.
 
@@ -107,6 +109,7 @@ class R2Bucket:
             key: its name.
             range: a part of it, or Headers with a "range".
             only_if: what has to hold of it, or Headers with "if-match" and the like.
+            ssec_key: what it is encrypted with.
 
         Returns:
             An R2ObjectBody; an R2Object if `only_if` does not hold; None if there is no object.
@@ -114,7 +117,8 @@ class R2Bucket:
         Raises:
             TypeError: if an argument is not valid. RangeError, a ValueError: if the range is not.
         """
-        return await self._bucket.get(key, _options(range=_plain(range), onlyIf=_plain(only_if)))
+        options = _options(range=_plain(range), onlyIf=_plain(only_if), ssecKey=ssec_key)
+        return await self._bucket.get(key, options)
 
     async def put(
         self,
@@ -131,6 +135,7 @@ class R2Bucket:
         sha256: bytes | str | None = None,
         sha384: bytes | str | None = None,
         sha512: bytes | str | None = None,
+        ssec_key: bytes | str | None = None,
     ) -> R2Object | None:
         """Write an object. Returns it, or None if `only_if` does not hold.
 
@@ -143,9 +148,12 @@ class R2Bucket:
             only_if: what has to hold of the object that is there, or Headers with "if-match" and the like.
             storage_class: "Standard" or "InfrequentAccess".
             md5, sha1, sha256, sha384, sha512: one checksum that the content has to have, as bytes or hexadecimal.
+            ssec_key: 32 bytes, or as many in lower case hexadecimal, to encrypt the content with. Without it nobody can
+                read the object any more: the bucket does not keep it.
 
         Raises:
             TypeError: if an argument is not valid, or the length of the content is not known.
+            ValueError: if the key is not 32 bytes.
         """
         options = _options(
             httpMetadata=_plain(http_metadata),
@@ -157,6 +165,7 @@ class R2Bucket:
             sha256=sha256,
             sha384=sha384,
             sha512=sha512,
+            ssecKey=ssec_key,
         )
         return await self._bucket.put(key, _content(value, length), options)
 
@@ -205,12 +214,14 @@ class R2Bucket:
         http_metadata: R2HttpMetadata | Headers | None = None,
         custom_metadata: Mapping[str, str] | None = None,
         storage_class: str | None = None,
+        ssec_key: bytes | str | None = None,
     ) -> R2MultipartUpload:
-        """Begin to upload an object in parts. Arguments are those of `put`."""
+        """Begin to upload an object in parts. Arguments are those of `put`; each part needs the same `ssec_key`."""
         options = _options(
             httpMetadata=_plain(http_metadata),
             customMetadata=None if custom_metadata is None else dict(custom_metadata),
             storageClass=storage_class,
+            ssecKey=ssec_key,
         )
         return R2MultipartUpload(self._bucket, key, await self._bucket.create_upload(key, options))
 
@@ -235,18 +246,23 @@ class R2MultipartUpload:
         self.key = key
         self.upload_id = upload_id
 
-    async def upload_part(self, part_number: int, value: R2Value, *, length: int | None = None) -> R2UploadedPart:
+    async def upload_part(
+        self, part_number: int, value: R2Value, *, length: int | None = None, ssec_key: bytes | str | None = None
+    ) -> R2UploadedPart:
         """Upload a part: 5 MiB or more, all of one size, but for the last.
 
         Args:
             part_number: 1 to 10000.
             value: its content.
             length: of an async iterable, in bytes.
+            ssec_key: what the upload was begun with.
 
         Raises:
             TypeError: if there is no part of that number, or the length of the content is not known.
         """
-        etag = await self._bucket.upload_part(self.key, self.upload_id, part_number, _content(value, length))
+        options = _options(ssecKey=ssec_key)
+        content = _content(value, length)
+        etag = await self._bucket.upload_part(self.key, self.upload_id, part_number, content, options)
         return R2UploadedPart(part_number, etag)
 
     async def complete(self, parts: Iterable[R2UploadedPart]) -> R2Object:
@@ -288,8 +304,9 @@ def _content(value: R2Value, length: int | None) -> Content:
         return value.stream()
     if value is None:
         return b""
-    if not isinstance(value, bytes | bytearray | memoryview):
+    content = bytes_of(value)
+    if content is None:
         raise TypeError(
             f"a value is str, bytes, a Blob, an async iterable of bytes or None, not {type(value).__name__}"
         )
-    return bytes(value)
+    return content

@@ -56,7 +56,9 @@ class BucketChannel(Protocol):
 
     async def create_upload(self, key: str, options: Mapping[str, Any]) -> str: ...
 
-    async def upload_part(self, key: str, upload_id: str, number: int, content: Content) -> str: ...
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, content: Content, options: Mapping[str, Any]
+    ) -> str: ...
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[Mapping[str, Any]]) -> R2Object: ...
 
@@ -104,8 +106,10 @@ class HttpBucket:
         upload_id: str = (await self._write(create_request(key, options)))["uploadId"]
         return upload_id
 
-    async def upload_part(self, key: str, upload_id: str, number: int, content: Content) -> str:
-        etag: str = (await self._write(upload_part_request(key, upload_id, number, {}), content))["etag"]
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, content: Content, options: Mapping[str, Any]
+    ) -> str:
+        etag: str = (await self._write(upload_part_request(key, upload_id, number, options), content))["etag"]
         return etag
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[Mapping[str, Any]]) -> R2Object:
@@ -209,10 +213,12 @@ class RpcBucket:
             upload_id: str = await self._rpc.createMultipartUpload(key, dict(options)).uploadId
         return upload_id
 
-    async def upload_part(self, key: str, upload_id: str, number: int, content: Content) -> str:
-        upload_part_request(key, upload_id, number, {})
+    async def upload_part(
+        self, key: str, upload_id: str, number: int, content: Content, options: Mapping[str, Any]
+    ) -> str:
+        upload_part_request(key, upload_id, number, options)
         with _refused():
-            part = await self._upload(key, upload_id).uploadPart(number, _sent(content))
+            part = await self._upload(key, upload_id).uploadPart(number, _sent(content), dict(options))
         etag: str = part["etag"]
         return etag
 

@@ -91,6 +91,7 @@ class R2Object:
         custom_metadata: the writer's own names and values. None in a listing that does not include them.
         range: what part of it was asked for.
         storage_class: "Standard" or "InfrequentAccess".
+        ssec_key_md5: of the key that the content is encrypted with, in base64. None if it is not.
     """
 
     key: str
@@ -103,6 +104,7 @@ class R2Object:
     custom_metadata: Mapping[str, str] | None = None
     range: R2Range | None = None
     storage_class: str = "Standard"
+    ssec_key_md5: str | None = None
 
     @property
     def http_etag(self) -> str:
@@ -228,6 +230,7 @@ def object_from_fields(
         "custom_metadata": None if custom is None else {pair["k"]: pair["v"] for pair in custom},
         "range": _range(fields.get("range")),
         "storage_class": fields.get("storageClass") or "Standard",
+        "ssec_key_md5": (fields.get("ssec") or {}).get("keyMd5"),
     }
     return R2Object(**values) if body is None else R2ObjectBody(**values, body=body)
 
@@ -248,6 +251,7 @@ def object_from_rpc(fields: Mapping[str, Any], *, listed: bool = False) -> R2Obj
         "custom_metadata": custom,
         "range": _range(fields.get("range")),
         "storage_class": fields["storageClass"],
+        "ssec_key_md5": fields.get("ssecKeyMd5"),
     }
     body = fields.get("body")
     return R2Object(**values) if body is None else R2ObjectBody(**values, body=body)

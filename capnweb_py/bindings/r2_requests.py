@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from ..errors import RpcError
-from ..values import UNDEFINED
+from ..values import UNDEFINED, TypedArray
 from ..web import Headers
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "R2Error",
     "RangeError",
     "abort_request",
+    "bytes_of",
     "complete_request",
     "create_request",
     "delete_request",
@@ -57,7 +58,14 @@ HTTP_METADATA: Final = {
 # What a list can include, by the numbers that the wire has for them.
 _INCLUDES: Final = {"httpMetadata": 0, "customMetadata": 1}
 
-_ETAG: Final = re.compile(r'(W/)?"([^"]*)"')
+# What is between ETags in a header, and how one begins; with "W" alone it is a weak one that is not quoted.
+_ETAG_BEGIN: Final = re.compile(r'([ \t,]*)(\*|W/"|W|")')
+_NO_COMMA: Final = "Comma was expected to separate etags. Encountered a {} instead.{}"
+_ETAG_BEGINNINGS: Final = {
+    "*": ("wildcard character '*'", ""),
+    "W": ("weak quotation character 'W'", " This would otherwise indicate the start of a new weak etag."),
+    '"': ("double quote character '\"'", " This would otherwise indicate the start of a new strong etag."),
+}
 
 
 class R2Error(RpcError):
@@ -84,7 +92,7 @@ def head_request(key: str) -> dict[str, Any]:
 
 
 def get_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `get`. Options: onlyIf, range.
+    """The request of `get`. Options: onlyIf, range, ssecKey.
 
     Raises:
         TypeError, RangeError: if an option is not valid.
@@ -100,7 +108,7 @@ def get_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def put_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `put`. Options: onlyIf, httpMetadata, customMetadata, storageClass, and one checksum.
+    """The request of `put`. Options: onlyIf, httpMetadata, customMetadata, storageClass, ssecKey, and one checksum.
 
     Raises:
         TypeError: if an option is not valid.
@@ -135,13 +143,13 @@ def list_request(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def create_request(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `createMultipartUpload`. Options: httpMetadata, customMetadata, storageClass."""
+    """The request of `createMultipartUpload`. Options: httpMetadata, customMetadata, storageClass, ssecKey."""
     request = {"version": _VERSION, "method": "createMultipartUpload", "object": _text("key", key)}
     return request | _metadata(options) | _encryption(options)
 
 
 def upload_part_request(key: str, upload_id: str, number: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The request of `uploadPart`.
+    """The request of `uploadPart`. Options: ssecKey.
 
     Raises:
         TypeError: if there is no part of that number.
@@ -164,6 +172,13 @@ def complete_request(key: str, upload_id: str, parts: Iterable[Mapping[str, Any]
 def abort_request(key: str, upload_id: str) -> dict[str, Any]:
     """The request of `abort`."""
     return {"version": _VERSION, "method": "abortMultipartUpload", "object": key, "uploadId": upload_id}
+
+
+def bytes_of(value: object) -> bytes | None:
+    """What JavaScript has as an ArrayBuffer or a view of one; None if it is something else."""
+    if isinstance(value, TypedArray):
+        return bytes(value.data)
+    return bytes(value) if isinstance(value, bytes | bytearray | memoryview) else None
 
 
 def _option(options: Mapping[str, Any], name: str) -> Any:
@@ -258,16 +273,19 @@ def _header_conditions(headers: Headers) -> dict[str, Any]:
 def _header_etags(headers: Headers, name: str) -> list[dict[str, str]] | None:
     if name not in headers:
         return None
-    rest = headers[name]
     etags: list[dict[str, str]] = []
-    while rest := rest.lstrip(" \t,"):
-        if rest.startswith("*"):
+    rest = headers[name]
+    while begin := _ETAG_BEGIN.match(rest):
+        if etags and "," not in begin[1]:
+            raise ValueError(_NO_COMMA.format(*_ETAG_BEGINNINGS[begin[2][0]]))
+        if begin[2] == "*":
             return [{"type": "wildcard"}]
-        match = _ETAG.match(rest)
-        if match is None:
-            break
-        etags.append({"type": "weak" if match[1] else "strong", "value": match[2]})
-        rest = rest[match.end() :]
+        if begin[2] == "W":
+            raise ValueError("Weak etags must start with W/ and their value must be quoted")
+        value, quote, rest = rest[begin.end() :].partition('"')
+        if not quote:
+            raise ValueError("Unclosed double quote for Etag")
+        etags.append({"type": "weak" if begin[2] == 'W/"' else "strong", "value": value})
     if not etags:
         raise ValueError(f"Invalid ETag in {name} header")
     return etags
@@ -334,20 +352,22 @@ def _digest(value: object, title: str, length: int) -> bytes:
         if not re.fullmatch("[0-9A-Fa-f]*", value):
             raise TypeError(f"Provided {title} wasn't a valid hex string")
         return bytes.fromhex(value)
-    if not isinstance(value, bytes | bytearray | memoryview):
+    digest = bytes_of(value)
+    if digest is None:
         raise TypeError(f"{title} is bytes or a hex string, not {type(value).__name__}")
-    if len(value) != length:
-        raise TypeError(f"{title} is {length} bytes, not {len(value)}")
-    return bytes(value)
+    if len(digest) != length:
+        raise TypeError(f"{title} is {length} bytes, not {len(digest)}")
+    return digest
 
 
 def _encryption(options: Mapping[str, Any]) -> dict[str, Any]:
-    """A key of the customer's. Servers that cannot encrypt with it refuse it: it is not left out."""
+    """The key of an object's writer, which it is encrypted with."""
     key = _option(options, "ssecKey")
     if key is None:
         return {}
-    text = key if isinstance(key, str) else bytes(key).hex()
-    if not re.fullmatch("[0-9a-f]+", text):
+    content = bytes_of(key)
+    text = _text("ssecKey", key) if content is None else content.hex()
+    if content is None and not re.fullmatch("[0-9a-f]+", text):
         raise ValueError("SSE-C Key has invalid format")
     if len(text) != 64:
         raise ValueError("SSE-C Key must be 32 bytes in length")

@@ -2,7 +2,7 @@
 
     [bindings.ASSETS]
     type = "r2_bucket"
-    store = "file:///srv/assets"      # or s3://bucket/prefix, gs://..., az://account/container
+    store = "file:///srv/assets"      # or s3://bucket/prefix, gs://..., az://container/...
     access = "read"                   # or "overlay"; "full" if it is not given
     [bindings.ASSETS.store_options]   # of an object store: its region, endpoint and the like
 
@@ -118,7 +118,7 @@ def _store_opener(table: Table, identity: str, state_dir: Path) -> _StoreOpener:
         return _object_store_opener(table, url)
     raise table.error(
         f'stores with {scheme}: are not known here: "file:///FOLDER", "s3://BUCKET/PREFIX", "gs://BUCKET/PREFIX" and '
-        '"az://ACCOUNT/CONTAINER/PREFIX" are',
+        '"az://CONTAINER/PREFIX" are',
         "store",
     )
 

@@ -94,6 +94,7 @@ def _answer(fields: dict[str, Any], content: ReadableStream[bytes] | None = None
 def _refusal(error: R2Error) -> Response:
     info = error.info if isinstance(error, PreconditionFailed) else None
     # The object that was not given is described all the same.
-    response = Response(status=error.status) if info is None else _answer(object_fields(info), status=error.status)
+    fields = None if info is None else object_fields(info, (0, info.size))
+    response = Response(status=error.status) if fields is None else _answer(fields, status=error.status)
     response.headers[ERROR_HEADER] = json.dumps({"version": 1, "v4code": error.code, "message": str(error)})
     return response

@@ -142,6 +142,8 @@ def object_fields(info: ObjectInfo, part: tuple[int, int] | None = None) -> dict
         "checksums": {_CHECKSUM_NUMBERS[name]: value for name, value in info.checksums.items()},
         "storageClass": info.metadata.storage_class,
     }
+    if info.key_md5 is not None:
+        fields["ssec"] = {"algorithm": "aes256", "keyMd5": info.key_md5}
     if part is not None:
         fields["range"] = {"offset": part[0], "length": part[1]}
     return fields

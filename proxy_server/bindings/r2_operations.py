@@ -11,12 +11,12 @@ from proxy_server.bindings.r2_listing import Page, Query, object_fields
 from proxy_server.bindings.r2_requests import (
     checksums_of,
     conditions_of,
+    encryption_of,
     key_of,
     metadata_of,
     number,
     objects,
     range_of,
-    refuse_encryption,
     string,
     strings,
 )
@@ -55,14 +55,15 @@ class R2Operations:
 
     async def get(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], OpenObject]:
         """The fields of an object, and it itself to be read."""
-        refuse_encryption(request)
-        opened = await self._store.get(key_of(request), conditions_of(request), range_of(request))
+        opened = await self._store.get(
+            key_of(request), conditions_of(request), range_of(request), encryption_of(request)
+        )
         return object_fields(opened.info, (opened.offset, opened.length)), opened
 
     async def put(self, request: Mapping[str, Any], body: AsyncIterable[bytes], size: int | None) -> dict[str, Any]:
         """Write an object. Returns its fields."""
-        refuse_encryption(request)
-        options = PutOptions(metadata_of(request), conditions_of(request), checksums_of(request), size)
+        conditions, checksums = conditions_of(request), checksums_of(request)
+        options = PutOptions(metadata_of(request), conditions, checksums, size, encryption_of(request))
         return object_fields(await self._store.put(key_of(request), body, options))
 
     async def delete(self, request: Mapping[str, Any]) -> None:
@@ -85,19 +86,18 @@ class R2Operations:
 
     async def create_upload(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Begin a multipart upload: {"uploadId"}."""
-        refuse_encryption(request)
-        return {"uploadId": await self._store.create_upload(key_of(request), metadata_of(request))}
+        encryption = encryption_of(request)
+        return {"uploadId": await self._store.create_upload(key_of(request), metadata_of(request), encryption)}
 
     async def upload_part(
         self, request: Mapping[str, Any], body: AsyncIterable[bytes], size: int | None
     ) -> dict[str, Any]:
         """Write a part: {"etag"}."""
-        refuse_encryption(request)
         place = number(request, "partNumber") or 0
         if not 1 <= place <= MAX_PART_NUMBER:
             raise InvalidArgument
-        etag = await self._store.upload_part(key_of(request), string(request, "uploadId"), place, body, size)
-        return {"etag": etag}
+        upload_id, encryption = string(request, "uploadId"), encryption_of(request)
+        return {"etag": await self._store.upload_part(key_of(request), upload_id, place, body, size, encryption)}
 
     async def complete_upload(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """Make an object of parts. Returns its fields."""

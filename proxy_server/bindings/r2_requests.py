@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,7 +18,6 @@ from proxy_server.stores.r2 import (
     Etag,
     InvalidArgument,
     Metadata,
-    NotSupported,
     RangeRequest,
 )
 from proxy_server.stores.r2_rules import check_keys, check_metadata
@@ -25,13 +25,13 @@ from proxy_server.stores.r2_rules import check_keys, check_metadata
 __all__ = [
     "checksums_of",
     "conditions_of",
+    "encryption_of",
     "key_of",
     "metadata_of",
     "number",
     "objects",
     "range_of",
     "read_request",
-    "refuse_encryption",
     "string",
     "strings",
 ]
@@ -55,13 +55,14 @@ _HTTP_FIELDS: Final = ("contentType", "contentLanguage", "contentDisposition", "
 
 
 def read_request(text: str | bytes) -> dict[str, Any]:
-    """The request that a text is.
+    """The request that a text is. Bytes that are no UTF-8, as workerd makes of half a character, read as JavaScript's
+    TextDecoder has them.
 
     Raises:
         InvalidArgument: if it is none.
     """
     try:
-        request = json.loads(text)
+        request = json.loads(text if isinstance(text, str) else text.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
         raise InvalidArgument from None
     method = request.get("method") if isinstance(request, dict) else None
@@ -122,10 +123,14 @@ def key_of(request: Mapping[str, Any]) -> str:
     return key
 
 
-def refuse_encryption(request: Mapping[str, Any]) -> None:
-    """Raises NotSupported if a request is about a key of the client's."""
-    if request.get("ssec") is not None:
-        raise NotSupported("This server does not encrypt with keys of its clients (ssecKey)")
+def encryption_of(request: Mapping[str, Any]) -> bytes | None:
+    """The key that its writer encrypts an object with: 32 bytes, in hexadecimal."""
+    written = _fields(request, "ssec").get("key")
+    if written is None:
+        return None
+    if not isinstance(written, str) or not re.fullmatch("[0-9a-f]{64}", written):
+        raise InvalidArgument("SSE-C Key must be 32 bytes in length")
+    return bytes.fromhex(written)
 
 
 def metadata_of(request: Mapping[str, Any]) -> Metadata:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from capnweb_py.bindings.r2_requests import (
     R2Error,
     abort_request,
+    bytes_of,
     complete_request,
     create_request,
     delete_request,
@@ -66,7 +67,7 @@ class R2BucketTarget(RpcTarget):
 
         Args:
             key: its name.
-            options: onlyIf and range, each an object or Headers.
+            options: onlyIf and range, each an object or Headers; ssecKey.
         """
         request = get_request(key, _options(options))
         with _thrown_by("get"):
@@ -77,7 +78,7 @@ class R2BucketTarget(RpcTarget):
             except r2.PreconditionFailed as error:
                 if error.info is None:
                     raise
-                return _object(object_fields(error.info))
+                return _object(object_fields(error.info, (0, error.info.size)))
         return _object(fields) | {"body": opened.body}
 
     async def put(self, key: str, value: object, options: object = None) -> dict[str, Any] | None:
@@ -86,7 +87,7 @@ class R2BucketTarget(RpcTarget):
         Args:
             key: its name.
             value: a string, bytes, a Blob, a stream of bytes, or null for nothing.
-            options: onlyIf, httpMetadata, customMetadata, storageClass, and one of the checksums.
+            options: onlyIf, httpMetadata, customMetadata, storageClass, ssecKey, and one of the checksums.
         """
         request = put_request(key, _options(options))
         content = _content(value)
@@ -117,7 +118,7 @@ class R2BucketTarget(RpcTarget):
         return page | {"objects": [_object(fields) for fields in page["objects"]]}
 
     async def createMultipartUpload(self, key: str, options: object = None) -> MultipartUpload:
-        """Begin a multipart upload. Options: httpMetadata, customMetadata, storageClass."""
+        """Begin a multipart upload. Options: httpMetadata, customMetadata, storageClass, ssecKey."""
         request = create_request(key, _options(options))
         with _thrown_by("createMultipartUpload"):
             created = await self._operations.create_upload(request)
@@ -147,7 +148,7 @@ class MultipartUpload(RpcTarget):
         return self._upload_id
 
     async def uploadPart(self, number: int, value: object, options: object = None) -> dict[str, Any]:
-        """Write a part: {partNumber, etag}, for `complete`."""
+        """Write a part: {partNumber, etag}, for `complete`. Options: ssecKey."""
         request = upload_part_request(self._key, self._upload_id, number, _options(options))
         content = _content(value)
         with _thrown_by("uploadPart"):
@@ -185,8 +186,8 @@ def _content(value: object) -> ReadableStream[bytes]:
         value = b""
     if isinstance(value, str):
         value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
-    if isinstance(value, bytes | bytearray | memoryview):
-        value = Blob(bytes(value))
+    if (content := bytes_of(value)) is not None:
+        value = Blob(content)
     if isinstance(value, Blob):
         return value.stream()
     if not isinstance(value, AsyncIterable):
@@ -204,6 +205,8 @@ def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
         for number, name in enumerate(CHECKSUM_NAMES)
         if str(number) in numbers
     }
+    if "ssec" in fields:
+        made["ssecKeyMd5"] = fields["ssec"]["keyMd5"]
     if "range" in fields:
         made["range"] = dict(fields["range"])
     if "httpFields" in fields:

@@ -20,6 +20,7 @@ __all__ = [
     "BadUpload",
     "ByteRange",
     "Conditions",
+    "EncryptionNotApplicable",
     "EntityTooLarge",
     "EntityTooSmall",
     "Etag",
@@ -30,6 +31,7 @@ __all__ = [
     "InvalidObjectName",
     "InvalidPart",
     "InvalidRange",
+    "KeyRequired",
     "Metadata",
     "MetadataTooLarge",
     "NoSuchKey",
@@ -43,6 +45,7 @@ __all__ = [
     "R2Store",
     "RangeRequest",
     "Start",
+    "WrongKey",
 ]
 
 # The checksums that an object can have: R2's names, and those that its errors use.
@@ -74,9 +77,11 @@ class ObjectInfo:
         version: changes with each write.
         size: in bytes.
         etag: without quotes: the MD5 of the content in hex; of a multipart object that of its parts, and their number.
+            Of encrypted content it is as good as random.
         uploaded: in milliseconds since 1970.
         metadata: its writer's.
         checksums: in hex, by the keys of CHECKSUM_NAMES; those that are known.
+        key_md5: of the key that the content is encrypted with, in base64; None if it is not.
     """
 
     key: str
@@ -86,6 +91,7 @@ class ObjectInfo:
     uploaded: int
     metadata: Metadata
     checksums: Mapping[str, str]
+    key_md5: str | None = None
 
 
 @attrs.frozen
@@ -129,12 +135,14 @@ class PutOptions:
         only_if: what has to hold of the object that is there.
         checksums: what the content's have to be, by the keys of CHECKSUM_NAMES.
         size: of the content in bytes, where it is known.
+        encryption: 32 bytes to encrypt the content with, which are not kept (SSE-C).
     """
 
     metadata: Metadata = attrs.field(factory=Metadata)
     only_if: Conditions | None = None
     checksums: Mapping[str, bytes] = attrs.field(factory=dict)
     size: int | None = None
+    encryption: bytes | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen
@@ -163,23 +171,32 @@ class Start:
 
 
 class R2Store(Protocol):
-    """The objects of one bucket. Every method may raise R2Error."""
+    """The objects of one bucket. Every method may raise R2Error.
+
+    An object or a part is encrypted where `encryption`, a key of 32 bytes, is given, and read with the same one. An
+    upload is as it was begun: each part of it needs the key then, and `complete_upload` does not.
+    """
 
     async def head(self, key: str) -> ObjectInfo | None:
         """An object, or None if there is none."""
 
-    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+    async def get(
+        self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
+    ) -> OpenObject:
         """Open an object.
 
         Raises:
-            NoSuchKey, PreconditionFailed (with the object), InvalidRange.
+            NoSuchKey, KeyRequired, WrongKey, EncryptionNotApplicable, InvalidRange.
+            PreconditionFailed, with the object.
         """
 
     async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
         """Write an object. Readers see the old one whole until they see the new one whole.
 
         Raises:
-            PreconditionFailed, BadDigest, EntityTooLarge, IncompleteBody. What `body` raises; nothing is written then.
+            PreconditionFailed, BadDigest, EntityTooLarge, IncompleteBody.
+            NotSupported: if it is to be encrypted, and nothing here can.
+            What `body` raises; nothing is written then.
         """
 
     async def delete(self, keys: Sequence[str]) -> None:
@@ -188,16 +205,22 @@ class R2Store(Protocol):
     async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
         """The first `limit` objects from `start` on whose keys have the prefix, in order. Fewer: there are no more."""
 
-    async def create_upload(self, key: str, metadata: Metadata) -> str:
+    async def create_upload(self, key: str, metadata: Metadata, encryption: bytes | None = None) -> str:
         """Begin a multipart upload, and return its id."""
 
     async def upload_part(
-        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterable[bytes],
+        size: int | None = None,
+        encryption: bytes | None = None,
     ) -> str:
         """Write a part, in the place of one of the same number, and return its ETag. `size` is its length, if known.
 
         Raises:
-            NoSuchUpload, EntityTooLarge, IncompleteBody.
+            NoSuchUpload, EntityTooLarge, IncompleteBody, KeyRequired, WrongKey, EncryptionNotApplicable, NotSupported.
         """
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
@@ -242,6 +265,25 @@ class NotSupported(R2Error):
     """Something that R2 has and this server has not. The code is that of an argument that is not valid."""
 
     status, code = 501, 10029
+
+
+class KeyRequired(R2Error):
+    """Cloudflare documents no codes for what is wrong with a key. The texts of these three are those of S3."""
+
+    status, code = 400, 10029
+    text = (
+        "The object was stored using a form of Server Side Encryption. "
+        "The correct parameters must be provided to retrieve the object."
+    )
+
+
+class WrongKey(R2Error):
+    status, code = 403, 10003
+    text = "The provided encryption parameters did not match the ones used originally."
+
+
+class EncryptionNotApplicable(R2Error):
+    status, code, text = 400, 10029, "The encryption parameters are not applicable to this object."
 
 
 class NoSuchKey(R2Error):

@@ -22,7 +22,7 @@ from proxy_server.stores.r2 import (
     Start,
 )
 from proxy_server.stores.r2_bucket import Bucket
-from proxy_server.stores.r2_rules import after_prefix
+from proxy_server.stores.r2_rules import MAX_LISTED_KEYS
 from proxy_server.stores.sqlite import SqliteFile
 
 __all__ = ["Overlay", "ReadOnly"]
@@ -43,8 +43,10 @@ class ReadOnly:
     async def head(self, key: str) -> ObjectInfo | None:
         return await self._base.head(key)
 
-    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
-        return await self._base.get(key, only_if, wanted)
+    async def get(
+        self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
+    ) -> OpenObject:
+        return await self._base.get(key, only_if, wanted, encryption)
 
     async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
         return await self._base.scan(prefix, start, limit)
@@ -55,11 +57,17 @@ class ReadOnly:
     async def delete(self, keys: Sequence[str]) -> None:
         self._refuse()
 
-    async def create_upload(self, key: str, metadata: Metadata) -> str:
+    async def create_upload(self, key: str, metadata: Metadata, encryption: bytes | None = None) -> str:
         self._refuse()
 
     async def upload_part(
-        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterable[bytes],
+        size: int | None = None,
+        encryption: bytes | None = None,
     ) -> str:
         self._refuse()
 
@@ -98,9 +106,11 @@ class Overlay:
             return written
         return await self._base.head(key)
 
-    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+    async def get(
+        self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
+    ) -> OpenObject:
         store = self._local if await self._is_local(key) else self._base
-        return await store.get(key, only_if, wanted)
+        return await store.get(key, only_if, wanted, encryption)
 
     async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
         conditional = options.only_if is not None and not await self._is_deleted(key)
@@ -115,25 +125,34 @@ class Overlay:
 
     async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
         merged: list[ObjectInfo] = []
+        batch = limit
         while True:
-            found = await self._base.scan(prefix, start, limit)
+            found = await self._base.scan(prefix, start, batch)
             # All that the local bucket has up to where the base was read.
-            end = found[-1].key if len(found) == limit else None
-            written = [info for info in await self._local.scan(prefix, start, limit) if end is None or info.key <= end]
-            hidden = await self._deleted(prefix) | {info.key for info in written}
+            end = found[-1].key if len(found) == batch else None
+            written = [info for info in await self._local.scan(prefix, start, batch) if end is None or info.key <= end]
+            hidden = await self._deleted([info.key for info in found]) | {info.key for info in written}
             kept = [info for info in found if info.key not in hidden]
             merged += sorted(written + kept, key=lambda info: info.key)
             if end is None or len(merged) >= limit:
                 return merged[:limit]
             start = Start(end, False)
+            # Where much was deleted, a small page would ask the base often.
+            batch = max(batch, min(2 * batch, MAX_LISTED_KEYS))
 
-    async def create_upload(self, key: str, metadata: Metadata) -> str:
-        return await self._local.create_upload(key, metadata)
+    async def create_upload(self, key: str, metadata: Metadata, encryption: bytes | None = None) -> str:
+        return await self._local.create_upload(key, metadata, encryption)
 
     async def upload_part(
-        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterable[bytes],
+        size: int | None = None,
+        encryption: bytes | None = None,
     ) -> str:
-        return await self._local.upload_part(key, upload_id, number, body, size)
+        return await self._local.upload_part(key, upload_id, number, body, size, encryption)
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
         info = await self._local.complete_upload(key, upload_id, parts)
@@ -151,19 +170,13 @@ class Overlay:
         return await self._local.head(key) is not None or await self._is_deleted(key)
 
     async def _is_deleted(self, key: str) -> bool:
-        def work(connection: sqlite3.Connection) -> bool:
-            return connection.execute("SELECT 1 FROM deleted WHERE key = ?", (key,)).fetchone() is not None
+        return await self._index.read(lambda connection: _is_deleted(connection, key))
 
-        return await self._index.read(work)
-
-    async def _deleted(self, prefix: str) -> set[str]:
-        end = after_prefix(prefix)
+    async def _deleted(self, keys: Sequence[str]) -> set[str]:
+        """Which of these keys are deleted. It costs what they are, however many others are."""
 
         def work(connection: sqlite3.Connection) -> set[str]:
-            rows = connection.execute(
-                "SELECT key FROM deleted WHERE key >= ? AND (? IS NULL OR key < ?)", (prefix, end, end)
-            )
-            return {key for (key,) in rows}
+            return {key for key in keys if _is_deleted(connection, key)}
 
         return await self._index.read(work)
 
@@ -174,3 +187,7 @@ class Overlay:
             return connection.executemany(statement, [(key,) for key in keys])
 
         await self._index.run(work)
+
+
+def _is_deleted(connection: sqlite3.Connection, key: str) -> bool:
+    return connection.execute("SELECT 1 FROM deleted WHERE key = ?", (key,)).fetchone() is not None

@@ -10,9 +10,9 @@ import hashlib
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -40,13 +40,14 @@ from proxy_server.stores.r2_parts import (
     COMPLETED,
     OPEN,
     Blob,
-    BlobReader,
     Blobs,
+    BlobWriter,
     Part,
     Record,
     Records,
     Upload,
 )
+from proxy_server.stores.r2_reading import Reading, finish, slices_of
 from proxy_server.stores.r2_rules import (
     check_checksums,
     check_parts,
@@ -55,6 +56,7 @@ from proxy_server.stores.r2_rules import (
     multipart_etag,
     resolve_range,
 )
+from proxy_server.stores.r2_sealing import SealedWriter, check_key, key_md5
 
 __all__ = ["Bucket"]
 
@@ -81,14 +83,17 @@ class Bucket:
         record = await self._records.get(key)
         return None if record is None else record.info
 
-    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+    async def get(
+        self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
+    ) -> OpenObject:
         record = await self._records.get(key)
         if record is None:
             raise NoSuchKey
+        check_key(encryption, record.info.key_md5)
         if not holds(only_if, record.info):
             raise PreconditionFailed(record.info)
         offset, length = resolve_range(wanted, record.info.size)
-        source = _Reading(self._blobs, _slices(record.blobs, offset, length), self._release)
+        source = Reading(self._blobs, slices_of(record.blobs, offset, length), self._release, encryption)
         self._readers.update(source.blob_ids)
         return OpenObject(record.info, offset, length, ReadableStream(source, length=length))
 
@@ -96,10 +101,18 @@ class Bucket:
         self, key: str, body: AsyncIterable[bytes], options: PutOptions, beneath: ObjectInfo | None = None
     ) -> ObjectInfo:
         """As R2Store.put. Where this bucket has no object, the conditions are about the one beneath."""
-        written = await self._write(body, options.size, {"md5", *options.checksums})
-        md5 = written.digests["md5"].hex()
-        checksums = {"md5": md5, **{name: written.digests[name].hex() for name in options.checksums}}
-        info = _info(key, written.blob.size, md5, options.metadata, checksums)
+        written = await self._write(body, options.size, options.checksums, options.encryption)
+        checksums = {name: written.digests[name].hex() for name in written.digests}
+        info = ObjectInfo(
+            key,
+            secrets.token_hex(16),
+            written.blob.size,
+            written.etag.hex(),
+            _now(),
+            options.metadata,
+            checksums,
+            None if options.encryption is None else key_md5(options.encryption),
+        )
         async with self._unless_refused(written.blob):
             check_checksums(options.checksums, written.digests)
             replaced = await self._replace(Record(info, (written.blob,)), options.only_if, beneath)
@@ -113,19 +126,27 @@ class Bucket:
     async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
         return [record.info for record in await self._records.scan(prefix, start, limit)]
 
-    async def create_upload(self, key: str, metadata: Metadata) -> str:
-        upload = Upload(secrets.token_urlsafe(48), key, metadata, _now())
+    async def create_upload(self, key: str, metadata: Metadata, encryption: bytes | None = None) -> str:
+        sealed_with = None if encryption is None else key_md5(encryption)
+        upload = Upload(secrets.token_urlsafe(48), key, metadata, _now(), OPEN, sealed_with)
         await self._records.add_upload(upload)
         return upload.id
 
     async def upload_part(
-        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterable[bytes],
+        size: int | None = None,
+        encryption: bytes | None = None,
     ) -> str:
         upload = await self._records.upload(upload_id)
         if upload is None or upload.key != key or upload.state != OPEN:
             raise NoSuchUpload
-        written = await self._write(body, size, {"md5"})
-        part = Part(number, written.blob, written.digests["md5"])
+        check_key(encryption, upload.key_md5)
+        written = await self._write(body, size, (), encryption)
+        part = Part(number, written.blob, written.etag)
         async with self._unless_refused(written.blob):
             replaced = await self._records.add_part(upload, part)
         if replaced is not None:
@@ -143,10 +164,11 @@ class Bucket:
         if len(chosen) < len(parts):
             raise InvalidPart
         order = sorted(range(len(chosen)), key=lambda place: chosen[place].number)
-        etag = multipart_etag([chosen[place].md5 for place in order])
+        etag = multipart_etag([chosen[place].digest for place in order])
         check_parts([part.blob.size for part in chosen], order)
         blobs = tuple(chosen[place].blob for place in order)
-        info = _info(key, sum(blob.size for blob in blobs), etag, upload.metadata, {})
+        size = sum(blob.size for blob in blobs)
+        info = ObjectInfo(key, secrets.token_hex(16), size, etag, _now(), upload.metadata, {}, upload.key_md5)
         # A crash between the two leaves an upload that looks open; aborting it spares what the object has.
         replaced = await self._replace(Record(info, blobs), None, None)
         await self._records.end_upload(upload, COMPLETED)
@@ -198,13 +220,17 @@ class Bucket:
                 kept = {blob.id for blob in new.blobs}
                 return [] if old is None else [blob.id for blob in old.blobs if blob.id not in kept]
 
-    async def _write(self, body: AsyncIterable[bytes], size: int | None, algorithms: Iterable[str]) -> _Written:
+    async def _write(
+        self, body: AsyncIterable[bytes], size: int | None, checksums: Iterable[str], encryption: bytes | None
+    ) -> _Written:
         """Write a body as a new blob."""
         check_size(size or 0)
         blob_id = secrets.token_hex(16)
         await self._records.announce(blob_id)
-        hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-        writer = await anyio.to_thread.run_sync(self._blobs.create, blob_id)
+        # What an MD5 tells of encrypted content is not kept, unless its writer gave it.
+        names = {*checksums, "md5"} if encryption is None else {*checksums}
+        hashes = {name: hashlib.new(name, usedforsecurity=False) for name in names}
+        writer = await anyio.to_thread.run_sync(self._create, blob_id, encryption)
         total = 0
 
         def write(data: bytes) -> None:
@@ -222,10 +248,15 @@ class Bucket:
                 raise IncompleteBody
             await anyio.to_thread.run_sync(writer.commit)
         except BaseException:
-            await _finish(writer.discard)
+            await finish(writer.discard)
             await self._discard([blob_id])
             raise
-        return _Written(Blob(blob_id, total), {name: each.digest() for name, each in hashes.items()})
+        digests = {name: each.digest() for name, each in hashes.items()}
+        etag = digests["md5"] if encryption is None else secrets.token_bytes(16)
+        return _Written(Blob(blob_id, total), etag, digests)
+
+    def _create(self, blob_id: str, encryption: bytes | None) -> BlobWriter:
+        return self._blobs.create(blob_id) if encryption is None else SealedWriter(self._blobs, blob_id, encryption)
 
     async def _discard(self, blob_ids: Sequence[str]) -> None:
         """Delete blobs that nothing refers to, now or when nobody reads them any more."""
@@ -250,81 +281,11 @@ class Bucket:
 
 @attrs.frozen
 class _Written:
-    """A new blob, and the digests of what is in it."""
+    """A new blob, its ETag, and the digests of its content."""
 
     blob: Blob
+    etag: bytes
     digests: Mapping[str, bytes]
-
-
-@attrs.frozen
-class _Slice:
-    """A part of a blob, not empty."""
-
-    blob_id: str
-    offset: int
-    length: int
-
-
-class _Reading:
-    """The content of an object on its way to one reader. Its blobs stay until it is read to its end, or closed."""
-
-    def __init__(self, blobs: Blobs, slices: list[_Slice], release: Callable[[Sequence[str]], Any]) -> None:
-        self.blob_ids = [each.blob_id for each in slices]
-        self._blobs = blobs
-        self._slices = slices
-        self._release = release
-        self._reader: BlobReader | None = None
-        self._closed = False
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._closed:
-            raise StopAsyncIteration
-        try:
-            data = await anyio.to_thread.run_sync(self._next)
-        except BaseException:
-            await self.aclose()
-            raise
-        if not data:
-            await self.aclose()
-            raise StopAsyncIteration
-        return data
-
-    def _next(self) -> bytes:
-        while True:
-            if self._reader is None:
-                if not self._slices:
-                    return b""
-                following = self._slices.pop(0)
-                self._reader = self._blobs.open(following.blob_id, following.offset, following.length)
-            data = self._reader.read()
-            if data:
-                return data
-            self._reader.close()
-            self._reader = None
-
-    async def aclose(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
-        if self._reader is not None:
-            await _finish(self._reader.close)
-        await self._release(self.blob_ids)
-
-
-def _slices(blobs: Sequence[Blob], offset: int, length: int) -> list[_Slice]:
-    """Where a range of an object is in its blobs."""
-    slices = []
-    begin = 0
-    for blob in blobs:
-        first = max(offset - begin, 0)
-        last = min(offset + length - begin, blob.size)
-        if first < last:
-            slices.append(_Slice(blob.id, first, last - first))
-        begin += blob.size
-    return slices
 
 
 async def _pieces(body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
@@ -339,16 +300,6 @@ async def _pieces(body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
             collected.clear()
     if collected:
         yield bytes(collected)
-
-
-async def _finish(work: Callable[[], None]) -> None:
-    """Do a last piece of work in a thread, even while being cancelled."""
-    with anyio.CancelScope(shield=True):
-        await anyio.to_thread.run_sync(work)
-
-
-def _info(key: str, size: int, etag: str, metadata: Metadata, checksums: Mapping[str, str]) -> ObjectInfo:
-    return ObjectInfo(key, secrets.token_hex(16), size, etag, _now(), metadata, checksums)
 
 
 def _now() -> int:

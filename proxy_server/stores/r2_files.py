@@ -22,7 +22,7 @@ import anyio.to_thread
 
 from proxy_server.stores.r2 import NoSuchUpload, Start
 from proxy_server.stores.r2_bucket import Bucket
-from proxy_server.stores.r2_parts import ABORTED, OPEN, Blob, Part, Record, Upload, metadata_fields, metadata_from
+from proxy_server.stores.r2_parts import ABORTED, OPEN, Blob, Part, Record, Upload
 from proxy_server.stores.r2_rules import after_prefix
 from proxy_server.stores.sqlite import SqliteFile
 
@@ -227,7 +227,7 @@ class SqliteRecords:
         return await self._file.read(work)
 
     async def add_upload(self, upload: Upload) -> None:
-        row = (upload.id, upload.key, json.dumps(metadata_fields(upload.metadata)), upload.created, upload.state)
+        row = (upload.id, upload.key, json.dumps(upload.described()), upload.created, upload.state)
         await self._file.run(lambda connection: connection.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?)", row))
 
     async def upload(self, upload_id: str) -> Upload | None:
@@ -237,8 +237,8 @@ class SqliteRecords:
             ).fetchone()
             if row is None:
                 return None
-            key, metadata, created, state = row
-            return Upload(upload_id, key, metadata_from(json.loads(metadata)), created, state)
+            key, described, created, state = row
+            return Upload.from_described(upload_id, key, json.loads(described), created, state)
 
         return await self._file.read(work)
 
@@ -262,7 +262,7 @@ class SqliteRecords:
             ).fetchone()
             connection.execute(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)",
-                (upload.id, part.number, part.blob.id, part.blob.size, part.md5),
+                (upload.id, part.number, part.blob.id, part.blob.size, part.digest),
             )
             _reference(connection, [part.blob.id])
             if replaced is None:
@@ -285,8 +285,8 @@ class SqliteRecords:
         await self._file.aclose()
 
 
-def _part(number: int, blob: str, size: int, md5: bytes) -> Part:
-    return Part(number, Blob(blob, size), md5)
+def _part(number: int, blob: str, size: int, digest: bytes) -> Part:
+    return Part(number, Blob(blob, size), digest)
 
 
 def _unreference(connection: sqlite3.Connection, blob_ids: Sequence[str]) -> None:

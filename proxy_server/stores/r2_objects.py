@@ -27,7 +27,7 @@ from obstore.store import from_url
 
 from proxy_server.stores.r2 import InvalidObjectName, NoSuchUpload, Start
 from proxy_server.stores.r2_bucket import Bucket
-from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload, metadata_fields, metadata_from
+from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload
 
 __all__ = ["open_objects", "store_at"]
 
@@ -225,8 +225,7 @@ class ObjectRecords:
         if text is None:
             return None
         fields = json.loads(text)
-        metadata = metadata_from(fields["metadata"])
-        return Upload(upload_id, fields["key"], metadata, fields["created"], fields["state"])
+        return Upload.from_described(upload_id, fields["key"], fields["metadata"], fields["created"], fields["state"])
 
     async def end_upload(self, upload: Upload, state: int) -> None:
         await self._in_thread(lambda: self._write_upload(attrs.evolve(upload, state=state)))
@@ -238,7 +237,7 @@ class ObjectRecords:
         if now is None or now.state != OPEN:
             raise NoSuchUpload
         path = _part_path(upload, part.number)
-        fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.md5.hex()}
+        fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.digest.hex()}
 
         def work() -> Part | None:
             text = self._text(path)
@@ -296,8 +295,8 @@ class ObjectRecords:
             return None
 
     def _write_upload(self, upload: Upload) -> None:
-        metadata = metadata_fields(upload.metadata)
-        fields = {"key": upload.key, "metadata": metadata, "created": upload.created, "state": upload.state}
+        described = upload.described()
+        fields = {"key": upload.key, "metadata": described, "created": upload.created, "state": upload.state}
         obstore.put(self._store, f"uploads/{upload.id}/upload", json.dumps(fields).encode(), use_multipart=False)
 
     def _listed(self, prefix: str, start: Start, limit: int) -> list[tuple[str, str]]:
@@ -313,9 +312,12 @@ class ObjectRecords:
         return names
 
     def _names(self, folder: str, after: str | None = None) -> Iterator[tuple[str, str]]:
+        """The names in a folder behind another, in order, and their tags."""
         for chunk in obstore.list(self._store, folder, offset=after):
             for meta in chunk:
-                yield meta["path"], _tag(meta)
+                # Not every server that speaks as Azure does knows where to begin.
+                if after is None or meta["path"] > after:
+                    yield meta["path"], _tag(meta)
 
     def _remember(self, path: str, record: Record) -> None:
         self._known.pop(path, None)
@@ -325,13 +327,15 @@ class ObjectRecords:
 
 
 def _tag(meta: Mapping[str, Any]) -> str:
-    """What a state of an object is known by: stores use either, or both."""
-    return json.dumps([meta.get("e_tag"), meta.get("version")])
+    """What a state of an object is known by: an ETag, a version, or both. Azure's listings do not quote ETags."""
+    e_tag = meta.get("e_tag")
+    return json.dumps([None if e_tag is None else e_tag.strip('"'), meta.get("version")])
 
 
 def _version(tag: str | None) -> dict[str, str]:
     e_tag, version = json.loads(tag or "[null, null]")
-    return {name: value for name, value in (("e_tag", e_tag), ("version", version)) if value is not None}
+    named = {"e_tag": None if e_tag is None else f'"{e_tag}"', "version": version}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _part_path(upload: Upload, number: int) -> str:
@@ -354,19 +358,27 @@ def _path(key: str) -> str:
 
 def _key(path: str) -> str:
     escaped = path.removeprefix("objects/k").removesuffix("!")
-    return re.sub("!(..)|~([01])", _original, escaped)
+    return re.sub("!(..)|~([01])|\ufffd([0-3])", _original, escaped)
 
 
 def _escaped(key: str) -> str:
     """A key as part of a name, in the same order: what is escaped begins with the lowest character that is not, or with
-    the one that it follows."""
-    return re.sub("[\x00-/~\x7f]", _escape, key)
+    the one that it follows. Stores order names by bytes or by UTF-16: what has two units there follows U+FFFD."""
+    return re.sub("[\x00-/~\x7f\ufffd-\U0010ffff]", _escape, key)
 
 
 def _escape(match: re.Match[str]) -> str:
     character = match[0]
+    if character > "\uffff":
+        return f"\ufffd3{character}"
+    if character >= "\ufffd":
+        return f"\ufffd{ord(character) - 0xFFFD}"
     return f"~{ord(character) - 0x7E}" if character >= "~" else f"!{ord(character):02X}"
 
 
 def _original(match: re.Match[str]) -> str:
-    return chr(int(match[1], 16)) if match[1] else chr(0x7E + int(match[2]))
+    if match[1]:
+        return chr(int(match[1], 16))
+    if match[2]:
+        return chr(0x7E + int(match[2]))
+    return "" if match[3] == "3" else chr(0xFFFD + int(match[3]))

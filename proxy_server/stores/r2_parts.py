@@ -55,6 +55,8 @@ class Record:
             "checksums": dict(info.checksums),
             "blobs": [[blob.id, blob.size] for blob in self.blobs],
         }
+        if info.key_md5 is not None:
+            fields["ssec"] = info.key_md5
         return json.dumps(fields, separators=(",", ":"))
 
     @classmethod
@@ -69,33 +71,53 @@ class Record:
             fields["uploaded"],
             metadata_from(fields["metadata"]),
             fields["checksums"],
+            fields.get("ssec"),
         )
         return cls(info, tuple(Blob(name, size) for name, size in fields["blobs"]), tag)
 
 
 @attrs.frozen
 class Part:
-    """A part of a multipart upload."""
+    """A part of a multipart upload.
+
+    Attributes:
+        digest: the MD5 of the content, or what an encrypted part has instead. It is the ETag: who uploads the same part
+            twice gets the same one.
+    """
 
     number: int
     blob: Blob
-    md5: bytes
+    digest: bytes
 
     @property
     def etag(self) -> str:
-        """The MD5 of the content: who uploads the same part twice gets the same ETag."""
-        return self.md5.hex()
+        return self.digest.hex()
 
 
 @attrs.frozen
 class Upload:
-    """A multipart upload, and how it stands."""
+    """A multipart upload, and how it stands.
+
+    Attributes:
+        key_md5: of the key that its parts are encrypted with; None if they are not.
+    """
 
     id: str
     key: str
     metadata: Metadata
     created: int
     state: int = OPEN
+    key_md5: str | None = None
+
+    def described(self) -> dict[str, Any]:
+        """What was said of the object when the upload was begun, as JSON has it."""
+        fields = metadata_fields(self.metadata)
+        return fields if self.key_md5 is None else {**fields, "ssec": self.key_md5}
+
+    @classmethod
+    def from_described(cls, upload_id: str, key: str, fields: Mapping[str, Any], created: int, state: int) -> Upload:
+        """The upload that `described` was made of."""
+        return cls(upload_id, key, metadata_from(fields), created, state, fields.get("ssec"))
 
 
 def metadata_fields(metadata: Metadata) -> dict[str, Any]:

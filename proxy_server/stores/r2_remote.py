@@ -67,9 +67,11 @@ class RemoteBucket:
             found = await self._facade.head(key)
         return None if found is None else _info(found)
 
-    async def get(self, key: str, only_if: Conditions | None, wanted: RangeRequest | None) -> OpenObject:
+    async def get(
+        self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
+    ) -> OpenObject:
         with _relayed():
-            found = await self._facade.get(key, range=_range(wanted))
+            found = await self._facade.get(key, range=_range(wanted), ssec_key=encryption)
         if found is None:
             raise NoSuchKey
         info = _info(found)
@@ -86,7 +88,9 @@ class RemoteBucket:
         said: dict[str, Any] = {**_options(options.metadata), **options.checksums}
         content = _sized(body, options.size)
         with _relayed():
-            made = await self._facade.put(key, content, only_if=_only_if(options.only_if), **said)
+            made = await self._facade.put(
+                key, content, only_if=_only_if(options.only_if), ssec_key=options.encryption, **said
+            )
         if made is None:
             raise PreconditionFailed
         return attrs.evolve(_info(made), metadata=options.metadata)
@@ -114,16 +118,23 @@ class RemoteBucket:
                 break
         return found[:limit]
 
-    async def create_upload(self, key: str, metadata: Metadata) -> str:
+    async def create_upload(self, key: str, metadata: Metadata, encryption: bytes | None = None) -> str:
         with _relayed():
-            return (await self._facade.create_multipart_upload(key, **_options(metadata))).upload_id
+            upload = await self._facade.create_multipart_upload(key, ssec_key=encryption, **_options(metadata))
+        return upload.upload_id
 
     async def upload_part(
-        self, key: str, upload_id: str, number: int, body: AsyncIterable[bytes], size: int | None = None
+        self,
+        key: str,
+        upload_id: str,
+        number: int,
+        body: AsyncIterable[bytes],
+        size: int | None = None,
+        encryption: bytes | None = None,
     ) -> str:
         upload = self._facade.resume_multipart_upload(key, upload_id)
         with _relayed():
-            return (await upload.upload_part(number, _sized(body, size))).etag
+            return (await upload.upload_part(number, _sized(body, size), ssec_key=encryption)).etag
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
         upload = self._facade.resume_multipart_upload(key, upload_id)
@@ -156,6 +167,7 @@ def _info(obj: facades.R2Object) -> ObjectInfo:
         (obj.uploaded - _EPOCH) // _MILLISECOND,
         Metadata(http, dict(obj.custom_metadata or {}), obj.storage_class),
         {name: digest.hex() for name, digest in attrs.asdict(obj.checksums).items() if digest is not None},
+        obj.ssec_key_md5,
     )
 
 

@@ -44,7 +44,7 @@ async function roundTrip() {
 }
 
 async function values() {
-  const given = { text: "ü", bytes: new Uint8Array([0, 255]), blob: new Blob(["blob"]), none: null };
+  const given = { text: "ü", bytes: new Uint8Array([0, 255]), blob: new Blob(["blob"]), none: null, buffer: new ArrayBuffer(2), wide: new Uint16Array([258]) };
   const results = {};
   for (const [name, value] of Object.entries(given)) {
     await bucket.put(name, value);
@@ -98,10 +98,20 @@ async function multipart() {
   return { size: object.size, etag: object.etag, key, numbers: [first.partNumber, last.partNumber] };
 }
 
+async function encryption() {
+  const key = new Uint8Array(32).map((_, index) => index);
+  const put = await bucket.put("e", "content", { ssecKey: key });
+  return {
+    md5: put.ssecKeyMd5, same: (await bucket.put("e", "content", { ssecKey: key.buffer })).ssecKeyMd5 === put.ssecKeyMd5, text: await textOf(await bucket.get("e", { ssecKey: hex(key) })), without: await thrownBy(bucket.get("e")),
+    short: await thrownBy(bucket.get("e", { ssecKey: "ab" })),
+  };
+}
+
 async function errors() {
   return {
     key: await thrownBy(bucket.get("k".repeat(1025))),
     digest: await thrownBy(bucket.put("a", "x", { sha1: new Uint8Array(20) })),
+    digestBuffer: await thrownBy(bucket.put("a", "x", { sha1: new ArrayBuffer(20) })),
     short: await thrownBy(bucket.put("a", "x", { md5: "ab" })),
     range: await thrownBy(bucket.get("ä", { range: { offset: -1 } })),
     limit: await thrownBy(bucket.list({ limit: 0 })),
@@ -112,6 +122,6 @@ async function errors() {
 }
 
 const report = {};
-for (const use of [roundTrip, values, streams, conditions, listing, multipart, errors]) report[use.name] = await use();
+for (const use of [roundTrip, values, streams, conditions, listing, multipart, encryption, errors]) report[use.name] = await use();
 console.log(JSON.stringify(report));
 socket.terminate();

@@ -20,13 +20,14 @@ const hex = (buffer) => [...new Uint8Array(buffer)].map((byte) => byte.toString(
 /** An object of R2 as JSON, without what differs from one upload to the next. */
 function shown(object) {
   if (object === null || object === undefined) return String(object);
-  if (object.checksums === undefined) return object;
-  const { key, size, etag, httpEtag, httpMetadata, customMetadata, range, storageClass } = object;
+  // Anything else, and what was shown already, stays as it is.
+  if (object.checksums?.toJSON === undefined) return object;
+  const { key, size, etag, httpEtag, httpMetadata, customMetadata, range, storageClass, ssecKeyMd5 } = object;
   const checksums = Object.fromEntries(
     ["md5", "sha1", "sha256", "sha384", "sha512"].map((name) => [name, object.checksums[name] && hex(object.checksums[name])]),
   );
   return {
-    key, size, etag, httpEtag, range, storageClass, checksums, customMetadata, httpMetadata,
+    key, size, etag, httpEtag, range, storageClass, ssecKeyMd5, checksums, customMetadata, httpMetadata,
     checksumsAsJson: object.checksums.toJSON(),
     version: object.version.length,
     fresh: Math.abs(Date.now() - object.uploaded.getTime()) < 60_000,
@@ -473,6 +474,108 @@ const SCENARIOS = {
     return [first, await whole(await bucket.get("m"))];
   },
 
+  async partValues(bucket) {
+    const values = {
+      text: "ü", empty: "", bytes: new Uint8Array([0, 255, 7]).subarray(1), view: new DataView(new ArrayBuffer(3), 1), wide: new Uint16Array([258]),
+      buffer: new ArrayBuffer(3), blob: new Blob(["blob"], { type: "a/b" }), file: new File(["file"], "name"), stream: new Response("streamed").body,
+      fixed: stream(3), nothing: null, unknownLength: new TransformStream().readable, number: 1,
+    };
+    const results = {};
+    for (const [name, value] of Object.entries(values)) {
+      results[name] = await thrownBy(async () => {
+        const upload = await bucket.createMultipartUpload(name);
+        await upload.complete([await upload.uploadPart(1, value)]);
+        return hex(await (await bucket.get(name)).arrayBuffer());
+      });
+    }
+    return results;
+  },
+
+  async uploadOptions(bucket) {
+    const headers = new Headers({ "Content-Type": "a/b", "Cache-Control": "no-store", Expires: "Wed, 21 Oct 2026 07:28:00 GMT", "X-Other": "1" });
+    const made = async (options) => {
+      const upload = await bucket.createMultipartUpload("m", options);
+      return shown(await upload.complete([await upload.uploadPart(10000, "x")]));
+    };
+    return {
+      headers: await made({ httpMetadata: headers }), object: await made({ httpMetadata: HTTP, customMetadata: { a: "1", A: "2" } }), none: await made(),
+      empty: await thrownBy(async () => (await bucket.createMultipartUpload("m")).complete([])),
+      emptyKey: await thrownBy(async () => { const upload = await bucket.createMultipartUpload(""); return upload.complete([await upload.uploadPart(1, "x")]); }),
+    };
+  },
+
+  async conditionsAndRanges(bucket) {
+    const { etag, uploaded } = await bucket.put("a", "0123456789");
+    const at = (milliseconds) => new Date(uploaded.getTime() + milliseconds);
+    const asked = {
+      met: { onlyIf: { etagMatches: etag }, range: { offset: 2, length: 3 } }, unmet: { onlyIf: { etagMatches: "other" }, range: { offset: 2 } },
+      unmetOutside: { onlyIf: { etagMatches: "other" }, range: { offset: 20 } }, outside: { onlyIf: { etagMatches: etag }, range: { offset: 20 } },
+      rangeHeader: { onlyIf: new Headers({ "If-None-Match": '"other"' }), range: new Headers({ Range: "bytes=-3" }) },
+      far: { range: { offset: 2 ** 53 } }, long: { range: { offset: 3, length: 2 ** 53 } }, longSuffix: { range: { suffix: 2 ** 53 } },
+      beforeSeconds: { onlyIf: { uploadedBefore: at(0), secondsGranularity: true } }, afterSeconds: { onlyIf: { uploadedAfter: at(-1000), secondsGranularity: true } },
+      between: { onlyIf: { uploadedAfter: at(-1), uploadedBefore: at(1) } }, neither: { onlyIf: { uploadedAfter: at(1), uploadedBefore: at(-1) } },
+      noDate: { onlyIf: { uploadedBefore: new Date(NaN) } }, emptyEtag: { onlyIf: { etagMatches: "" } }, emptyNot: { onlyIf: { etagDoesNotMatch: "" } },
+      badDate: { onlyIf: new Headers({ "If-Modified-Since": "nonsense" }) }, nulls: { onlyIf: null, range: null }, undefineds: { onlyIf: undefined, range: undefined },
+    };
+    const results = {};
+    for (const [name, options] of Object.entries(asked)) results[name] = await thrownBy(async () => whole(await bucket.get("a", options)));
+    return results;
+  },
+
+  async etagHeaders(bucket) {
+    const { etag } = await bucket.put("a", "content");
+    const headers = {
+      list: `"x" , "${etag}"`, commas: `,, "${etag}",`, weakList: `W/"x", W/"${etag}"`, listAndAny: `"x", *`, unclosed: `"${etag}`, noComma: `"x" "${etag}"`,
+      weakUnquoted: `W/${etag}`, bare: etag, thenBare: `"${etag}", bare`, empty: '""', noCommaAny: '"x" *', noCommaWeak: `"x" W/"${etag}"`,
+    };
+    const results = {};
+    for (const [name, value] of Object.entries(headers)) {
+      for (const header of ["If-Match", "If-None-Match"]) {
+        results[`${name} ${header}`] = await thrownBy(async () => shown(await bucket.get("a", { onlyIf: new Headers({ [header]: value }) })).body);
+      }
+    }
+    return results;
+  },
+
+  async deepPages(bucket) {
+    for (const key of ["p/a", "p/b/1", "p/b/2", "p/c", "p/d/x/1", "p/d/y", "q"]) await bucket.put(key, key);
+    return {
+      ones: await allPages(bucket, { prefix: "p/", delimiter: "/", limit: 1 }), twos: await allPages(bucket, { prefix: "p/", delimiter: "/", limit: 2 }),
+      deep: await allPages(bucket, { prefix: "p/d/", delimiter: "/", limit: 1 }), half: await allPages(bucket, { prefix: "p", delimiter: "/", limit: 1 }),
+      after: await allPages(bucket, { prefix: "p/", startAfter: "p/b/1", limit: 1 }), wide: await allPages(bucket, { delimiter: "b/", limit: 2 }),
+      include: (await bucket.list({ prefix: "p/", limit: 1, include: ["customMetadata"] })).objects.map(shown),
+    };
+  },
+
+  async listedObjects(bucket) {
+    await bucket.put("a", "x", { httpMetadata: HTTP });
+    const headersOf = async (include) => thrownBy(async () => {
+      const headers = new Headers();
+      (await bucket.list({ include })).objects[0].writeHttpMetadata(headers);
+      return [...headers];
+    });
+    return { without: await headersOf(["customMetadata"]), with: await headersOf(["httpMetadata"]) };
+  },
+
+  async oddMetadata(bucket) {
+    const put = (options) => thrownBy(async () => {
+      await bucket.put("a", "x", options);
+      return shown(await bucket.head("a"));
+    });
+    return {
+      noExpiry: await put({ httpMetadata: { cacheExpiry: new Date(NaN) } }), early: await put({ httpMetadata: { cacheExpiry: new Date(-1) } }),
+      badExpires: await put({ httpMetadata: new Headers({ Expires: "nonsense" }) }), empty: await put({ httpMetadata: {}, customMetadata: {} }),
+      emptyValues: await put({ httpMetadata: { contentType: "" }, customMetadata: { "": "", a: "" } }), cases: await put({ customMetadata: { a: "1", A: "2" } }),
+      surrogate: await put({ customMetadata: { "\ud800": "\udfff" } }), line: await put({ httpMetadata: { contentType: "a\r\nb: c" } }),
+      nulls: await put({ httpMetadata: null, customMetadata: undefined, storageClass: undefined, md5: undefined, ssecKey: undefined }),
+    };
+  },
+
+  async halfKeys(bucket) {
+    await bucket.put("half \ud800", "x");
+    return { listed: listed(await bucket.list()), head: shown(await bucket.head("half \ud800")), replaced: shown(await bucket.head("half \ufffd")) };
+  },
+
   async concurrently(bucket) {
     const names = Array.from({ length: 20 }, (_, index) => `k${index}`);
     await Promise.all(names.map((name) => bucket.put(name, name.repeat(1000))));
@@ -492,7 +595,30 @@ const SCENARIOS = {
   },
 
   async ssec(bucket) {
-    return thrownBy(() => bucket.put("a", "x", { ssecKey: "00".repeat(32) }));
+    const bytes = new Uint8Array(32).map((_, index) => index);
+    const ssecKey = hex(bytes);
+    const other = "00".repeat(32);
+    const put = await bucket.put("a", "content", { ssecKey: bytes.buffer });
+    const text = async (key, options) => (await bucket.get(key, options)).text();
+    const results = {
+      md5s: [put.ssecKeyMd5, (await bucket.head("a")).ssecKeyMd5, (await bucket.list()).objects[0].ssecKeyMd5],
+      read: await thrownBy(() => text("a", { ssecKey })),
+      withBytes: await thrownBy(() => text("a", { ssecKey: bytes, range: { suffix: 3 } })),
+      without: await thrownBy(() => bucket.get("a")), wrong: await thrownBy(() => bucket.get("a", { ssecKey: other })),
+      unmet: shown(await bucket.get("a", { ssecKey, onlyIf: { etagMatches: "other" } })).body,
+    };
+    await bucket.put("plain", "content");
+    const upload = await bucket.createMultipartUpload("m", { ssecKey });
+    const errors = {
+      plain: await thrownBy(() => bucket.get("plain", { ssecKey })), partWithout: await thrownBy(() => upload.uploadPart(1, "x")),
+      partWrong: await thrownBy(() => upload.uploadPart(1, "x", { ssecKey: other })),
+      upperCase: await thrownBy(() => bucket.put("a", "x", { ssecKey: "AB".repeat(32) })),
+      short: await thrownBy(() => bucket.put("a", "x", { ssecKey: "ab" })),
+      shortBytes: await thrownBy(() => bucket.put("a", "x", { ssecKey: bytes.slice(1) })),
+    };
+    const parts = [await upload.uploadPart(1, stream(5 * MIB, 97), { ssecKey }), await upload.uploadPart(2, "end", { ssecKey: bytes })];
+    const object = await upload.complete(parts);
+    return { ...results, errors, whole: object.ssecKeyMd5, end: await text("m", { ssecKey, range: { suffix: 5 } }) };
   },
 };
 

@@ -5,7 +5,9 @@ That Worker has the bucket as it is when it is deployed: "raw", the service of M
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -33,6 +35,7 @@ from .runtime import cloudflare_proxy
 pytestmark = pytest.mark.anyio
 
 MIB: Final = 1024 * 1024
+KEY: Final = bytes(range(32))
 HTTP: Final = R2HttpMetadata(
     "text/plain", "fi", "inline", "gzip", "no-store", datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 )
@@ -207,7 +210,7 @@ async def test_conditions(bucket: R2Bucket) -> None:
     assert await content(bucket, "a", only_if=R2Conditional(etag_matches=put.etag)) == b"one"
     unmet = await bucket.get("a", only_if=R2Conditional(etag_does_not_match=put.etag))
     assert type(unmet) is R2Object
-    assert unmet.etag == put.etag
+    assert (unmet.etag, unmet.range) == (put.etag, R2Range(0, 3))
     unmodified = await bucket.get("a", only_if=Headers({"If-None-Match": f'"{put.etag}"'}))
     assert type(unmodified) is R2Object
     later = put.uploaded + timedelta(minutes=1)
@@ -217,6 +220,25 @@ async def test_conditions(bucket: R2Bucket) -> None:
     assert await content(bucket, "a") == b"one"
     with pytest.raises(TypeError, match=r'^Conditional ETag should not be wrapped in quotes \("x"\).$'):
         await bucket.get("a", only_if=R2Conditional(etag_matches='"x"'))
+
+
+@pytest.mark.parametrize("header", ["If-Match", "If-None-Match"])
+async def test_etags_in_headers(bucket: R2Bucket, header: str) -> None:
+    put = await bucket.put("a", "one")
+    assert put is not None
+    for text in (f'"x" , {put.http_etag}', f",, {put.http_etag},", '"x", *', f"{put.http_etag}, bare"):
+        obj = await bucket.get("a", only_if=Headers({header: text}))
+        assert isinstance(obj, R2ObjectBody) == (header == "If-Match")
+    for text, message in (
+        (f'"{put.etag}', "Unclosed double quote for Etag"),
+        ('"x" "y"', "Comma was expected to separate etags. Encountered a double quote character '\"' instead. This"),
+        ('"x" W/"y"', "Comma was expected to separate etags. Encountered a weak quotation character 'W' instead. This"),
+        ('"x" *', "Comma was expected to separate etags. Encountered a wildcard character '*' instead."),
+        (f"W/{put.etag}", "Weak etags must start with W/ and their value must be quoted"),
+        (put.etag, f"Invalid ETag in {header.lower()} header"),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+            await bucket.get("a", only_if=Headers({header: text}))
 
 
 async def test_checksums(bucket: R2Bucket) -> None:
@@ -237,6 +259,31 @@ async def test_checksums(bucket: R2Bucket) -> None:
         await bucket.put("a", "content", sha1=b"ab")
     with pytest.raises(TypeError, match=r"^You cannot specify multiple hashing algorithms.$"):
         await bucket.put("a", "content", sha256=digest, sha1=bytes(20))
+
+
+async def test_encryption_with_a_key_of_the_writers(bucket: R2Bucket, way: str) -> None:
+    put = await bucket.put("a", "content", ssec_key=KEY)
+    assert await content(bucket, "a", ssec_key=KEY.hex()) == b"content"
+    upload = await bucket.create_multipart_upload("m", ssec_key=KEY)
+    obj = await upload.complete([await upload.upload_part(1, "parts", ssec_key=KEY)])
+    assert await content(bucket, "m", ssec_key=KEY) == b"parts"
+    for bad, message in ((b"short", "must be 32 bytes in length"), ("AB" * 32, "has invalid format")):
+        with pytest.raises(ValueError, match=rf"^SSE-C Key {message}$"):
+            await bucket.get("a", ssec_key=bad)
+    with pytest.raises(TypeError, match=r"^ssecKey is a string, not int$"):
+        await bucket.get("a", ssec_key=1)  # type: ignore[arg-type]
+    if way == "cloudflare":
+        # The simulator behind it takes the keys and encrypts nothing.
+        return
+    md5 = base64.b64encode(hashlib.md5(KEY, usedforsecurity=False).digest()).decode()
+    assert put is not None
+    assert [each.ssec_key_md5 for each in (put, obj, await bucket.head("a"))] == [md5] * 3  # type: ignore[union-attr]
+    with pytest.raises(
+        R2Error, match=r"^get: The object was stored using a form of Server Side Encryption.*\(10029\)$"
+    ):
+        await bucket.get("a")
+    with pytest.raises(R2Error, match=r"^get: The provided encryption parameters did not match.*\(10003\)$"):
+        await bucket.get("a", ssec_key=bytes(32))
 
 
 async def test_listing(bucket: R2Bucket) -> None:

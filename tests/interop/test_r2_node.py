@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,7 +58,14 @@ def test_what_is_put_is_got(report: dict[str, Any]) -> None:
 
 
 def test_values(report: dict[str, Any]) -> None:
-    assert report["values"] == {"text": "c3bc", "bytes": "00ff", "blob": b"blob".hex(), "none": ""}
+    assert report["values"] == {
+        "text": "c3bc",
+        "bytes": "00ff",
+        "blob": b"blob".hex(),
+        "none": "",
+        "buffer": "0000",
+        "wide": "0201",
+    }
 
 
 def test_streams_there_and_back(report: dict[str, Any]) -> None:
@@ -77,12 +85,21 @@ def test_a_multipart_upload(report: dict[str, Any]) -> None:
     assert report["multipart"] == {"size": 5 * MIB + 3, "etag": etag, "key": "m", "numbers": [1, 2]}
 
 
+def test_encryption_with_a_key_of_the_writers(report: dict[str, Any]) -> None:
+    answer = report["encryption"]
+    key_md5 = base64.b64encode(md5(bytes(range(32)))).decode()
+    assert (answer["md5"], answer["text"], answer["without"]["code"]) == (key_md5, "content", 10029)
+    assert answer["same"]
+    assert answer["short"] == {"name": "Error", "message": "SSE-C Key must be 32 bytes in length"}
+
+
 def test_errors(report: dict[str, Any]) -> None:
     # JavaScript has no class of that name, and the runtime throws an Error, too.
     messages = {use: (error["name"], error["message"].partition("\n")[0]) for use, error in report["errors"].items()}
     assert messages == {
         "key": ("Error", "get: The specified object name is not valid. (10020)"),
         "digest": ("Error", "put: The SHA-1 checksum you specified did not match what we received."),
+        "digestBuffer": ("Error", "put: The SHA-1 checksum you specified did not match what we received."),
         "short": ("TypeError", "MD5 is 32 hex characters, not 2"),
         "range": ("RangeError", "Invalid range. Starting offset (-1) must be greater than or equal to 0."),
         "limit": ("Error", "list: MaxKeys params must be positive integer <= 1000. (10022)"),
