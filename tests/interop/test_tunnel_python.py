@@ -33,6 +33,12 @@ SIZE: Final = 2 << 20
 COMPATIBILITY_DATE: Final = "2025-04-28"
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That Worker answers no close, and a client waits for the answer."""
+    monkeypatch.setattr("capnweb_py.bindings.tunnel._CLOSE_TIMEOUT", 0.5)
+
+
 @pytest.fixture(scope="module")
 def url(node: str) -> Iterator[str]:
     extract = subprocess.run([node, "tunnel_proxy.mjs"], cwd=HERE, check=True, stdout=subprocess.PIPE, text=True)
