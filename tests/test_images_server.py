@@ -21,8 +21,8 @@ from proxy_server.bindings.images_renderer import MAX_RENDERS
 
 pytestmark = pytest.mark.anyio
 
-# Each render takes six seconds of one core, and there are more of them than the server works on at a time. The picture is
-# quick to send and to decode: only what is done to it takes long.
+# Each render takes six seconds of one core, and there are more of them than the server works on at a time. The picture
+# is quick to send and to decode: only what is done to it takes long.
 RENDERS: Final = 3 * MAX_RENDERS
 BLURS: Final = 4
 SMALL: Final = flat(RED)

@@ -223,6 +223,29 @@ const SCENARIOS = {
     return { type: result.contentType(), image: made };
   },
 
+  /** An image that the Worker announces, and somebody without its binding uploads and sees. */
+  async directUpload({ RAW }, { image, options }) {
+    const { id, uploadURL } = await RAW.createDirectUpload(options);
+    const draft = settled(await RAW.image(id).details());
+    const form = () => {
+      const data = new FormData();
+      data.append("file", new File([fromBase64(image)], "holiday.png"));
+      return data;
+    };
+    const uploaded = await fetch(uploadURL, { method: "POST", body: form() });
+    const again = await fetch(uploadURL, { method: "POST", body: form() });
+    const shown = await fetch(await RAW.image(id).signedUrl({ variant: "public", expiresIn: 60 }));
+    return {
+      draft,
+      uploaded: uploaded.status,
+      success: (await uploaded.json()).success,
+      again: again.status,
+      details: settled(await RAW.image(id).details()),
+      shown: (await wholeOf(shown.body)) === image,
+      deleted: await RAW.image(id).delete(),
+    };
+  },
+
   async info({ IMAGES }, { image, padding, options }) {
     return outcome(IMAGES.info(streamOf(padded(fromBase64(image), padding), PIECE), options));
   },
