@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 
 IMAGE: Final = flat(RED, 40, 20)
 SVG: Final = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
-UPLOAD_KEYS: Final = ["creator", "draft", "filename", "id", "meta", "requireSignedURLs", "uploaded", "variants"]
+UPLOAD_KEYS: Final = ["draft", "filename", "id", "meta", "requireSignedURLs", "uploaded", "variants"]
 
 NOWHERE: Final = "there is nothing here: this URL was given to nobody, or has been used, or has expired"
 
@@ -73,6 +73,8 @@ async def test_an_upload_from_the_announcement_to_the_image(env: Env) -> None:
     assert (envelope["success"], envelope["errors"], envelope["messages"]) == (True, [], [])
     assert sorted(envelope["result"]) == UPLOAD_KEYS
     assert (envelope["result"]["id"], envelope["result"]["filename"]) == ("direct/ü", "holiday.png")
+    # Whoever uploads is not whoever announced it, and metadata may be nothing for its eyes.
+    assert envelope["result"]["meta"] == {}
 
     kept = await hosted.image(given.id).details()
     assert (kept.draft, kept.filename, kept.creator, kept.meta) == (False, "holiday.png", "me", {"k": 1})
@@ -174,12 +176,19 @@ async def test_an_svg_is_shown_without_what_is_in_it(env: Env) -> None:
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("/one/", "/other/"), ("exp=", "exp=9"), ("sig=", "sig=0"), ("?exp", "?x"), ("/public?", "/large?")],
+    [
+        ("/one/", "/other/"),
+        ("exp=", "exp=9"),
+        ("sig=", "sig=0"),
+        ("?exp", "?x"),
+        ("&sig", "&a=b&sig"),
+        ("/public?", "/large?"),
+    ],
 )
 async def test_a_signed_url_that_is_changed_shows_nothing(env: Env, old: str, new: str) -> None:
     for image_id in ("one", "other"):
         await env.IMAGES.hosted.upload(IMAGE, id=image_id)
-    url = await env.IMAGES.hosted.image("one").signed_url()
+    url = await env.IMAGES.hosted.image("one").signed_url(expires_in=60)
     assert (await asked("GET", url)).status_code == 200
     assert (await asked("GET", url.replace(old, new))).status_code == 404
     for image_id in ("one", "other"):
@@ -188,17 +197,20 @@ async def test_a_signed_url_that_is_changed_shows_nothing(env: Env, old: str, ne
 
 async def test_a_signed_url_ends(env: Env) -> None:
     kept = await env.IMAGES.hosted.upload(IMAGE)
+    for_ever = await env.IMAGES.hosted.image(kept.id).signed_url(variant="private")
+    assert "exp=" not in for_ever
     url = await env.IMAGES.hosted.image(kept.id).signed_url(expires_in=1)
     with anyio.fail_after(10):
         while (await asked("GET", url)).status_code == 200:
             await anyio.lowlevel.checkpoint()
+    assert (await asked("GET", for_ever)).status_code == 200
     assert await env.IMAGES.hosted.image(kept.id).delete()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"variant": "large"}, "signedUrl.variant must be public: there are no other variants here"),
+        ({"variant": "a/b"}, "signedUrl.variant must be 1 to 99 letters, digits, - and _, not 'a/b'"),
         ({"key_name": "mine"}, "signedUrl.keyName must be default, or left out"),
         ({"expires_in": 0}, "signedUrl.expiresIn must be a whole number from 1 to"),
     ],

@@ -230,8 +230,8 @@ class ImageHandle:
         """A URL at which whoever has it gets the image.
 
         Args:
-            variant: which one; our proxy has no other than "public".
-            expires_in: for how many seconds; 3600 with our proxy if it is left out.
+            variant: which one; with our proxy all of them are the file as it was uploaded.
+            expires_in: for how many seconds; for ever if it is left out.
             key_name: what to sign with; our proxy has one key.
 
         Raises:

@@ -218,7 +218,7 @@ class HostedImageTarget(RpcTarget):
         """A URL at which whoever has it gets the image, whether there is one or not.
 
         Args:
-            options: `variant`, which has to be "public", and `expiresIn`, in seconds.
+            options: `variant`, any name: all of them show the file as it was uploaded; `expiresIn`, in seconds.
 
         Raises:
             ImagesError: an option is not valid.

@@ -27,7 +27,6 @@ __all__ = [
     "MAX_HOSTED_BYTES",
     "MAX_ID_LENGTH",
     "MAX_META_BYTES",
-    "VARIANTS",
     "check_signing",
     "described",
     "given_text",
@@ -47,7 +46,7 @@ MAX_CREATOR_LENGTH: Final = 1024
 
 # Miniflare's, where nothing else is said.
 DEFAULT_FILENAME: Final = "uploaded.jpg"
-VARIANTS: Final = ("public",)
+_VARIANTS: Final = ("public",)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -132,7 +131,7 @@ def described(image: HostedImage) -> dict[str, object]:
         "uploaded": uploaded.replace("+00:00", "Z"),
         "requireSignedURLs": image.require_signed_urls,
         "meta": dict(image.meta),
-        "variants": [*VARIANTS],
+        "variants": [*_VARIANTS],
         "draft": image.draft,
         "creator": image.creator,
     }

@@ -2,18 +2,21 @@
 announced is uploaded, once (Cloudflare: "Accept user-uploaded images"), and one is delivered to whoever has a signed
 URL of it ("Serve private images").
 
-A URL for an upload ends with a random ticket, of which the store has a hash. A signed URL says when it expires, and has
-an HMAC of all that it says. Every other URL is none: nobody learns which images there are.
+A URL for an upload ends with a random ticket, of which the store has a hash. A signed URL may say when it expires, and
+has an HMAC of all that it says. Every other URL is none: nobody learns which images there are.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from typing import Final
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import quote, urlsplit
+
+import attrs
 
 from capnweb_py.web import Request, Response
 from proxy_server.bindings import BindingError
@@ -21,26 +24,29 @@ from proxy_server.bindings.images_options import (
     DEFAULT_FILENAME,
     MAX_FILENAME_LENGTH,
     MAX_HOSTED_BYTES,
-    VARIANTS,
     described,
 )
 from proxy_server.bindings.images_renderer import Renderer, too_large
 from proxy_server.bindings.multipart import FormError, Part, PartTooLargeError, read_form
 from proxy_server.imaging import ImagingError
 from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST
-from proxy_server.imaging.fields import Fields
+from proxy_server.imaging.fields import Fields, shown
 from proxy_server.stores.images import Draft, HostedImage, ImageStore
 
-__all__ = ["DEFAULT_UPLOAD_SECONDS", "MAX_UPLOAD_SECONDS", "MIN_UPLOAD_SECONDS", "SIGNED_SECONDS", "PublicImages"]
+__all__ = ["DEFAULT_UPLOAD_SECONDS", "MAX_UPLOAD_SECONDS", "MIN_UPLOAD_SECONDS", "PublicImages"]
 
 # "Accept user-uploaded images": how long an upload may be waited for, in seconds.
 MIN_UPLOAD_SECONDS: Final = 120
 MAX_UPLOAD_SECONDS: Final = 6 * 3600
 DEFAULT_UPLOAD_SECONDS: Final = 1800
 
-# How long a signed URL is good for, in seconds, if nobody says; and at most.
-SIGNED_SECONDS: Final = 3600
-_MAX_SIGNED_SECONDS: Final = 10 * 365 * 86_400
+# How long a signed URL may say that it is good for, in seconds: a hundred years.
+_MAX_SIGNED_SECONDS: Final = 100 * 365 * 86_400
+
+# What a variant may be called ("Create variants": alphanumeric, up to 99 characters), with what else its names have.
+_VARIANT: Final = re.compile(r"[A-Za-z0-9_-]{1,99}")
+
+_SIGNED: Final = re.compile(r"(?P<expires>(?:exp=(?P<exp>[0-9]{1,12})&)?)sig=(?P<sig>[0-9a-f]{64})")
 
 # 256 bits: nothing that is tried over a network finds it.
 _TICKET_BYTES: Final = 32
@@ -89,32 +95,31 @@ class PublicImages:
         return f"{url}{_UPLOAD}{ticket}" if await self._store.reserve(draft) else None
 
     async def signed_url(self, image_id: str, options: Fields) -> str:
-        """A URL of an image that is good for `expiresIn` seconds.
+        """A URL of an image that is good for `expiresIn` seconds, or for ever.
 
         Raises:
             ImagingError: 9401, an option is not valid.
             BindingError: there is no server.
         """
         variant = options.values.get("variant")
-        if variant not in VARIANTS:
+        if not isinstance(variant, str) or not _VARIANT.fullmatch(variant):
             raise ImagingError(
-                BAD_OPTION, f"{options.where}.variant must be {VARIANTS[0]}: there are no other variants here"
+                BAD_OPTION, f"{options.where}.variant must be 1 to 99 letters, digits, - and _, not {shown(variant)}"
             )
         if options.values.get("keyName") not in (None, "default"):
             raise options.wrong("keyName", "default, or left out: there is one key here")
-        seconds = options.integer("expiresIn", 1, _MAX_SIGNED_SECONDS) or SIGNED_SECONDS
-        url = self._public_url("deliveries")
-        expires = str(_now() // 1000 + seconds)
-        signature = _signature(await self._store.signing_key(), image_id, str(variant), expires)
-        return f"{url}{_IMAGE}{_quoted(image_id)}/{variant}?exp={expires}&sig={signature}"
+        seconds = options.integer("expiresIn", 1, _MAX_SIGNED_SECONDS)
+        signed = f"{quote(image_id, errors='replace')}/{variant}"
+        url = f"{self._public_url('deliveries')}{_IMAGE}{signed}"
+        expires = "" if seconds is None else f"exp={_now() // 1000 + seconds}&"
+        return f"{url}?{expires}sig={_signature(await self._store.signing_key(), signed, expires)}"
 
     async def answer(self, path: str, request: Request) -> Response | None:
         """Answer a request for a public URL. None if it is none that was given out, or is one no more."""
         if path.startswith(_UPLOAD):
             return await self._upload(_hash(path.removeprefix(_UPLOAD)), request)
         if path.startswith(_IMAGE):
-            image_id, _, variant = path.removeprefix(_IMAGE).rpartition("/")
-            return await self._deliver(image_id, variant, request)
+            return await self._deliver(path.removeprefix(_IMAGE), request)
         return None
 
     def _public_url(self, what: str) -> str:
@@ -150,11 +155,14 @@ class PublicImages:
             raise ImagingError(BAD_REQUEST, f'Bad request: one field "{_FIELD}" is needed, and there are {len(parts)}')
         return parts[0]
 
-    async def _deliver(self, image_id: str, variant: str, request: Request) -> Response | None:
-        query = parse_qs(urlsplit(request.url).query)
-        expires, signature = (query.get(key, [""])[0] for key in ("exp", "sig"))
-        expected = _signature(await self._store.signing_key(), image_id, variant, expires)
-        if not hmac.compare_digest(signature.encode(), expected.encode()) or int(expires) <= _now() // 1000:
+    async def _deliver(self, path: str, request: Request) -> Response | None:
+        image_id, _, variant = path.rpartition("/")
+        signed = f"{quote(image_id, errors='replace')}/{quote(variant, errors='replace')}"
+        key = await self._store.signing_key()
+        match = _SIGNED.fullmatch(urlsplit(request.url).query)
+        if match is None or not hmac.compare_digest(match["sig"], _signature(key, signed, match["expires"])):
+            return None
+        if match["exp"] is not None and int(match["exp"]) <= _now() // 1000:
             return None
         if request.method not in {"GET", "HEAD"}:
             return Response("GET the image here", status=405, headers={"allow": "GET, HEAD"})
@@ -168,9 +176,9 @@ class PublicImages:
 
 
 def _envelope(image: HostedImage | None, error: ImagingError | None) -> Response:
-    """What the REST API answers with."""
+    """What the REST API answers with. Metadata is "never shared with end-users", and whose image it is neither."""
     errors = [] if error is None else [{"code": error.code, "message": str(error)}]
-    result = None if image is None else described(image)
+    result = None if image is None else described(attrs.evolve(image, meta={}, creator=None))
     envelope = {"result": result, "result_info": None, "success": not errors, "errors": errors, "messages": []}
     return Response.from_json(envelope, status=200 if error is None else error.status, headers=_FROM_ANYWHERE)
 
@@ -179,14 +187,8 @@ def _hash(ticket: str) -> str:
     return hashlib.sha256(ticket.encode("utf-8", "replace")).hexdigest()
 
 
-def _signature(key: bytes, image_id: str, variant: str, expires: str) -> str:
-    signed = f"{_quoted(image_id)}/{variant}?exp={expires}"
-    return hmac.new(key, signed.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
-
-
-def _quoted(image_id: str) -> str:
-    """An id in a URL. Half of a character, as JavaScript's strings may hold, is in no id that there is."""
-    return quote(image_id, errors="replace")
+def _signature(key: bytes, signed: str, expires: str) -> str:
+    return hmac.new(key, f"{signed}?{expires}".encode(), hashlib.sha256).hexdigest()
 
 
 def _now() -> int:
