@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import anyio
 import websockets.asyncio.client
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
 from .errors import Unreachable
@@ -48,7 +48,13 @@ _OWN_HEADERS: Final = frozenset(
 
 @asynccontextmanager
 async def open_web_socket(
-    url: str, *, headers: Headers | None = None, subprotocols: Sequence[str] = (), title: str
+    url: str,
+    *,
+    headers: Headers | None = None,
+    subprotocols: Sequence[str] = (),
+    title: str,
+    tls: ssl.SSLContext | None = None,
+    address: str | None = None,
 ) -> AsyncIterator[ClientWebSocket]:
     """Open a WebSocket, which is closed at the end of the block.
 
@@ -57,26 +63,36 @@ async def open_web_socket(
         headers: of the handshake, beside its own.
         subprotocols: what to offer.
         title: what errors call the server.
+        tls: for wss; by default, the system's certificate authorities are trusted.
+        address: where to connect, in place of what the URL's host resolves to.
 
     Raises:
         Unreachable: if there is no connection: nothing was sent.
         WebSocketRefused: if the server answers with an ordinary response.
         ConnectionError: if it answers with none that is valid, or not at all.
+        ValueError: if the URL is none of a WebSocket.
     """
     pairs = [] if headers is None else [pair for pair in headers.pairs() if pair[0] not in _OWN_HEADERS]
-    connecting = _connecting(
-        url,
-        additional_headers=pairs,
-        subprotocols=[Subprotocol(name) for name in subprotocols] or None,
-        user_agent_header=None,
-        compression=None,
-        proxy=None,
-        max_size=DEFAULT_OPTIONS.limits.max_message_size,
-        open_timeout=HANDSHAKE_TIMEOUT,
-        ping_interval=PING_INTERVAL,
-        ping_timeout=None,
-        close_timeout=CLOSE_TIMEOUT,
-    )
+    where: dict[str, Any] = {} if address is None else {"host": address}
+    if tls is not None and url.startswith("wss:"):
+        where["ssl"] = tls
+    try:
+        connecting = _connecting(
+            url,
+            **where,
+            additional_headers=pairs,
+            subprotocols=[Subprotocol(name) for name in subprotocols] or None,
+            user_agent_header=None,
+            compression=None,
+            proxy=None,
+            max_size=DEFAULT_OPTIONS.limits.max_message_size,
+            open_timeout=HANDSHAKE_TIMEOUT,
+            ping_interval=PING_INTERVAL,
+            ping_timeout=None,
+            close_timeout=CLOSE_TIMEOUT,
+        )
+    except InvalidURI as error:
+        raise ValueError(f"{title} has no URL of a WebSocket") from error
     socket = ClientWebSocket(await _opened(connecting, title))
     try:
         yield socket

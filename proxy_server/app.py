@@ -24,6 +24,7 @@ from proxy_server.bindings import Binding, Declaration, open_binding
 from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispatcher, DispatchError
 from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
 from proxy_server.channels.http import serve_http
+from proxy_server.channels.public import placed, public_path, serve_public
 from proxy_server.channels.rpc import serve_rpc
 from proxy_server.channels.tcp import serve_connection_string, serve_tcp
 from proxy_server.channels.websocket import serve_fetched_websocket
@@ -96,13 +97,29 @@ class ProxyApp:
 
     async def _admitted_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         page = _PAGES.get(self._gate.page(scope) or "")
+        public = public_path(scope)
         if page is not None:
             await page(self, scope, send)
+        elif public is not None:
+            await self._public(*public, scope, receive, send)
         elif self._draining.begun and self._gate.refusal(scope) is None:
             await send_text(send, 503, REFUSAL, [(b"connection", b"close"), (_NOT_RUN, b"1")])
         else:
             with self._draining.running():
                 await self._http(scope, receive, send)
+
+    async def _public(self, name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer whoever has a URL that a binding gave out, and no secret."""
+        if self._draining.begun:
+            await send_text(send, 503, REFUSAL, [(b"connection", b"close")])
+            return
+        found = self._open.get(name)
+        with self._draining.running():
+            if found is None:
+                await serve_public(None, path, scope, receive, send)
+                return
+            async with found.used() as binding:
+                await serve_public(binding, path, scope, receive, send)
 
     async def _health(self, _scope: Scope, send: Send) -> None:
         """Whether the server takes work."""
@@ -206,7 +223,7 @@ class ProxyApp:
                 await serve_fetched_websocket(binding, scope, receive, send)
             else:
                 with self._watch.session(name):
-                    await self._session(name, found, binding, scope, receive, send)
+                    await self._session(name, found, placed(binding, name, scope), scope, receive, send)
 
     async def _session(
         self, name: str, found: _OpenBinding, binding: Binding, scope: Scope, receive: Receive, send: Send

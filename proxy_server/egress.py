@@ -116,26 +116,31 @@ class AllowList:
             OSError: if the name has no address, or none that is allowed answers. TimeoutError if that takes too long.
         """
         with anyio.fail_after(CONNECT_TIMEOUT):
-            addresses = await self._allowed(host, port)
+            addresses = await self.addresses(host, port)
             # Of several, an address that does not answer at all must leave time for the next one.
             patience = CONNECT_TIMEOUT / len(addresses)
             failure: OSError | None = None
             for address in addresses:
                 try:
                     with anyio.fail_after(patience):
-                        return await anyio.connect_tcp(str(address), port)
+                        return await anyio.connect_tcp(address, port)
                 except OSError as error:
                     failure = error
         assert failure is not None, "there is an address, or an exception"
         raise failure
 
-    async def _allowed(self, host: str, port: int) -> list[_Address]:
-        """The addresses of a host that may be connected to: one at least."""
+    async def addresses(self, host: str, port: int) -> list[str]:
+        """The addresses of a host that may be connected to: one at least.
+
+        Raises:
+            AddressRefused: if there is none.
+            OSError: if the name has no address.
+        """
         literal = _literal(host)
         if literal is not None:
             if not self._has_address(literal, port, named=self._has_name("", port)):
                 raise AddressRefused(f"refused: {_shown(host, port)} is not on the binding's allow-list")
-            return [literal]
+            return [str(literal)]
         name = _name(host)
         if name is None or not self._has_name(name, port):
             raise AddressRefused(f"refused: {_shown(host, port)} is not on the binding's allow-list")
@@ -149,7 +154,7 @@ class AllowList:
         if not allowed:
             LOG.warning("%s is allowed, and its address %s is not", _shown(host, port), ", ".join(map(str, addresses)))
             raise AddressRefused(f"refused: {_shown(host, port)} leads to an address that is not on the allow-list")
-        return allowed
+        return [str(address) for address in allowed]
 
     def _has_name(self, name: str, port: int) -> bool:
         return any(rule.has_name(name, port) for rule in self._rules)

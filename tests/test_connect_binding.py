@@ -218,6 +218,33 @@ async def test_who_is_cancelled_is_done_at_once_and_resets_the_connection() -> N
     assert ended == ["reset"]
 
 
+async def test_who_is_cancelled_in_the_middle_of_sending_resets_the_connection() -> None:
+    """What was cut short is not followed by an end that says it was whole."""
+    ended: list[str] = []
+    over, go_on = anyio.Event(), anyio.Event()
+
+    async def read_late(stream: ByteStream) -> None:
+        await go_on.wait()
+        try:
+            await everything(stream)
+            ended.append("end")
+        except anyio.BrokenResourceError:
+            ended.append("reset")
+        over.set()
+
+    async with listening(read_late) as address, through() as db:
+        async with db.connect(address) as stream:
+            with anyio.move_on_after(0.5):
+                while True:
+                    await stream.send(bytes(1 << 20))
+            with pytest.raises(TunnelError, match="a send was cancelled"):
+                await stream.send(b"more")
+        go_on.set()
+        with anyio.fail_after(20):
+            await over.wait()
+    assert ended == ["reset"]
+
+
 async def test_a_client_that_vanishes_resets_the_connection() -> None:
     """An end would say that all has been sent."""
     ended: list[str] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +28,10 @@ CONFIG: Final = """
 type = "hyperdrive"
 allow = ["{address}"]
 connection_string = {{ env = "TEST_DB" }}
+
+[bindings.ANY]
+type = "connect"
+allow = ["127.0.0.1:*"]
 """
 
 
@@ -105,6 +111,36 @@ async def test_a_connection_that_the_database_ends_is_the_drivers_error(
         with pytest.raises(psycopg.OperationalError, match="terminating connection"):
             await anyio.to_thread.run_sync(end_itself, port)
         assert await anyio.to_thread.run_sync(query, port, "select 1") == [(1,)]
+
+
+async def test_a_database_that_is_killed_in_mid_query_is_the_drivers_error(url: str, channel: Any) -> None:
+    """And nobody's hanging: the end comes through the tunnel as it would from the database itself."""
+    with postgres() as database:
+        async with connect_env(url, channel=channel) as env, env.ANY.forward(database.address) as port:
+            with anyio.fail_after(30):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(anyio.to_thread.run_sync, kill_the_sleeping, database)
+                    with pytest.raises(psycopg.OperationalError, match="server closed the connection unexpectedly"):
+                        await anyio.to_thread.run_sync(query, port, "select pg_sleep(600)")
+                # It starts again by itself.
+                while await anyio.to_thread.run_sync(answers_not, port):
+                    pass
+
+
+def answers_not(port: int) -> bool:
+    """Whether a database takes no query yet."""
+    try:
+        return query(port, "select 1") != [(1,)]
+    except psycopg.OperationalError:
+        return True
+
+
+def kill_the_sleeping(database: Postgres) -> None:
+    """Kill the process of the database in which a query sleeps, as soon as it does."""
+    asked = "select pid from pg_stat_activity where query like 'select pg_sleep%' and wait_event = 'PgSleep'"
+    while not (found := query(database.port, asked)):
+        pass
+    os.kill(found[0][0], signal.SIGKILL)
 
 
 async def test_the_connection_string_is_the_databases(url: str, database: Postgres, channel: Any) -> None:

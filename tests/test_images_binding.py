@@ -363,7 +363,10 @@ def test_the_table_of_the_binding_is_checked() -> None:
             parse_binding(Table({"type": "images"} | values, Path("a.toml"), "bindings.I"), Path())
         return str(caught.value)
 
-    assert mistake(store="x") == "a.toml: bindings.I.store: unknown key: known here: id, max_input_bytes, remote, type"
+    assert (
+        mistake(store="x")
+        == "a.toml: bindings.I.store: unknown key: known here: id, max_input_bytes, public_url, remote, type"
+    )
     assert "0 is out of range: 1 to 20000000 are valid" in mistake(max_input_bytes=0)
     assert "an integer is needed here" in mistake(max_input_bytes="1 MB")
 

@@ -15,14 +15,13 @@ from pictures import BLUE, RED, flat
 from proxying import serving
 
 from capnweb_py.remote import connect_env
-from proxy_server.bindings.images_hosted import (
-    DEFAULT_PAGE,
+from proxy_server.bindings.images_hosted import DEFAULT_PAGE, MAX_PAGE
+from proxy_server.bindings.images_options import (
     MAX_CREATOR_LENGTH,
     MAX_FILENAME_LENGTH,
     MAX_HOSTED_BYTES,
     MAX_ID_LENGTH,
     MAX_META_BYTES,
-    MAX_PAGE,
 )
 from proxy_server.bindings.multipart import MAX_FORM_BYTES
 from proxy_server.imaging.encoding import MAX_AVIF_PIXELS

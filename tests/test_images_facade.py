@@ -19,7 +19,7 @@ from capnweb_py.bindings.images import MAX_INPUT_BYTES, Images, ImageSource
 from capnweb_py.bindings.images_hosted import MAX_HOSTED_BYTES
 from capnweb_py.http11 import Http11Client
 from capnweb_py.remote import Env, connect_env
-from proxy_server.bindings import images_hosted
+from proxy_server.bindings import images_options
 from proxy_server.imaging.sources import MAX_IMAGE_BYTES
 
 pytestmark = pytest.mark.anyio
@@ -561,4 +561,4 @@ async def test_an_upload_whose_source_fails_keeps_nothing(env: Env) -> None:
 
 
 def test_both_sides_have_the_same_limit() -> None:
-    assert MAX_HOSTED_BYTES == images_hosted.MAX_HOSTED_BYTES
+    assert MAX_HOSTED_BYTES == images_options.MAX_HOSTED_BYTES

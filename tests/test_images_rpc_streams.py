@@ -16,7 +16,8 @@ from pictures import BLUE, RED, flat, pixel, size
 from capnweb_py import UNDEFINED, ReadableStream, RemoteError, RpcStub, SessionStats, TypedArray, memory_pair
 from proxy_server.bindings import images_rpc, parse_binding
 from proxy_server.bindings.images import ImagesService
-from proxy_server.bindings.images_hosted import DEFAULT_PAGE, MAX_META_BYTES
+from proxy_server.bindings.images_hosted import DEFAULT_PAGE
+from proxy_server.bindings.images_options import MAX_META_BYTES
 from proxy_server.stores.images_files import FileImageStore
 from proxy_server.tables import ConfigError, Table
 
@@ -221,7 +222,7 @@ async def test_a_list_is_filtered_by_metadata(images: RpcStub, wanted: dict[str,
         await images.upload(flat(RED, 1, 1), {"id": image_id, "metadata": metadata})
     page = await images.list({"metadataFilter": wanted})
     assert "".join(image["id"] for image in page["images"]) == found
-    first = await images.list({"metadataFilter": wanted, "limit": 1})
+    first = await images.list({"filter": {"metadata": wanted}, "limit": 1})
     assert [image["id"] for image in first["images"]] == list(found[:1])
     assert first["listComplete"] is (len(found) <= 1)
 
@@ -258,6 +259,20 @@ async def test_a_filter_that_is_none_lets_nothing_through(images: RpcStub, wante
     separator = "" if problem.startswith(".") else " "
     async with thrown(9401, f"IMAGES_LIST_ERROR 9401: list.metadataFilter{separator}{problem}"):
         await images.list({"metadataFilter": wanted})
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"filter": {"metadata": {"a": {}}}}, "list.filter.metadata.a has no condition"),
+        ({"filter": "x"}, "list.filter must be an object, not 'x'"),
+        ({"filter": {"creator": "x"}}, "list.filter has the unknown option 'creator'; valid are metadata"),
+        ({"filter": {}, "metadataFilter": {}}, "list has both filter and metadataFilter, which mean the same"),
+    ],
+)
+async def test_a_filter_has_the_name_of_the_types_as_well(images: RpcStub, options: Any, problem: str) -> None:
+    async with thrown(9401, f"IMAGES_LIST_ERROR 9401: {problem}"):
+        await images.list(options)
 
 
 async def test_a_stream_of_bytes_that_is_left_is_closed(images: RpcStub) -> None:

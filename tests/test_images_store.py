@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from proxy_server.stores import images_files
-from proxy_server.stores.images import Changes, HostedImage, Position, Selection
+from proxy_server.stores.images import Changes, Draft, HostedImage, Position, Selection
 from proxy_server.stores.images_files import FileImageStore
 
 pytestmark = pytest.mark.anyio
@@ -218,3 +218,75 @@ async def test_two_stores_of_one_folder_see_each_others_images(path: Path, store
     assert await store.details("a") == await other.details("a") == image("a")
     assert len(files(path)) == 1
     await other.aclose()
+
+
+# Drafts
+
+
+def draft(image_id: str, ticket: str = "ticket", expires: int = 1 << 62) -> Draft:
+    return Draft(HostedImage(image_id, 1, None, creator="me", draft=True), ticket, expires)
+
+
+async def test_a_draft_is_known_and_not_listed_and_has_no_bytes(store: FileImageStore) -> None:
+    assert await store.reserve(draft("a"))
+    assert await store.details("a") == draft("a").image == await store.drafted("ticket")
+    assert await store.data("a") is None
+    assert await ids(store) == []
+
+
+async def test_a_draft_becomes_an_image_once(path: Path, store: FileImageStore) -> None:
+    await store.reserve(draft("a"))
+    filled = HostedImage("a", 7, "x.png", creator="me")
+    assert await store.fill("ticket", "x.png", 7, b"first") == filled == await store.details("a")
+    assert await store.drafted("ticket") is None
+    assert await store.fill("ticket", "x.png", 8, b"second") is None
+    assert (await content(store, "a"), await ids(store), len(files(path))) == (b"first", ["a"], 1)
+
+
+async def test_of_two_uploads_at_a_time_one_is_kept(path: Path, store: FileImageStore) -> None:
+    await store.reserve(draft("a"))
+    filled: list[HostedImage | None] = []
+
+    async def fill(data: bytes) -> None:
+        filled.append(await store.fill("ticket", "x.png", 7, data))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(5):
+            tasks.start_soon(fill, bytes([number]))
+    assert filled.count(None) == 4
+    assert len(files(path)) == 1
+
+
+async def test_the_id_of_a_draft_is_taken_until_it_expires(store: FileImageStore) -> None:
+    assert await store.add(image("old"), b"data")
+    assert not await store.reserve(draft("old"))
+    assert await store.reserve(draft("a"))
+    assert not await store.reserve(draft("a", "another ticket"))
+    assert not await store.add(image("a"), b"data")
+    assert await store.reserve(draft("b", "over", expires=1))
+    assert await store.add(image("b"), b"data")
+
+
+async def test_a_draft_that_has_expired_is_none(path: Path, store: FileImageStore) -> None:
+    assert await store.reserve(draft("a", expires=1))
+    assert await store.details("a") is None
+    assert await store.drafted("ticket") is None
+    assert await store.fill("ticket", "x.png", 7, b"data") is None
+    assert not await store.delete("a")
+    assert files(path) == []
+
+
+async def test_a_draft_is_changed_and_deleted(store: FileImageStore) -> None:
+    await store.reserve(draft("a"))
+    changed = await store.update("a", Changes(meta={"k": 1}))
+    assert changed is not None
+    assert (changed.draft, changed.meta) == (True, {"k": 1})
+    assert await store.delete("a")
+    assert await store.fill("ticket", "x.png", 7, b"data") is None
+
+
+async def test_the_key_of_a_store_stays_the_same(path: Path, store: FileImageStore) -> None:
+    again = FileImageStore(path)
+    assert await again.signing_key() == await store.signing_key()
+    assert len(await again.signing_key()) == 32
+    await again.aclose()

@@ -52,7 +52,7 @@ from proxy_server.app import ProxyApp
 from proxy_server.bindings import Declaration
 from proxy_server.bindings.dispatch_namespace import DispatchNamespace
 from proxy_server.bindings.images import MAX_FIELD_BYTES, ImagesService
-from proxy_server.bindings.images_hosted import MAX_HOSTED_BYTES
+from proxy_server.bindings.images_options import MAX_HOSTED_BYTES
 from proxy_server.bindings.multipart import MAX_FORM_BYTES, MAX_PARTS
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.targets import Factory

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from ..stub import RpcStub
 from ..web import BodyInit, HeadersInit, Request, Response
+from ..web_socket import WebSocket
 from .channels import Channels
 
 __all__ = ["Fetcher", "Pipeline"]
@@ -52,6 +54,24 @@ class Fetcher:
             response: Response = await self._channels.rpc.fetch(request)
             return response
         return await self._channels.fetch(request)
+
+    @asynccontextmanager
+    async def websocket(
+        self, url: str, *, subprotocols: Sequence[str] = (), headers: HeadersInit | None = None
+    ) -> AsyncIterator[WebSocket]:
+        """Open a WebSocket to where `fetch` sends a request with this URL. It is closed at the end of the block.
+
+        Args:
+            url: http, https, ws or wss.
+            subprotocols: what to offer, what is liked best first. `socket.subprotocol` is what was chosen.
+            headers: of the handshake.
+
+        Raises:
+            WebSocketRefused: if the answer is an ordinary response, which is its `response`.
+            ConnectionError: if the proxy cannot be reached.
+        """
+        async with self._channels.websocket(Request(url, headers=headers), subprotocols) as socket:
+            yield socket
 
     def __repr__(self) -> str:
         return f"<fetcher {self._channels.name}>"

@@ -18,13 +18,14 @@ from ..stub import RpcStub
 from ..web import HeadersInit, ReadableStream, Response
 from .channels import Channels
 from .images_calls import rpc_info, rpc_output
-from .images_hosted import HostedImages, ImageHandle, ImageList, ImageMetadata
+from .images_hosted import DirectUpload, HostedImages, ImageHandle, ImageList, ImageMetadata
 from .images_http import http_info, http_output
 from .images_order import Chain, Drawing, TextPicture
 from .images_source import MAX_INPUT_BYTES, Encoding, ImageSource, PictureStream, picture
 
 __all__ = [
     "MAX_INPUT_BYTES",
+    "DirectUpload",
     "HostedImages",
     "ImageHandle",
     "ImageInfo",

@@ -18,7 +18,7 @@ from .channels import Channels
 from .images_calls import sent
 from .images_source import Encoding, ImageSource, PictureStream, picture
 
-__all__ = ["MAX_HOSTED_BYTES", "HostedImages", "ImageHandle", "ImageList", "ImageMetadata"]
+__all__ = ["MAX_HOSTED_BYTES", "DirectUpload", "HostedImages", "ImageHandle", "ImageList", "ImageMetadata"]
 
 # Cloudflare's documented limit for one image that is kept.
 MAX_HOSTED_BYTES: Final = 10_000_000
@@ -62,6 +62,20 @@ class ImageList:
     images: list[ImageMetadata]
     list_complete: bool
     cursor: str | None = None
+
+
+@attrs.frozen
+class DirectUpload:
+    """An image that somebody else is to upload.
+
+    Attributes:
+        id: what it will be called.
+        upload_url: where its bytes go, once: as the field "file" of a form that is posted. It is a secret, which is
+            given to the uploader.
+    """
+
+    id: str
+    upload_url: str
 
 
 class HostedImages:
@@ -133,13 +147,42 @@ class HostedImages:
             RemoteError: if an argument is not valid.
         """
         options = _given(
-            limit=limit, cursor=cursor, sortOrder=sort_order, creator=creator, metadataFilter=metadata_filter
+            limit=limit,
+            cursor=cursor,
+            sortOrder=sort_order,
+            creator=creator,
+            filter=_given(metadata=metadata_filter) or None,
         )
         page = await self._channels.rpc.list(*([options] if options else []))
         # A member that is undefined is None in Python.
         return ImageList(
             [_metadata(image) for image in page["images"]], page["listComplete"], page.get("cursor") or None
         )
+
+    async def create_direct_upload(
+        self,
+        *,
+        id: str | None = None,  # noqa: A002 - the option's name
+        metadata: Mapping[str, Any] | None = None,
+        creator: str | None = None,
+        require_signed_urls: bool | None = None,
+        expires_in: int | None = None,
+    ) -> DirectUpload:
+        """Let somebody without access to the binding upload one image. Until then it is a draft, which `details()`
+        knows and `list()` does not.
+
+        Args:
+            id, metadata, creator, require_signed_urls: as of `upload`.
+            expires_in: how many seconds the uploader has: 120 to 21600; 1800 if it is left out.
+
+        Raises:
+            RemoteError: if an option is not valid, the id is taken, or no server could take the upload.
+        """
+        options = _given(
+            id=id, metadata=metadata, creator=creator, requireSignedURLs=require_signed_urls, expiresIn=expires_in
+        )
+        announced = await self._channels.rpc.createDirectUpload(*([options] if options else []))
+        return DirectUpload(announced["id"], announced["uploadURL"])
 
     def image(self, id: str) -> ImageHandle:  # noqa: A002 - the option's name
         """The image of an id, whether there is one or not. Nothing is sent."""
@@ -180,6 +223,23 @@ class ImageHandle:
         """
         options = _given(metadata=metadata, creator=creator, requireSignedURLs=require_signed_urls)
         return _metadata(await self._channels.rpc.image(self.id).update(options))
+
+    async def signed_url(
+        self, *, variant: str = "public", expires_in: int | None = None, key_name: str | None = None
+    ) -> str:
+        """A URL at which whoever has it gets the image.
+
+        Args:
+            variant: which one; with our proxy all of them are the file as it was uploaded.
+            expires_in: for how many seconds; for ever if it is left out.
+            key_name: what to sign with; our proxy has one key.
+
+        Raises:
+            RemoteError: if an argument is not valid, or no server could deliver the image.
+        """
+        options = _given(variant=variant, expiresIn=expires_in, keyName=key_name)
+        url: str = await self._channels.rpc.image(self.id).signedUrl(options)
+        return url
 
     async def delete(self) -> bool:
         """Remove it. Whether there was one."""

@@ -113,6 +113,8 @@ class _Tunnel(_ReceivedBytes):
         # What is over, here.
         self._eof_sent = False
         self._closed = False
+        # Whether a `send` was cancelled: `websockets` over trio leaves half a message then, which nothing can follow.
+        self._cut_short = False
 
     async def _piece(self) -> bytes:
         if self._closed:
@@ -132,10 +134,15 @@ class _Tunnel(_ReceivedBytes):
     async def send(self, item: bytes) -> None:
         if self._eof_sent or self._closed:
             raise anyio.ClosedResourceError
+        if self._cut_short:
+            raise TunnelError("a send was cancelled, and what was cut short there cannot be followed by more")
         try:
             await self._connection.send(bytes(item))
         except ConnectionClosed as error:
             raise _failure(error) from error
+        except anyio.get_cancelled_exc_class():
+            self._cut_short = True
+            raise
 
     async def send_eof(self) -> None:
         """Deliver what was sent, and end both directions. What has come already can be received."""
@@ -144,7 +151,8 @@ class _Tunnel(_ReceivedBytes):
             await self._close()
 
     async def aclose(self) -> None:
-        """Deliver what was sent, and close. Who is cancelled drops the connection: the other side sees it reset."""
+        """Deliver what was sent, and close. Who is cancelled, here or in `send`, drops the connection: the other side
+        sees it reset."""
         self._closed = True
         try:
             await anyio.lowlevel.checkpoint_if_cancelled()
@@ -163,6 +171,9 @@ class _Tunnel(_ReceivedBytes):
             await trio.aclose_forcefully(self._connection.stream)
 
     async def _close(self) -> None:
+        if self._cut_short:
+            await self._drop()
+            return
         close = self._connection.close if on_asyncio() else self._connection.aclose
         async with anyio.create_task_group() as tasks:
             # While messages wait to be received, `websockets` reads no more, and would not see that it is closed.

@@ -26,6 +26,7 @@ __all__ = [
     "Connectable",
     "Declaration",
     "Opener",
+    "PublicBinding",
     "open_binding",
     "over_remote",
     "parse_binding",
@@ -78,6 +79,26 @@ class Connectable(Binding, Protocol):
 
         Raises:
             BindingError: if the binding has none.
+        """
+
+
+@runtime_checkable
+class PublicBinding(Binding, Protocol):
+    """A binding that gives out URLs of this server, for those who have no access to it: each is a secret of its own."""
+
+    def at(self, server: str, path: str) -> Binding:
+        """The same binding for one client.
+
+        Args:
+            server: the URL of the server, as the client knows it, with a slash at its end.
+            path: what the public URLs of this binding begin with there, with a slash at its end.
+        """
+
+    async def public(self, path: str, request: Request) -> Response | None:
+        """Answer a request for a public URL. None if it is none that was given out, or is one no more.
+
+        Args:
+            path: decoded, without what all of them begin with.
         """
 
 

@@ -15,13 +15,13 @@ import anyio
 from anyio.abc import ByteStream, SocketStream, TaskGroup
 from anyio.streams.tls import TLSStream
 
-from capnweb_py.http11 import Http11Client
-from capnweb_py.web import Headers, Request, Response
+from capnweb_py.web import Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.connect_rpc import ConnectTarget
 from proxy_server.bindings.credentials import secret, tls_context
 from proxy_server.bindings.fetcher import Fetcher
 from proxy_server.channels import LOG
+from proxy_server.channels.handshake import Handshake
 from proxy_server.egress import CONNECT_TIMEOUT, AllowList, reason_of, split_address
 from proxy_server.tables import Table
 
@@ -80,7 +80,7 @@ class Connect:
         self._allowed = allowed
         self._tls = tls
         self._connection_string = connection_string
-        self._fetcher = Fetcher(Http11Client(tasks.start_soon, tls=tls, connector=allowed.connect), None, Headers())
+        self._fetcher = Fetcher(tasks, allowed, tls=tls)
         # Those that nobody has closed yet.
         self._connections: set[Connection] = set()
 
@@ -89,6 +89,9 @@ class Connect:
 
     async def fetch(self, request: Request) -> Response:
         return await self._fetcher.fetch(request)
+
+    async def websocket(self, handshake: Handshake) -> None:
+        await self._fetcher.websocket(handshake)
 
     async def connect(self, address: str) -> ByteStream:
         try:

@@ -9,22 +9,28 @@ binding's do, if `allow_hosts` has its host. Redirects are the Worker's to follo
 from __future__ import annotations
 
 import json
+import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import anyio
 from anyio.abc import TaskGroup
 
-from capnweb_py.errors import RpcError
+from capnweb_py.errors import RpcError, Unreachable
 from capnweb_py.http11 import Http11Client
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
 from capnweb_py.web import Headers, Request, Response, Url
+from capnweb_py.web_socket import ServerWebSocket
 from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.credentials import secret, tls_context
-from proxy_server.bindings.upstream import check_upstream_url, forwarded_url
+from proxy_server.bindings.upstream import carry_websocket, check_upstream_url, forwarded_url
 from proxy_server.channels import LOG, end_to_end
-from proxy_server.egress import AddressRefused, AllowList
+from proxy_server.channels.handshake import Handshake
+from proxy_server.channels.sockets import serve_socket
+from proxy_server.egress import AddressRefused, AllowList, reason_of
 from proxy_server.tables import Table
 
 __all__ = ["Fetcher", "FetcherTarget", "parse", "request_of"]
@@ -64,11 +70,9 @@ def parse(table: Table, _state_dir: Path) -> Opener:
         raise table.error(str(error), "allow_hosts") from error
 
     async def open_fetcher(tasks: TaskGroup) -> Binding:
-        if allowed is None:
-            client = Http11Client(tasks.start_soon, tls=tls)
-        else:
-            client = Http11Client(tasks.start_soon, tls=tls, connector=allowed.connect)
-        return Fetcher(client, url, headers, makes_send=kind == _PIPELINE)
+        where = allowed if url is None else url
+        assert where is not None, "it was checked that there is one of the two"
+        return Fetcher(tasks, where, headers, tls=tls, makes_send=kind == _PIPELINE)
 
     return open_fetcher
 
@@ -100,26 +104,70 @@ def _check_url(table: Table, url: str, *, has_certificate: bool) -> None:
 
 
 class Fetcher:
-    """Answers both channels by sending requests on.
+    """Answers both channels by sending requests on, and WebSockets of fetch() by opening them there.
 
     Args:
-        client: sends them; the binding closes it.
-        url: where all go, whatever host they name; None where they go to their own URLs.
+        tasks: where bodies are sent from.
+        where: the URL where all go, whatever host they name; or where those may go that go to their own URLs.
         headers: put on each request, in place of what it has of the same names.
+        tls: for https; by default, the system's certificate authorities are trusted.
         makes_send: whether the RPC side has `send(records)`, as a pipeline's.
     """
 
-    def __init__(self, client: Http11Client, url: str | None, headers: Headers, *, makes_send: bool = False) -> None:
-        self._client = client
-        self._url = url
-        self._headers = headers
+    def __init__(
+        self,
+        tasks: TaskGroup,
+        where: str | AllowList,
+        headers: Headers | None = None,
+        *,
+        tls: ssl.SSLContext | None = None,
+        makes_send: bool = False,
+    ) -> None:
+        self._url = where if isinstance(where, str) else None
+        self._allowed = None if isinstance(where, str) else where
+        connector = anyio.connect_tcp if self._allowed is None else self._allowed.connect
+        self._client = Http11Client(tasks.start_soon, tls=tls, connector=connector)
+        self._headers = headers or Headers()
+        self._tls = tls
         self._makes_send = makes_send
 
     def rpc_main(self) -> object:
         return PipelineTarget(self) if self._makes_send else FetcherTarget(self)
 
     async def fetch(self, request: Request) -> Response:
-        return await self._send(request, request.url if self._url is None else forwarded_url(self._url, request.url))
+        return await self._send(request, self._destination(request))
+
+    async def websocket(self, handshake: Handshake) -> None:
+        request = handshake.request
+        headers = self._outgoing(request)
+
+        async def run(socket: ServerWebSocket) -> Response | None:
+            try:
+                return await self._carry(socket, self._destination(request), headers)
+            except (AddressRefused, ConnectionError, ValueError) as error:
+                if handshake.accepted:
+                    raise
+                return _unanswered(error)
+
+        await serve_socket(handshake, run)
+
+    async def _carry(self, socket: ServerWebSocket, url: str, headers: Headers) -> Response | None:
+        url = Url(url).href
+        host, port, title = _server_of(url)
+        addresses: Sequence[str | None] = [None]
+        if self._allowed is not None:
+            try:
+                addresses = await self._allowed.addresses(host, port)
+            except OSError as error:
+                raise Unreachable(f"{title} cannot be reached: {reason_of(error)}") from error
+        problem: Unreachable | None = None
+        for address in addresses:
+            try:
+                return await carry_websocket(socket, url, headers, title, tls=self._tls, address=address)
+            except Unreachable as error:
+                problem = error
+        assert problem is not None, "there is an address, or an exception"
+        raise problem
 
     async def post(self, body: bytes, content_type: str) -> Response:
         """Post something to the URL itself. Raises BindingError where each request has one of its own."""
@@ -127,27 +175,49 @@ class Fetcher:
             raise BindingError("requests of this binding need URLs of their own")
         return await self._send(Request(self._url, method="POST", headers={"content-type": content_type}, body=body))
 
-    async def _send(self, request: Request, url: str | None = None) -> Response:
+    def _destination(self, request: Request) -> str:
+        return request.url if self._url is None else forwarded_url(self._url, request.url)
+
+    def _outgoing(self, request: Request) -> Headers:
         headers = end_to_end(request.headers)
         headers.update(self._headers)
+        return headers
+
+    async def _send(self, request: Request, url: str | None = None) -> Response:
+        headers = self._outgoing(request)
         body = request.body if request.buffered is None else request.buffered
         outgoing = Request(request.url, method=request.method, headers=headers, body=body)
         try:
             answer = await self._client.exchange(outgoing, url or request.url)
-        except AddressRefused as error:
-            LOG.warning("a request was %s", error)
-            return Response(str(error), status=403)
-        except ConnectionError as error:
-            LOG.warning("a request was not answered: %s", error)
-            return Response(str(error), status=502)
-        except ValueError as error:
-            return Response(f"the request cannot be sent: {error}", status=400)
+        except (AddressRefused, ConnectionError, ValueError) as error:
+            return _unanswered(error)
         return Response(
             answer.body, status=answer.status, status_text=answer.status_text, headers=end_to_end(answer.headers)
         )
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+
+def _unanswered(error: AddressRefused | ConnectionError | ValueError) -> Response:
+    """What a client is told whose request went nowhere."""
+    if isinstance(error, AddressRefused):
+        LOG.warning("a request was %s", error)
+        return Response(str(error), status=403)
+    if isinstance(error, ConnectionError):
+        LOG.warning("a request was not answered: %s", error)
+        return Response(str(error), status=502)
+    return Response(f"the request cannot be sent: {error}", status=400)
+
+
+def _server_of(url: str) -> tuple[str, int, str]:
+    """Host and port of a URL, and what errors call the server: nothing else of it, which may be a secret."""
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https", "ws", "wss"} or not parts.hostname:
+        raise ValueError(f"WebSockets go to http:, https:, ws: and wss: URLs, not to one of {parts.scheme}:")
+    port = parts.port or (443 if parts.scheme in {"https", "wss"} else 80)
+    host = parts.hostname
+    return host, port, f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 class FetcherTarget(RpcTarget):

@@ -2,11 +2,12 @@
 
 Here is its HTTP channel: the forms that the Workers runtime's own `env.IMAGES` sends (workerd,
 src/cloudflare/internal/images-api.ts), and the answers that it reads. The RPC channel is in images_rpc.py, and hosted
-images, which go by that one alone, in images_hosted.py.
+images, which go by that one alone, in images_hosted.py; what they have for the public is in images_public.py.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import AsyncGenerator
@@ -19,9 +20,11 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import Binding, Opener
+from proxy_server.bindings.images_public import PublicImages
 from proxy_server.bindings.images_renderer import Renderer, text_source, too_large
 from proxy_server.bindings.images_rpc import ImagesBinding
 from proxy_server.bindings.multipart import FormError, Part, PartTooLargeError, read_form
+from proxy_server.bindings.upstream import check_upstream_url
 from proxy_server.imaging import ImagingError, Output, Probed, Source, Text
 from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST
 from proxy_server.imaging.fields import shown
@@ -54,7 +57,8 @@ def parse(table: Table, state_dir: Path) -> Opener:
     """Check the table of an images binding.
 
     `max_input_bytes` lowers the cap on one image file. `id` names the store of hosted images: bindings that name the
-    same one, or none, share it, as those of one account do at Cloudflare.
+    same one, or none, share it, as those of one account do at Cloudflare. `public_url` is where the server is for those
+    who upload or see images without access to the binding; where the client of the binding found it, if left out.
 
     Raises:
         ConfigError: if a key is unknown, or its value not valid.
@@ -63,13 +67,25 @@ def parse(table: Table, state_dir: Path) -> Opener:
     store_id = table.optional_text("id")
     if store_id is not None and not _STORE_ID.fullmatch(store_id):
         raise table.error('1 to 64 letters, digits, "-" and "_" are needed here', "id")
+    public_url = table.optional_text("public_url")
+    if public_url is not None:
+        _check_public_url(table, public_url)
     table.finish()
     path = state_dir / ("images" if store_id is None else f"images-{store_id}")
 
     async def open_images(_tasks: TaskGroup) -> Binding:
-        return ImagesService(FileImageStore(path), max_input_bytes)
+        return ImagesService(FileImageStore(path), max_input_bytes, public_url)
 
     return open_images
+
+
+def _check_public_url(table: Table, url: str) -> None:
+    try:
+        check_upstream_url(url)
+    except ValueError as error:
+        raise table.error(str(error), "public_url") from error
+    if urlsplit(url).scheme not in {"http", "https"}:
+        raise table.error("an http: or https: URL is needed here", "public_url")
 
 
 class ImagesService:
@@ -78,14 +94,28 @@ class ImagesService:
     Args:
         store: of hosted images. It is closed with the binding.
         max_input_bytes: how large one image file may be; 1 to MAX_IMAGE_BYTES.
+        public_url: the server's, for public URLs; None is the one that a client uses.
     """
 
-    def __init__(self, store: ImageStore, max_input_bytes: int = MAX_IMAGE_BYTES) -> None:
+    def __init__(
+        self, store: ImageStore, max_input_bytes: int = MAX_IMAGE_BYTES, public_url: str | None = None
+    ) -> None:
         self._store = store
         self._renderer = Renderer(max_input_bytes)
+        self._public_url = public_url
+        self._public = PublicImages(self._renderer, store, None)
 
     def rpc_main(self) -> object:
-        return ImagesBinding(self._renderer, self._store)
+        return ImagesBinding(self._renderer, self._store, self._public)
+
+    def at(self, server: str, path: str) -> Binding:
+        base = (self._public_url or server).rstrip("/")
+        placed = copy.copy(self)
+        placed._public = PublicImages(self._renderer, self._store, f"{base}/{path}")
+        return placed
+
+    async def public(self, path: str, request: Request) -> Response | None:
+        return await self._public.answer(path, request)
 
     async def fetch(self, request: Request) -> Response:
         """Answer `POST /info` and `POST /transform`. What the engine refuses is a response that says so."""

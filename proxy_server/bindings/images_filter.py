@@ -1,7 +1,8 @@
-"""The option `metadataFilter` of `hosted.list()`: which images have metadata of these values.
+"""The option `filter` of `hosted.list()`: which images have metadata of these values.
 
-The rules are those of Cloudflare's documentation, "Manage hosted images with Workers", section "Filter by custom
-metadata". A filter that breaks one is refused: it never lets everything through.
+Its name is that of the Workers types, {"filter": {"metadata": {...}}}; Cloudflare's documentation, "Manage hosted
+images with Workers", calls it `metadataFilter`, and has the rules ("Filter by custom metadata"). A filter that breaks
+one is refused: it never lets everything through.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final
 
 from proxy_server.bindings.images_input import is_text
 from proxy_server.imaging.errors import BAD_OPTION, ImagingError
-from proxy_server.imaging.fields import shown
+from proxy_server.imaging.fields import Fields, shown
 from proxy_server.stores.images import Condition, Scalar
 
 __all__ = ["MAX_CONDITIONS", "MAX_FIELD_LENGTH", "MAX_LEVELS", "MAX_VALUES", "conditions_of"]
@@ -28,39 +29,54 @@ _FIELD: Final = re.compile(r"\w+(?:\.\w+)*", re.ASCII)
 _COMPARISONS: Final = ("gt", "gte", "lt", "lte")
 
 
-def conditions_of(value: object) -> tuple[Condition, ...]:
-    """The conditions of a filter, all of which an image has to meet.
+def conditions_of(options: Fields) -> tuple[Condition, ...]:
+    """The conditions of a list's options, all of which an image has to meet.
 
-    Args:
-        value: the option, as a peer gave it: {"status": "active", "priority": {"gte": 2, "lte": 5}}.
+    A filter is {"status": "active", "priority": {"gte": 2, "lte": 5}}.
 
     Raises:
-        ImagingError: 9401, it is none, or has too many conditions.
+        ImagingError: 9401, it is none, or has too many conditions; or there are two.
     """
-    if value is None:
+    where, given = _given(options)
+    if given is None:
         return ()
-    if not isinstance(value, Mapping):
-        raise _wrong("", f"must be an object, not {shown(value)}")
-    conditions = tuple(condition for field, wanted in value.items() for condition in _of_field(field, wanted))
+    if not isinstance(given, Mapping):
+        raise _wrong(where, f"must be an object, not {shown(given)}")
+    conditions = tuple(condition for field, wanted in given.items() for condition in _of_field(where, field, wanted))
     if len(conditions) > MAX_CONDITIONS:
-        raise _wrong("", f"has {len(conditions)} conditions; at most {MAX_CONDITIONS} are allowed")
+        raise _wrong(where, f"has {len(conditions)} conditions; at most {MAX_CONDITIONS} are allowed")
     return conditions
 
 
-def _of_field(field: object, wanted: object) -> list[Condition]:
+def _given(options: Fields) -> tuple[str, object]:
+    """The filter of metadata, and its place in the options."""
+    documented = options.values.get("metadataFilter")
+    outer = options.values.get("filter")
+    if outer is None:
+        return f"{options.where}.metadataFilter", documented
+    if documented is not None:
+        raise _wrong(options.where, "has both filter and metadataFilter, which mean the same")
+    if not isinstance(outer, Mapping):
+        raise options.wrong("filter", "an object")
+    Fields(f"{options.where}.filter", outer).allow("metadata")
+    return f"{options.where}.filter.metadata", outer.get("metadata")
+
+
+def _of_field(where: str, field: object, wanted: object) -> list[Condition]:
     if not isinstance(field, str) or not _FIELD.fullmatch(field):
-        raise _wrong("", f"has the field {shown(field)}: letters, digits and _ make a name, and dots part levels")
+        raise _wrong(where, f"has the field {shown(field)}: letters, digits and _ make a name, and dots part levels")
     path = tuple(field.split("."))
     if len(path) > MAX_LEVELS or len(field) > MAX_FIELD_LENGTH:
         raise _wrong(
-            "",
+            where,
             f"has the field {shown(field)}: at most {MAX_LEVELS} levels and {MAX_FIELD_LENGTH} characters are allowed",
         )
+    inner = f"{where}.{field}"
     if not isinstance(wanted, Mapping):
-        return [Condition(path, "in", (_scalar(field, wanted),))]
+        return [Condition(path, "in", (_scalar(inner, wanted),))]
     if not wanted:
-        raise _wrong(f".{field}", "has no condition")
-    return [_condition(field, path, operator, operand) for operator, operand in wanted.items()]
+        raise _wrong(inner, "has no condition")
+    return [_condition(inner, path, operator, operand) for operator, operand in wanted.items()]
 
 
 def _condition(field: str, path: tuple[str, ...], operator: object, operand: object) -> Condition:
@@ -71,16 +87,16 @@ def _condition(field: str, path: tuple[str, ...], operator: object, operand: obj
         values = tuple(_scalar(where, item) for item in operand) if isinstance(operand, list) else ()
         same = all(isinstance(item, str) for item in values) or all(type(item) is float for item in values)
         if not 1 <= len(values) <= MAX_VALUES or not same:
-            raise _wrong(f".{where}", f"must be an array of 1 to {MAX_VALUES} strings, or as many numbers")
+            raise _wrong(where, f"must be an array of 1 to {MAX_VALUES} strings, or as many numbers")
         return Condition(path, "in", values)
     for comparison in _COMPARISONS:
         if operator == comparison:
             number = _scalar(where, operand)
             if type(number) is not float:
-                raise _wrong(f".{where}", f"must be a number, not {shown(operand)}")
+                raise _wrong(where, f"must be a number, not {shown(operand)}")
             return Condition(path, comparison, (number,))
     valid = ", ".join(("eq", "in", *_COMPARISONS))
-    raise _wrong(f".{field}", f"has the unknown operator {shown(operator)}; valid are {valid}")
+    raise _wrong(field, f"has the unknown operator {shown(operator)}; valid are {valid}")
 
 
 def _scalar(where: str, value: object) -> Scalar:
@@ -91,8 +107,8 @@ def _scalar(where: str, value: object) -> Scalar:
         return value
     if isinstance(value, int | float) and abs(value) < 2**1000 and math.isfinite(value):
         return float(value)
-    raise _wrong(f".{where}", f"must be a string, a number, true or false, not {shown(value)}")
+    raise _wrong(where, f"must be a string, a number, true or false, not {shown(value)}")
 
 
 def _wrong(where: str, problem: str) -> ImagingError:
-    return ImagingError(BAD_OPTION, f"list.metadataFilter{where} {problem}")
+    return ImagingError(BAD_OPTION, f"{where} {problem}")

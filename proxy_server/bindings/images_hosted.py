@@ -11,51 +11,45 @@ from __future__ import annotations
 import base64
 import builtins
 import json
-import re
 import time
-import uuid
-from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
 from capnweb_py.target import RpcTarget
-from capnweb_py.values import UNDEFINED
 from capnweb_py.web import ReadableStream
 from proxy_server.bindings.images_filter import conditions_of
 from proxy_server.bindings.images_input import (
     ImagesError,
+    Operation,
     given_image,
     is_base64,
     is_text,
-    options_of,
     thrown_by,
     whole,
 )
+from proxy_server.bindings.images_options import (
+    DEFAULT_FILENAME,
+    MAX_CREATOR_LENGTH,
+    MAX_FILENAME_LENGTH,
+    MAX_HOSTED_BYTES,
+    check_signing,
+    described,
+    given_text,
+    hosted_options,
+    metadata,
+    new_id,
+)
+from proxy_server.bindings.images_public import PublicImages
 from proxy_server.bindings.images_renderer import Renderer
-from proxy_server.imaging import ImagingError
-from proxy_server.imaging.errors import BAD_OPTION
 from proxy_server.imaging.fields import Fields
 from proxy_server.stores.images import Changes, HostedImage, ImageStore, Position, Selection
 
 __all__ = [
     "DEFAULT_PAGE",
-    "MAX_HOSTED_BYTES",
-    "MAX_ID_LENGTH",
-    "MAX_META_BYTES",
     "MAX_PAGE",
     "HostedImageTarget",
     "HostedImages",
 ]
-
-# "Limits and formats", hosted images.
-MAX_HOSTED_BYTES: Final = 10_000_000
-MAX_META_BYTES: Final = 1024
-
-# "Upload via custom path", and the schema of the REST API.
-MAX_ID_LENGTH: Final = 1024
-MAX_FILENAME_LENGTH: Final = 255
-MAX_CREATOR_LENGTH: Final = 1024
 
 # How many images a page has: at most, as in the REST API, and by default, as in Miniflare.
 MAX_PAGE: Final = 1000
@@ -64,14 +58,6 @@ DEFAULT_PAGE: Final = 50
 # The REST API's numbers.
 NOT_FOUND: Final = 5404
 EXISTS: Final = 5409
-
-# Miniflare's, where nothing else is said.
-_DEFAULT_FILENAME: Final = "uploaded.jpg"
-_VARIANTS: Final = ("public",)
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-
-_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
 class _SortOrder(StrEnum):
@@ -85,11 +71,13 @@ class HostedImages(RpcTarget):
     Args:
         renderer: looks at what is uploaded.
         store: keeps it.
+        public: makes URLs for those who have no access to the binding.
     """
 
-    def __init__(self, renderer: Renderer, store: ImageStore) -> None:
+    def __init__(self, renderer: Renderer, store: ImageStore, public: PublicImages) -> None:
         self._renderer = renderer
         self._store = store
+        self._public = public
 
     async def upload(self, image: object, options: object = None) -> dict[str, object]:
         """Keep a new image. Returns what `details` does.
@@ -102,61 +90,93 @@ class HostedImages(RpcTarget):
             ImagesError: it is no image, or one that is too large; an option is not valid; the id is taken.
         """
         with thrown_by("UPLOAD"):
-            values = _options("upload", options)
+            values = hosted_options("upload", options)
             values.allow("id", "filename", "requireSignedURLs", "metadata", "creator", "encoding")
             given = given_image(MAX_HOSTED_BYTES, "upload", image, encoded=is_base64(values))
             hosted = HostedImage(
-                id=_new_id(values),
+                id=new_id(values),
                 uploaded=time.time_ns() // 1_000_000,
-                filename=_text(values, "filename", MAX_FILENAME_LENGTH) or _DEFAULT_FILENAME,
+                filename=given_text(values, "filename", MAX_FILENAME_LENGTH) or DEFAULT_FILENAME,
                 require_signed_urls=values.flag("requireSignedURLs") or False,
-                meta=_meta(values) or {},
-                creator=_text(values, "creator", MAX_CREATOR_LENGTH),
+                meta=metadata(values) or {},
+                creator=given_text(values, "creator", MAX_CREATOR_LENGTH),
             )
-            _check_signing(values, hosted.id)
+            check_signing(values, hosted.id)
             data = await whole(given)
             await self._renderer.check(data)
             if not await self._store.add(hosted, data):
-                raise ImagesError(f"IMAGES_UPLOAD_ERROR {EXISTS}: Resource already exists: {hosted.id}", EXISTS)
-        return _described(hosted)
+                raise _taken("UPLOAD", hosted.id)
+        return described(hosted)
+
+    async def createDirectUpload(self, options: object = None) -> dict[str, object]:
+        """Let somebody without access to the binding upload one image: `{id, uploadURL}`.
+
+        Until then the image is a draft: `details` knows it, `list` does not.
+
+        Args:
+            options: `id`, `requireSignedURLs`, `metadata`, `creator`, and `expiresIn`, in seconds.
+
+        Raises:
+            ImagesError: an option is not valid, or the id is taken.
+            BindingError: there is no server that could take the upload.
+        """
+        with thrown_by("DIRECT_UPLOAD"):
+            values = hosted_options("createDirectUpload", options)
+            values.allow("id", "requireSignedURLs", "metadata", "creator", "expiresIn")
+            announced = HostedImage(
+                id=new_id(values),
+                uploaded=time.time_ns() // 1_000_000,
+                filename=None,
+                require_signed_urls=values.flag("requireSignedURLs") or False,
+                meta=metadata(values) or {},
+                creator=given_text(values, "creator", MAX_CREATOR_LENGTH),
+                draft=True,
+            )
+            check_signing(values, announced.id)
+            upload_url = await self._public.announce(announced, values)
+            if upload_url is None:
+                raise _taken("DIRECT_UPLOAD", announced.id)
+        return {"id": announced.id, "uploadURL": upload_url}
 
     async def list(self, options: object = None) -> dict[str, object]:
         """A page of the images there are: `{images, cursor, listComplete}`.
 
         Args:
             options: `limit`, `cursor` (that of the page before), `sortOrder` ("asc" or "desc", by the time of the
-                upload), `creator`, `metadataFilter` (see images_filter.py).
+                upload), `creator`, `filter` with `metadata` in it (see images_filter.py), which Cloudflare's
+                documentation calls `metadataFilter`.
 
         Raises:
             ImagesError: an option is not valid.
         """
         with thrown_by("LIST"):
-            values = _options("list", options)
-            values.allow("limit", "cursor", "sortOrder", "creator", "metadataFilter")
+            values = hosted_options("list", options)
+            values.allow("limit", "cursor", "sortOrder", "creator", "filter", "metadataFilter")
             limit = values.integer("limit", 1, MAX_PAGE) or DEFAULT_PAGE
             selection = Selection(
                 limit=limit + 1,  # the one more tells whether there is another page
                 after=_position(values),
                 newest_first=values.choice("sortOrder", _SortOrder) is _SortOrder.DESCENDING,
-                creator=_text(values, "creator", MAX_CREATOR_LENGTH),
-                conditions=conditions_of(values.values.get("metadataFilter")),
+                creator=given_text(values, "creator", MAX_CREATOR_LENGTH),
+                conditions=conditions_of(values),
             )
             found = await self._store.select(selection)
-        page = {"images": [_described(image) for image in found[:limit]], "listComplete": len(found) <= limit}
+        page = {"images": [described(image) for image in found[:limit]], "listComplete": len(found) <= limit}
         return page if page["listComplete"] else {**page, "cursor": _cursor(found[limit - 1].position)}
 
     def image(self, image_id: object) -> HostedImageTarget:
         """The image of an id, whether there is one or not."""
         if not isinstance(image_id, str):
             raise TypeError(f"image() takes the id of an image, a string, not {type(image_id).__name__}")
-        return HostedImageTarget(self._store, image_id)
+        return HostedImageTarget(self._store, self._public, image_id)
 
 
 class HostedImageTarget(RpcTarget):
     """One hosted image, or one that there is not."""
 
-    def __init__(self, store: ImageStore, image_id: str) -> None:
+    def __init__(self, store: ImageStore, public: PublicImages, image_id: str) -> None:
         self._store = store
+        self._public = public
         self._id = image_id
 
     async def details(self) -> dict[str, object] | None:
@@ -164,7 +184,7 @@ class HostedImageTarget(RpcTarget):
         if not is_text(self._id):
             return None
         image = await self._store.details(self._id)
-        return None if image is None else _described(image)
+        return None if image is None else described(image)
 
     async def bytes(self) -> ReadableStream[builtins.bytes] | None:
         """The file as it was uploaded; None if there is none."""
@@ -180,104 +200,42 @@ class HostedImageTarget(RpcTarget):
             ImagesError: there is no such image, or an option is not valid.
         """
         with thrown_by("UPDATE"):
-            values = _options("update", options)
+            values = hosted_options("update", options)
             values.allow("requireSignedURLs", "metadata", "creator")
-            _check_signing(values, self._id)
+            check_signing(values, self._id)
             changes = Changes(
                 require_signed_urls=values.flag("requireSignedURLs"),
-                meta=_meta(values),
-                creator=_text(values, "creator", MAX_CREATOR_LENGTH),
+                meta=metadata(values),
+                creator=given_text(values, "creator", MAX_CREATOR_LENGTH),
             )
         image = await self._store.update(self._id, changes) if is_text(self._id) else None
         if image is None:
             # Miniflare's words.
             raise ImagesError(f"Image not found: {self._id}", NOT_FOUND)
-        return _described(image)
+        return described(image)
+
+    async def signedUrl(self, options: object = None) -> str:
+        """A URL at which whoever has it gets the image, whether there is one or not.
+
+        Args:
+            options: `variant`, any name: all of them show the file as it was uploaded; `expiresIn`, in seconds.
+
+        Raises:
+            ImagesError: an option is not valid.
+            BindingError: there is no server that could deliver the image.
+        """
+        with thrown_by("SIGNED_URL"):
+            values = hosted_options("signedUrl", options)
+            values.allow("variant", "expiresIn", "keyName")
+            return await self._public.signed_url(self._id, values)
 
     async def delete(self) -> bool:
         """Remove it. Whether there was one."""
         return is_text(self._id) and await self._store.delete(self._id)
 
 
-def _options(method: str, options: object) -> Fields:
-    """The options of a method. What null means in metadata, and in a filter of it, is theirs to say."""
-    values = options_of(method, options)
-    for key in ("metadata", "metadataFilter"):
-        if key in values:
-            assert isinstance(options, dict), "it has a key"
-            values[key] = options[key]
-    return Fields(method, values)
-
-
-def _text(fields: Fields, key: str, longest: int) -> str | None:
-    value = fields.values.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, str) or not 1 <= len(value) <= longest or not is_text(value):
-        raise fields.wrong(key, f"a string of 1 to {longest} characters")
-    return value
-
-
-def _new_id(fields: Fields) -> str:
-    """The id that the uploader wants, or a new UUID."""
-    chosen = _text(fields, "id", MAX_ID_LENGTH)
-    if chosen is None:
-        return str(uuid.uuid4())
-    if chosen.startswith("/") or chosen.endswith("/"):
-        raise fields.wrong("id", "a path that neither begins nor ends with a slash")
-    if _UUID.fullmatch(chosen):
-        raise fields.wrong("id", "something else than a UUID, which are the ids that are given to images without one")
-    return chosen
-
-
-def _check_signing(fields: Fields, image_id: str) -> None:
-    if fields.flag("requireSignedURLs") and not _UUID.fullmatch(image_id):
-        raise ImagingError(
-            BAD_OPTION,
-            f"{fields.where}.requireSignedURLs can't be true for an image with a custom id: leave one of the two out",
-        )
-
-
-def _meta(fields: Fields) -> Mapping[str, Any] | None:
-    meta = fields.values.get("metadata")
-    if meta is None:
-        return None
-    if not isinstance(meta, dict):
-        raise fields.wrong("metadata", "an object")
-    try:
-        meta = {key: _without_undefined(member) for key, member in meta.items() if member is not UNDEFINED}
-        size = len(json.dumps(meta, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ImagingError(BAD_OPTION, f"{fields.where}.metadata is nothing that JSON can say: {error}") from error
-    if size > MAX_META_BYTES:
-        raise ImagingError(
-            BAD_OPTION, f"{fields.where}.metadata has {size} bytes as JSON; at most {MAX_META_BYTES} are allowed"
-        )
-    return meta
-
-
-def _without_undefined(value: Any) -> Any:
-    """A value without the members that are undefined, which JSON.stringify leaves out."""
-    if isinstance(value, dict):
-        return {key: _without_undefined(member) for key, member in value.items() if member is not UNDEFINED}
-    if isinstance(value, list):
-        return [None if item is UNDEFINED else _without_undefined(item) for item in value]
-    return value
-
-
-def _described(image: HostedImage) -> dict[str, object]:
-    """What the Workers API calls ImageMetadata."""
-    uploaded = (_EPOCH + timedelta(milliseconds=image.uploaded)).isoformat(timespec="milliseconds")
-    described: dict[str, object] = {
-        "id": image.id,
-        "filename": image.filename,
-        "uploaded": uploaded.replace("+00:00", "Z"),
-        "requireSignedURLs": image.require_signed_urls,
-        "meta": dict(image.meta),
-        "variants": [*_VARIANTS],
-        "draft": False,
-    }
-    return described if image.creator is None else {**described, "creator": image.creator}
+def _taken(operation: Operation, image_id: str) -> ImagesError:
+    return ImagesError(f"IMAGES_{operation}_ERROR {EXISTS}: Resource already exists: {image_id}", EXISTS)
 
 
 def _cursor(position: Position) -> str:

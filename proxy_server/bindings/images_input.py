@@ -19,9 +19,19 @@ from proxy_server.bindings.images_renderer import too_large
 from proxy_server.imaging.errors import NOT_AN_IMAGE
 from proxy_server.imaging.fields import Fields
 
-__all__ = ["ImagesError", "StreamedImage", "given_image", "is_base64", "is_text", "options_of", "thrown_by", "whole"]
+__all__ = [
+    "ImagesError",
+    "Operation",
+    "StreamedImage",
+    "given_image",
+    "is_base64",
+    "is_text",
+    "options_of",
+    "thrown_by",
+    "whole",
+]
 
-Operation: TypeAlias = Literal["INFO", "TRANSFORM", "UPLOAD", "LIST", "UPDATE"]
+Operation: TypeAlias = Literal["INFO", "TRANSFORM", "UPLOAD", "DIRECT_UPLOAD", "LIST", "UPDATE", "SIGNED_URL"]
 
 
 class ImagesError(Exception):

@@ -50,7 +50,7 @@ class ImagesBinding(HostedImages):
     @property
     def hosted(self) -> HostedImages:
         """The images that are kept."""
-        return HostedImages(self._renderer, self._store)
+        return HostedImages(self._renderer, self._store, self._public)
 
     async def info(self, image: object, options: object = None) -> dict[str, object]:
         """What kind of image it is: `{format, fileSize, width, height}`, of an SVG `{format}` alone.

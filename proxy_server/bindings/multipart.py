@@ -48,10 +48,14 @@ class PartTooLargeError(FormError):
 
 @attrs.frozen
 class Part:
-    """One field of a form, files and texts alike. A name may come more than once."""
+    """One field of a form, files and texts alike. A name may come more than once.
+
+    `filename` is what its sender calls a file; None where it says nothing.
+    """
 
     name: str
     data: bytes
+    filename: str | None = None
 
 
 async def read_form(request: Request, fields: Mapping[str, int]) -> list[Part]:
@@ -122,6 +126,7 @@ class _FormReader:
         self._header_value = b""
         self._headers: dict[bytes, bytes] = {}
         self._name = ""
+        self._filename: str | None = None
         self._chunks: list[bytes] = []
         self._size = 0
 
@@ -148,6 +153,8 @@ class _FormReader:
         if disposition != b"form-data" or name is None:
             raise FormError(f"part {len(self.parts) + 1} has no content-disposition that names a field")
         self._name = name.decode("utf-8", "replace")
+        filename = parameters.get(b"filename")
+        self._filename = None if filename is None else filename.decode("utf-8", "replace")
         if self._name not in self._fields:
             raise FormError(f"there is no field {self._name[:60]!r} here; valid are {', '.join(self._fields)}")
 
@@ -158,7 +165,7 @@ class _FormReader:
         self._chunks.append(data[start:end])
 
     def end_part(self) -> None:
-        self.parts.append(Part(self._name, b"".join(self._chunks)))
+        self.parts.append(Part(self._name, b"".join(self._chunks), self._filename))
 
     def end(self) -> None:
         self.complete = True

@@ -3,6 +3,7 @@ is answered comes back as it is."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
@@ -10,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.errors import Unreachable
 from capnweb_py.http11 import Http11Client
-from capnweb_py.web import Request, Response, Url
+from capnweb_py.web import Headers, Request, Response, Url
 from capnweb_py.web_socket import ServerWebSocket, WebSocketRefused
 from capnweb_py.websocket_client import open_web_socket
 from proxy_server.bindings import BindingError
@@ -20,7 +21,7 @@ from proxy_server.channels import LOG, end_to_end
 from proxy_server.channels.handshake import Handshake
 from proxy_server.channels.sockets import serve_socket
 
-__all__ = ["Upstream", "check_upstream_url", "forward_websocket", "forwarded_url"]
+__all__ = ["Upstream", "carry_websocket", "check_upstream_url", "forward_websocket", "forwarded_url"]
 
 
 def check_upstream_url(url: str) -> None:
@@ -83,19 +84,8 @@ async def forward_websocket(handshake: Handshake, replicas: Replicas) -> None:
 
     async def run(socket: ServerWebSocket) -> Response | None:
         async def carry(url: str) -> Response | None:
-            opening = open_web_socket(
-                _as_websocket(forwarded_url(url, request.url)),
-                headers=end_to_end(request.headers),
-                subprotocols=socket.subprotocols,
-                title=f"the upstream {url}",
-            )
-            try:
-                async with opening as upstream:
-                    await socket.accept(subprotocol=upstream.subprotocol, headers=upstream.headers)
-                    await relay(socket, upstream)
-            except WebSocketRefused as refusal:
-                return refusal.response
-            return None
+            forwarded = forwarded_url(url, request.url)
+            return await carry_websocket(socket, forwarded, end_to_end(request.headers), f"the upstream {url}")
 
         try:
             return await replicas.reach(carry)
@@ -105,6 +95,42 @@ async def forward_websocket(handshake: Handshake, replicas: Replicas) -> None:
             return _unanswered(replicas, error)
 
     await serve_socket(handshake, run)
+
+
+async def carry_websocket(
+    socket: ServerWebSocket,
+    url: str,
+    headers: Headers,
+    title: str,
+    *,
+    tls: ssl.SSLContext | None = None,
+    address: str | None = None,
+) -> Response | None:
+    """Have one server answer a handshake, and pass on what both sides say. Returns what it answers instead.
+
+    Args:
+        socket: of the client, which is accepted as the server does it.
+        url: of the server; of http or https, too.
+        headers: of the handshake with it.
+        title, tls, address: see `open_web_socket`.
+
+    Raises: as `open_web_socket`.
+    """
+    opening = open_web_socket(
+        _as_websocket(url),
+        headers=headers,
+        subprotocols=socket.subprotocols,
+        title=title,
+        tls=tls,
+        address=address,
+    )
+    try:
+        async with opening as upstream:
+            await socket.accept(subprotocol=upstream.subprotocol, headers=upstream.headers)
+            await relay(socket, upstream)
+    except WebSocketRefused as refusal:
+        return refusal.response
+    return None
 
 
 def _unanswered(replicas: Replicas, error: ConnectionError) -> Response:
@@ -122,7 +148,7 @@ def forwarded_url(target: str, original: str) -> str:
 def _as_websocket(url: str) -> str:
     parts = urlsplit(url)
     secure = parts.scheme.lower() in {"https", "wss"}
-    return parts._replace(scheme="wss" if secure else "ws").geturl()
+    return parts._replace(scheme="wss" if secure else "ws", fragment="").geturl()
 
 
 def _without_dots(path: str) -> str:

@@ -7,14 +7,14 @@ is ever held whole.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import closing
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 import anyio
 
 from capnweb_py.web import Headers, ReadableStream, Request, Response
-from proxy_server.bindings import Binding, BindingError
+from proxy_server.bindings import BindingError
 from proxy_server.channels import (
     FAILURE,
     LOG,
@@ -28,7 +28,10 @@ from proxy_server.channels import (
 )
 from proxy_server.channels.chunks import ChunkPipe
 
-__all__ = ["answer", "final_headers", "serve_http", "unwrapped"]
+__all__ = ["Answering", "answer", "final_headers", "serve_http", "unwrapped"]
+
+# Makes a request of a scope, its method and its body. Raises ValueError if it is none that can be made.
+Unwrap: TypeAlias = Callable[[Scope, str, ReadableStream[bytes] | None], Request]
 
 # What a request is for when nobody says: the default of Cloudflare's own proxy worker.
 _DEFAULT_URL: Final = "http://example.com"
@@ -41,8 +44,17 @@ _NO_CONTENT: Final = frozenset({204, 304})
 _CLOSE_TIMEOUT: Final = 5.0
 
 
-async def serve_http(binding: Binding, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer one request from the binding.
+class Answering(Protocol):
+    """What answers requests: a binding, or one side of it."""
+
+    async def fetch(self, request: Request) -> Response:
+        """As of `Binding`."""
+
+
+async def serve_http(
+    binding: Answering, scope: Scope, receive: Receive, send: Send, *, unwrap: Unwrap | None = None
+) -> None:
+    """Answer one request from the binding. `unwrap` makes it of what arrived; by default it is `unwrapped`.
 
     The handler is cancelled when the client goes away. What the handler raises becomes a 500 with its
     message; once the response has begun it can only be cut off, so that is raised, and the server breaks the
@@ -51,7 +63,7 @@ async def serve_http(binding: Binding, scope: Scope, receive: Receive, send: Sen
     with closing(_Upload(receive)) as upload:
         try:
             body = ReadableStream(upload, length=_declared_length(scope)) if _has_body(scope) else None
-            request = unwrapped(scope, scope["method"], body)
+            request = (unwrap or unwrapped)(scope, scope["method"], body)
         except ValueError as error:
             await send_text(send, 400, f"the request cannot be passed on: {error}")
             return
@@ -60,7 +72,9 @@ async def serve_http(binding: Binding, scope: Scope, receive: Receive, send: Sen
         raise failure
 
 
-async def _exchange(binding: Binding, scope: Scope, request: Request, upload: _Upload, send: Send) -> Exception | None:
+async def _exchange(
+    binding: Answering, scope: Scope, request: Request, upload: _Upload, send: Send
+) -> Exception | None:
     """Give the request to the binding and its response to the client. Returns what cut the response off."""
     failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
@@ -127,7 +141,7 @@ def _declared_length(scope: Scope) -> int | None:
     return None if length is None else int(length)
 
 
-async def answer(binding: Binding, request: Request) -> Response:
+async def answer(binding: Answering, request: Request) -> Response:
     """The response of a binding. What its handler raises becomes a 500 with the message."""
     try:
         return await binding.fetch(request)

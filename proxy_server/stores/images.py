@@ -12,7 +12,7 @@ import attrs
 
 from capnweb_py.web import ReadableStream
 
-__all__ = ["Changes", "Condition", "HostedImage", "ImageStore", "Position", "Scalar", "Selection"]
+__all__ = ["Changes", "Condition", "Draft", "HostedImage", "ImageStore", "Position", "Scalar", "Selection"]
 
 # What a member of metadata is compared with.
 Scalar: TypeAlias = str | float | bool
@@ -24,24 +24,41 @@ class HostedImage:
 
     Attributes:
         id: its name in the store.
-        uploaded: when it came, in milliseconds since 1970, UTC.
-        filename: what its uploader calls the file.
+        uploaded: when it came, in milliseconds since 1970, UTC; of a draft, when that was made.
+        filename: what its uploader calls the file; None of a draft.
         require_signed_urls: whether a public URL of it would have to be signed.
         meta: the uploader's own JSON object.
         creator: the uploader's own name for whoever made it.
+        draft: whether its bytes are still to come.
     """
 
     id: str
     uploaded: int
-    filename: str
+    filename: str | None
     require_signed_urls: bool = False
     meta: Mapping[str, Any] = attrs.field(factory=dict)
     creator: str | None = None
+    draft: bool = False
 
     @property
     def position(self) -> Position:
         """Where it stands in a list."""
         return Position(self.uploaded, self.id)
+
+
+@attrs.frozen
+class Draft:
+    """An image that somebody may upload, once.
+
+    Attributes:
+        image: what is known of it already.
+        ticket: what its uploader has to show. A store is given no more than a hash of that.
+        expires: until when, in milliseconds since 1970, UTC. Afterwards there is no such draft.
+    """
+
+    image: HostedImage
+    ticket: str
+    expires: int
 
 
 @attrs.frozen
@@ -97,25 +114,39 @@ class Selection:
 
 
 class ImageStore(Protocol):
-    """A store of hosted images. What has returned is kept, whatever happens to the process."""
+    """A store of hosted images and drafts. What has returned is kept, whatever happens to the process."""
 
     async def add(self, image: HostedImage, data: bytes) -> bool:
-        """Keep a new image. False, and nothing is changed, if there is one of this id."""
+        """Keep a new image. False, and nothing is changed, if there is one of this id, or a draft."""
+
+    async def reserve(self, draft: Draft) -> bool:
+        """Keep a new draft. False, and nothing is changed, if there is an image of this id, or another draft."""
+
+    async def drafted(self, ticket: str) -> HostedImage | None:
+        """The draft of a ticket; None if there is none."""
+
+    async def fill(self, ticket: str, filename: str, uploaded: int, data: bytes) -> HostedImage | None:
+        """Make the draft of a ticket an image. What is known of it then; None, and nothing is changed, if there is no
+        such draft any more."""
 
     async def details(self, image_id: str) -> HostedImage | None:
-        """What is known of an image; None if there is none of this id."""
+        """What is known of an image or a draft; None if there is none of this id."""
 
     async def data(self, image_id: str) -> ReadableStream[bytes] | None:
-        """The bytes of an image; None if there is none of this id. Deleting it does not disturb who reads them."""
+        """The bytes of an image; None if there is none of this id, or a draft. Deleting it does not disturb who reads
+        them."""
 
     async def update(self, image_id: str, changes: Changes) -> HostedImage | None:
-        """Change what is known of an image. What is known then; None if there is none of this id."""
+        """Change what is known of an image or a draft. What is known then; None if there is none of this id."""
 
     async def delete(self, image_id: str) -> bool:
-        """Remove an image. Whether there was one of this id."""
+        """Remove an image or a draft. Whether there was one of this id."""
 
     async def select(self, selection: Selection) -> list[HostedImage]:
-        """Some of the images, in order."""
+        """Some of the images, in order. Drafts are not among them."""
+
+    async def signing_key(self) -> bytes:
+        """The secret that public URLs of these images are signed with: always the same one."""
 
     async def aclose(self) -> None:
         """Let go of what the store holds open. Safe where nothing was opened."""

@@ -37,6 +37,24 @@ const SCENARIOS = {
     return parts(await BROWSER.fetch("https://localhost/v1/acquire"));
   },
 
+  /** As puppeteer connects to a browser: what a WebSocket says first, what it echoes, and how it is closed. */
+  async socket(env, { binding, url, headers, messages }) {
+    const response = await env[binding].fetch(url, { headers: { ...headers, Upgrade: "websocket" } });
+    if (!response.webSocket) return parts(response);
+    const socket = response.webSocket;
+    const arrived = [];
+    const ended = new Promise((resolve) => {
+      socket.addEventListener("message", async ({ data }) => {
+        arrived.push(typeof data === "string" ? data : [...new Uint8Array(data instanceof Blob ? await data.arrayBuffer() : data)]);
+        if (arrived.length === messages.length + 1) socket.send("bye");
+      });
+      socket.addEventListener("close", ({ code, reason }) => resolve([code, reason]));
+    });
+    socket.accept();
+    for (const message of messages) socket.send(typeof message === "string" ? message : new Uint8Array(message));
+    return { status: response.status, arrived, end: await ended };
+  },
+
   async certificate({ CERT }, { url }) {
     return parts(await CERT.fetch(url, { method: "POST", body: "signed", headers: { "x-a": "b" } }));
   },

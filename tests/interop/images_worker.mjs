@@ -2,6 +2,9 @@
 // with {result}, or with {thrown}. The same scenarios run with our proxy behind the binding and with Miniflare's own
 // images service. Nothing here judges: the Python tests do.
 
+// In bytes: in what pieces pictures are sent.
+const PIECE = 65_536;
+
 function errorParts(error) {
   const { name, message, code } = error;
   return { name, message, code };
@@ -21,6 +24,13 @@ function fromBase64(text) {
 
 function toBase64(bytes) {
   return btoa(Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""));
+}
+
+/** The bytes, and so many zeros behind them. */
+function padded(bytes, padding = 0) {
+  const whole = new Uint8Array(bytes.length + padding);
+  whole.set(bytes);
+  return whole;
 }
 
 /** A stream of the bytes, in pieces of so many. */
@@ -62,8 +72,7 @@ const SCENARIOS = {
   /** An image with so many bytes after its end, there and back; and one whose stream is left after its first piece. */
   async large({ IMAGES }, { image, padding }) {
     const start = fromBase64(image);
-    const whole = new Uint8Array(start.length + padding);
-    whole.set(start);
+    const whole = padded(start, padding);
     for (let at = start.length; at < whole.length; at++) whole[at] = at % 251;
     const { id } = await IMAGES.hosted.upload(streamOf(whole, 40_000));
     const pieces = [];
@@ -180,8 +189,8 @@ const SCENARIOS = {
   },
 
   /** What an upload with these options comes to. */
-  async upload({ IMAGES }, { image, options }) {
-    const answer = await outcome(IMAGES.hosted.upload(streamOf(fromBase64(image)), options));
+  async upload({ IMAGES }, { image, padding, options }) {
+    const answer = await outcome(IMAGES.hosted.upload(streamOf(padded(fromBase64(image), padding)), options));
     if (answer.value) await IMAGES.hosted.image(answer.value.id).delete();
     return answer.value ? { value: settled(answer.value) } : answer;
   },
@@ -214,8 +223,31 @@ const SCENARIOS = {
     return { type: result.contentType(), image: made };
   },
 
-  async info({ IMAGES }, { image, options }) {
-    return outcome(IMAGES.info(streamOf(fromBase64(image), 1000), options));
+  /** An image that the Worker announces, and somebody without its binding uploads and sees. */
+  async directUpload({ RAW }, { image, options }) {
+    const { id, uploadURL } = await RAW.createDirectUpload(options);
+    const draft = settled(await RAW.image(id).details());
+    const form = () => {
+      const data = new FormData();
+      data.append("file", new File([fromBase64(image)], "holiday.png"));
+      return data;
+    };
+    const uploaded = await fetch(uploadURL, { method: "POST", body: form() });
+    const again = await fetch(uploadURL, { method: "POST", body: form() });
+    const shown = await fetch(await RAW.image(id).signedUrl({ variant: "public", expiresIn: 60 }));
+    return {
+      draft,
+      uploaded: uploaded.status,
+      success: (await uploaded.json()).success,
+      again: again.status,
+      details: settled(await RAW.image(id).details()),
+      shown: (await wholeOf(shown.body)) === image,
+      deleted: await RAW.image(id).delete(),
+    };
+  },
+
+  async info({ IMAGES }, { image, padding, options }) {
+    return outcome(IMAGES.info(streamOf(padded(fromBase64(image), padding), PIECE), options));
   },
 
   /** What becomes of a picture whose stream fails after these bytes of it. */
@@ -246,10 +278,10 @@ const SCENARIOS = {
     return { status: response.status, error: response.headers.get("cf-images-binding"), text: await response.text() };
   },
 
-  async output({ IMAGES }, { image, drawn = [], steps = [], output }) {
-    let picture = IMAGES.input(streamOf(fromBase64(image), 100_000));
+  async output({ IMAGES }, { image, padding, drawn = [], steps = [], output }) {
+    let picture = IMAGES.input(streamOf(padded(fromBase64(image), padding), PIECE));
     for (const step of steps) picture = picture.transform(step);
-    for (const { image, options } of drawn) picture = picture.draw(streamOf(fromBase64(image), 1000), options);
+    for (const { image, options } of drawn) picture = picture.draw(streamOf(fromBase64(image), PIECE), options);
     const answer = await outcome(picture.output(output));
     if (answer.thrown) return answer;
     return { value: { type: answer.value.contentType(), image: await wholeOf(answer.value.image()) } };

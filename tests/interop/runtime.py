@@ -15,13 +15,17 @@ import httpx2
 
 from .node import HERE
 
-__all__ = ["DEADLINE", "Worker", "cloudflare_proxy", "workerd"]
+__all__ = ["DEADLINE", "Worker", "cloudflare_proxy", "cloudflare_tunnel", "workerd"]
 
 # How long, in seconds, one scenario may take, and a process that is told to stop.
 DEADLINE: Final = 20
 
 # The Worker that Wrangler deploys to serve remote bindings.
 _PROXY_WORKER: Final = "node_modules/wrangler/wrangler-dist/ProxyServerWorker.js"
+
+# The compatibility date of that Worker as Wrangler deploys it: from 2026-03-17 on, messages of WebSockets are Blobs to
+# a Worker.
+_DEPLOYED: Final = "2025-04-28"
 
 
 @attrs.frozen
@@ -77,4 +81,17 @@ def workerd(node: str, script: str, **options: Any) -> Iterator[Worker]:
 def cloudflare_proxy(node: str, **options: Any) -> Iterator[str]:
     """Run the proxy Worker that npm `wrangler` ships, with these bindings. Yields its connection string."""
     with workerd(node, _PROXY_WORKER, raw=True, **options) as worker:
+        yield worker.url
+
+
+@contextmanager
+def cloudflare_tunnel(node: str) -> Iterator[str]:
+    """Run the proxy Worker of the newer Wrangler, which has the TCP tunnel. Yields its connection string.
+
+    Its binding "DB" is a service of workerd's that leads to any address, as a VPC binding does.
+    """
+    extract = subprocess.run([node, "tunnel_proxy.mjs"], cwd=HERE, check=True, stdout=subprocess.PIPE, text=True)
+    anywhere = {"network": {"allow": ["public", "private"]}}
+    options: dict[str, Any] = {"serviceBindings": {"DB": anywhere}, "compatibilityDate": _DEPLOYED}
+    with workerd(node, extract.stdout.strip(), wrangler="wrangler-tunnel", **options) as worker:
         yield worker.url

@@ -20,6 +20,7 @@ import attrs
 import pytest
 import trustme
 from proxying import serving
+from websocket_server import WebSocketServer, websocket_server
 
 from capnweb_py.remote import connect_env
 
@@ -39,7 +40,8 @@ url = "http://{plain}/index/"
 
 [bindings.BROWSER]
 type = "browser"
-url = "http://{plain}/browser/"
+url = "http://{chrome}/browser/"
+headers = {{ Authorization = {{ env = "TEST_AI_TOKEN", prefix = "Bearer " }} }}
 
 [bindings.PIPE]
 type = "pipeline"
@@ -47,7 +49,7 @@ url = "http://{plain}/pipe"
 
 [bindings.CERT]
 type = "mtls_certificate"
-allow_hosts = ["{secure}"]
+allow_hosts = ["{secure}", "{secure_chrome}"]
 ca = "ca.pem"
 client_certificate = "client.pem"
 client_key = "client.key"
@@ -148,14 +150,20 @@ def plain() -> Iterator[Upstream]:
 
 
 @pytest.fixture(scope="module")
+def browser() -> Iterator[WebSocketServer]:
+    with websocket_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("fetcher")
     return path
 
 
 @pytest.fixture(scope="module")
-def secure(directory: Path) -> Iterator[Upstream]:
-    """A server of https that asks for a client's certificate."""
+def certified(directory: Path) -> ssl.SSLContext:
+    """The TLS of a server that asks for a client's certificate."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(directory / "ca.pem")
     client = authority.issue_cert("client@example.com")
@@ -165,14 +173,34 @@ def secure(directory: Path) -> Iterator[Upstream]:
     tls.verify_mode = ssl.CERT_REQUIRED
     authority.configure_trust(tls)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
-    with upstream(tls) as server:
+    return tls
+
+
+@pytest.fixture(scope="module")
+def secure(certified: ssl.SSLContext) -> Iterator[Upstream]:
+    with upstream(certified) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def worker(node: str, directory: Path, plain: Upstream, secure: Upstream) -> Iterator[Worker]:
+def secure_browser(certified: ssl.SSLContext) -> Iterator[WebSocketServer]:
+    with websocket_server(certified) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def worker(
+    node: str,
+    directory: Path,
+    plain: Upstream,
+    secure: Upstream,
+    browser: WebSocketServer,
+    secure_browser: WebSocketServer,
+) -> Iterator[Worker]:
     config = directory / "capnweb.toml"
-    config.write_text(CONFIG.format(plain=plain.address, secure=secure.address))
+    addresses = {"plain": plain.address, "secure": secure.address}
+    chromes = {"chrome": browser.address, "secure_chrome": secure_browser.address}
+    config.write_text(CONFIG.format(**addresses, **chromes))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEST_AI_TOKEN", TOKEN)
         with serving(config) as server:
@@ -215,6 +243,37 @@ def test_vectorize_inserts_and_queries(worker: Worker, plain: Upstream) -> None:
 def test_browser_rendering_is_fetched_from(worker: Worker) -> None:
     answer = worker.run("browser")
     assert (answer["status"], json.loads(answer["body"])) == (200, {"asked": "/browser/v1/acquire"})
+
+
+def test_a_websocket_of_browser_rendering_reaches_the_browser(worker: Worker, browser: WebSocketServer) -> None:
+    """As puppeteer connects: `env.BROWSER.fetch(url, {headers: {Upgrade: "websocket"}})`."""
+    messages = ["text", "ü😀", "", [0, 255], [7] * 100_000]
+    url, headers = "https://localhost/v1/connectDevtools?browser_session=1", {"x-a": "b", "authorization": "own"}
+    answer = worker.run("socket", binding="BROWSER", url=url, headers=headers, messages=messages)
+    assert answer == {"status": 101, "arrived": ["hello", *messages], "end": [4000, "as you wish"]}
+    path, asked = browser.asked[-1]
+    assert path == "/browser/v1/connectDevtools?browser_session=1"
+    assert (asked["authorization"], asked["x-a"], asked["host"]) == (f"Bearer {TOKEN}", "b", browser.address)
+
+
+def test_a_browser_that_wants_no_websocket_answers_instead(worker: Worker) -> None:
+    answer = worker.run("socket", binding="BROWSER", url="https://localhost/gone", headers={}, messages=[])
+    assert (answer["status"], answer["body"]) == (410, "no session")
+
+
+def test_websockets_go_where_the_list_allows_with_the_certificate(
+    worker: Worker, secure_browser: WebSocketServer
+) -> None:
+    url = f"https://{secure_browser.address}/path"
+    answer = worker.run("socket", binding="CERT", url=url, headers={}, messages=["text"])
+    assert answer == {"status": 101, "arrived": ["hello", "text"], "end": [4000, "as you wish"]}
+
+
+def test_websockets_go_to_no_other_host(worker: Worker, browser: WebSocketServer) -> None:
+    before = len(browser.asked)
+    answer = worker.run("socket", binding="CERT", url=f"http://{browser.address}/", headers={}, messages=[])
+    assert (answer["status"], answer["body"]) == (403, f"refused: {browser.address} is not on the binding's allow-list")
+    assert len(browser.asked) == before
 
 
 def test_mtls_shows_the_certificate_to_hosts_on_the_list(worker: Worker, secure: Upstream) -> None:

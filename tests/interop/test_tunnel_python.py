@@ -1,14 +1,12 @@
 """Raw TCP from Python through Cloudflare's own proxy Worker: the client's side of the tunnel, and PostgreSQL.
 
 The Worker is that of npm wrangler 4.116.0 ("wrangler-tunnel" in package.json), under the Miniflare that belongs to it.
-Its binding is a service of workerd's that leads to any address, as a VPC binding does.
 """
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import psycopg
@@ -21,25 +19,24 @@ from capnweb_py import RpcError
 from capnweb_py.bindings.tunnel import TunnelError
 from capnweb_py.remote import connect_env
 
-from .node import HERE
-from .runtime import workerd
+from .runtime import cloudflare_tunnel
 
 pytestmark = pytest.mark.anyio
 
 BINDINGS: Final = {"DB": "vpc_network", "NONE": "vpc_network"}
 SIZE: Final = 2 << 20
 
-# Of the Worker as Wrangler deploys it: from 2026-03-17 on, messages of WebSockets are Blobs to a Worker.
-COMPATIBILITY_DATE: Final = "2025-04-28"
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That Worker answers no close, and a client waits for the answer."""
+    monkeypatch.setattr("capnweb_py.bindings.tunnel._CLOSE_TIMEOUT", 0.5)
 
 
 @pytest.fixture(scope="module")
 def url(node: str) -> Iterator[str]:
-    extract = subprocess.run([node, "tunnel_proxy.mjs"], cwd=HERE, check=True, stdout=subprocess.PIPE, text=True)
-    anywhere = {"network": {"allow": ["public", "private"]}}
-    options: dict[str, Any] = {"serviceBindings": {"DB": anywhere}, "compatibilityDate": COMPATIBILITY_DATE}
-    with workerd(node, extract.stdout.strip(), wrangler="wrangler-tunnel", **options) as worker:
-        yield worker.url
+    with cloudflare_tunnel(node) as connection_string:
+        yield connection_string
 
 
 async def test_bytes_go_both_ways(url: str) -> None:

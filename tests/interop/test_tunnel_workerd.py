@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -33,15 +33,20 @@ Handler = Callable[[socket.socket], None]
 def worker(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     config: Path = tmp_path_factory.mktemp("tunnel") / "capnweb.toml"
     config.write_text(CONFIG)
-    with serving(config) as server:
-        remote = {"tunnel_id": "any", "remoteProxyConnectionString": server.url}
-        with runtime.workerd(
-            node,
-            "tunnel_worker.mjs",
-            wrangler="wrangler-tunnel",
-            vpcNetworks={"DB": remote},
-        ) as running:
-            yield running
+    with serving(config) as server, through(node, server.url) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def reference(node: str) -> Iterator[Worker]:
+    """The same Worker with Cloudflare's own proxy Worker."""
+    with runtime.cloudflare_tunnel(node) as url, through(node, url) as running:
+        yield running
+
+
+def through(node: str, url: str) -> AbstractContextManager[Worker]:
+    remote = {"tunnel_id": "any", "remoteProxyConnectionString": url}
+    return runtime.workerd(node, "tunnel_worker.mjs", wrangler="wrangler-tunnel", vpcNetworks={"DB": remote})
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +92,35 @@ def test_bytes_go_both_ways(worker: Worker) -> None:
 def test_the_end_of_the_connection_is_the_end_of_what_is_read(worker: Worker) -> None:
     with listening(lambda connection: connection.sendall(b"x" * 200_000 + b"!")) as address:
         assert worker.run("toTheEnd", address=address) == "x" * 200_000 + "!"
+
+
+@pytest.mark.parametrize("proxy", ["worker", "reference"])
+def test_the_end_of_what_a_worker_sends_is_that_of_both_directions(proxy: str, request: pytest.FixtureRequest) -> None:
+    """There is no half of an end in the tunnel, in Cloudflare's either: what the server says then, nobody reads."""
+    received = []
+
+    def answer_at_the_end(connection: socket.socket) -> None:
+        received.append(b"".join(iter(lambda: connection.recv(65536), b"")))
+        connection.sendall(b"answer")
+
+    with listening(answer_at_the_end) as address:
+        assert request.getfixturevalue(proxy).run("endThenRead", address=address, text="all of it") == ""
+    assert received == [b"all of it"]
+
+
+@pytest.mark.parametrize("proxy", ["worker", "reference"])
+def test_the_end_of_what_a_server_sends_is_that_of_both_directions(proxy: str, request: pytest.FixtureRequest) -> None:
+    received = []
+
+    def end_first(connection: socket.socket) -> None:
+        connection.sendall(b"greeting")
+        connection.shutdown(socket.SHUT_WR)
+        received.append(b"".join(iter(lambda: connection.recv(65536), b"")))
+
+    with listening(end_first) as address:
+        answer = request.getfixturevalue(proxy).run("readThenSend", address=address, text="more")
+    assert answer == {"read": "greeting", "sent": {"name": "Error", "message": "Network connection lost."}}
+    assert received == [b""]
 
 
 def test_megabytes_arrive_whole_in_both_directions_at_a_time(worker: Worker) -> None:

@@ -79,6 +79,22 @@ const SCENARIOS = {
     return { read, opened: await opened, closed: await thrownBy(socket.closed) };
   },
 
+  /** What is read after the end of what is sent. */
+  async endThenRead({ DB }, { address, text }) {
+    const socket = DB.connect(address);
+    const writer = socket.writable.getWriter();
+    await writer.write(encoder.encode(text));
+    await writer.close();
+    return decoder.decode(await everything(socket.readable));
+  },
+
+  /** What becomes of what is sent after the end of what is read. */
+  async readThenSend({ DB }, { address, text }) {
+    const socket = DB.connect(address);
+    const read = decoder.decode(await everything(socket.readable));
+    return { read, sent: await thrownBy(send(socket, encoder.encode(text))) };
+  },
+
   async fetched({ DB }, { url }) {
     const response = await DB.fetch(url);
     return { status: response.status, body: await response.text() };

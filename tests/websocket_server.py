@@ -1,0 +1,55 @@
+"""A WebSocket server in a thread, not of our making: its clients may be on any event loop, or in other processes."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+import attrs
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+
+@attrs.frozen
+class WebSocketServer:
+    """A running server, and the path and headers of each request that it got."""
+
+    address: str
+    asked: list[tuple[str, dict[str, str]]]
+
+
+@contextmanager
+def websocket_server(tls: ssl.SSLContext | None = None) -> Iterator[WebSocketServer]:
+    """It says hello, echoes, and closes after "bye". A request that is no handshake it answers as one."""
+    asked: list[tuple[str, dict[str, str]]] = []
+
+    def respond(connection: ServerConnection, request: Request) -> Response | None:
+        asked.append((request.path, {name.lower(): value for name, value in request.headers.raw_items()}))
+        if request.headers.get("Upgrade") is None:
+            return connection.respond(HTTPStatus.OK, json.dumps({"asked": request.path}))
+        if request.path.endswith("/moved"):
+            response = connection.respond(HTTPStatus.FOUND, "moved")
+            response.headers["Location"] = "http://127.0.0.2/elsewhere"
+            return response
+        return connection.respond(HTTPStatus.GONE, "no session") if request.path.endswith("/gone") else None
+
+    def talk(connection: ServerConnection) -> None:
+        connection.send("hello")
+        for message in connection:
+            if message == "bye":
+                connection.close(4000, "as you wish")
+                return
+            connection.send(message)
+
+    with serve(talk, "127.0.0.1", 0, process_request=respond, ssl=tls) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield WebSocketServer(f"127.0.0.1:{server.socket.getsockname()[1]}", asked)
+        finally:
+            server.shutdown()
+            thread.join()
