@@ -5,7 +5,6 @@ What is set is what the Workers runtime sets (workerd, src/workerd/util/sqlite.c
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,12 +24,12 @@ from .d1 import (
 )
 from .d1_functions import install
 from .d1_rules import MODULES, Rules
+from .sqlite import use_wal
 
 __all__ = ["OWN_TABLE", "connect", "failures"]
 
 # How long, in milliseconds, to wait for another process that writes the same file.
 _BUSY_TIMEOUT: Final = 10_000
-_PAUSE: Final = 10
 
 # How much memory SQLite may take in this process, in bytes: from the first on it has smaller caches, past the second
 # statements fail. The runtime sets the same two (the first is its own), against statements that hold many large values
@@ -73,7 +72,7 @@ def connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
     connection = apsw.Connection(str(path), statementcachesize=0)
     try:
         connection.set_busy_timeout(_BUSY_TIMEOUT)
-        _use_wal(connection)
+        use_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON").fetchall()
         if not connection.execute(_IS_MADE).get:  # what is made already is opened without waiting for who writes
             connection.execute("BEGIN IMMEDIATE")
@@ -96,18 +95,6 @@ def connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
         connection.close()
         raise
     return connection, rules
-
-
-def _use_wal(connection: apsw.Connection) -> None:
-    """Switch to WAL. For that, SQLite waits for nobody: of several who do it at a time, all but one are told to."""
-    for _ in range(_BUSY_TIMEOUT // _PAUSE):
-        try:
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
-        except apsw.BusyError:
-            time.sleep(_PAUSE / 1000)
-        else:
-            return
-    connection.execute("PRAGMA journal_mode = WAL").fetchall()
 
 
 @contextmanager
