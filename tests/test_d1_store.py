@@ -11,15 +11,16 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
 import attrs
 import pytest
 from proxying import Reply, fetch, http_scope, proxy
 
+from capnweb_py import RemoteError, memory_pair
 from capnweb_py.web import ReadableStream
-from proxy_server.bindings import BindingError, d1_http, parse_binding
+from proxy_server.bindings import BindingError, d1_http, d1_rpc, parse_binding
 from proxy_server.stores import d1_database, d1_sql, d1_sqlite, d1_thread
 from proxy_server.stores.d1 import D1Failure, Statement
 from proxy_server.stores.d1_rules import Rules
@@ -317,13 +318,52 @@ async def test_requests_that_are_none(tmp_path: Path, monkeypatch: pytest.Monkey
             answer = json.loads((await ask(app, body)).body)
             assert (answer["success"], text in answer["error"]) == (False, True), body
         monkeypatch.setattr(d1_http, "MAX_REQUEST_BYTES", 10)
-        assert b"the request is larger than 10 bytes" in (await ask(app, b'{"sql": "SELECT 1"}')).body
+        assert b"The request is larger than 10 bytes" in (await ask(app, b'{"sql": "SELECT 1"}')).body
 
 
 async def test_results_as_objects_where_no_format_is_asked_for(tmp_path: Path) -> None:
     async with proxy(DB=declaration(tmp_path)) as app:
         answer = json.loads((await ask(app, b'{"sql": "SELECT 1 AS a, 2 AS a"}')).body)
         assert answer[0]["results"] == [{"a": 2}]
+
+
+LARGE: Final = (
+    "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {count})"
+    " SELECT x AS a, 'ü' AS b, {blob} AS c FROM c"
+)
+
+
+@pytest.mark.parametrize(("count", "blob"), [(2500, "x'00ff'"), (3, "zeroblob(400000)"), (1000, "NULL"), (2001, "1.5")])
+async def test_a_large_answer_comes_in_pieces_and_is_the_same(tmp_path: Path, count: int, blob: str) -> None:
+    cell = {"x'00ff'": [0, 255], "zeroblob(400000)": [0] * 400_000, "NULL": None, "1.5": 1.5}[blob]
+    expected = [[x, "ü", cell] for x in range(1, count + 1)]
+    body = json.dumps(
+        [{"sql": "SELECT 1 AS a"}, {"sql": LARGE.format(count=count, blob=blob)}, {"sql": "SELECT 2 AS a"}]
+    )
+    async with proxy(DB=declaration(tmp_path)) as app:
+        reply = await ask(app, body.encode())
+        tabular = await ask(app, body.encode(), url="http://d1/query?resultsFormat=ROWS_AND_COLUMNS")
+    assert ("content-type", "application/json") in reply.headers
+    first, large, last = json.loads(reply.body)
+    assert (first["results"], last["results"]) == ([{"a": 1}], [{"a": 2}])
+    assert large["results"] == [dict(zip("abc", row, strict=True)) for row in expected]
+    assert (large["success"], large["meta"]["changes"]) == (True, 0)
+    assert json.loads(tabular.body)[1]["results"] == {"columns": ["a", "b", "c"], "rows": expected}
+
+
+async def test_a_result_that_no_message_holds_is_refused_on_the_rpc_channel(
+    store: SqliteD1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(d1_rpc, "MAX_MESSAGE_BYTES", 1000)
+    async with memory_pair(None, d1_rpc.D1Target(store)) as (client, _server):
+        database = client.remote_main
+        assert await database.prepare("SELECT length(zeroblob(200)) AS n").first("n") == 200
+        with pytest.raises(
+            RemoteError, match="larger than 1000 bytes, which is more than a message holds"
+        ):
+            await database.prepare("SELECT zeroblob(300)").all()
+        answer = await database.query({"queries": [{"sql": "SELECT zeroblob(300)"}]})
+        assert answer["error"].message.startswith("the result is larger than 1000 bytes")
 
 
 async def test_a_store_is_named_by_its_url(tmp_path: Path) -> None:

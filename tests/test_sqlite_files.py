@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from proxy_server.stores import sqlite
 from proxy_server.stores.sqlite import SqliteFile, use_wal
 
 pytestmark = pytest.mark.anyio
@@ -23,13 +23,13 @@ def test_a_new_file_that_somebody_else_is_opening_is_waited_for(
         closing(sqlite3.connect(path, timeout=0)) as mine,
     ):
         other.execute("BEGIN EXCLUSIVE")
-        monkeypatch.setattr(sqlite.time, "sleep", lambda _seconds: other.execute("COMMIT"))
+        monkeypatch.setattr(time, "sleep", lambda _seconds: other.execute("COMMIT"))
         use_wal(mine)
         assert mine.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
 
 
 async def test_a_file_that_is_no_database_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "text").write_text("no database" * 100)
-    monkeypatch.setattr(sqlite.time, "sleep", lambda _seconds: pytest.fail("it is tried again"))
+    monkeypatch.setattr(time, "sleep", lambda _seconds: pytest.fail("it is tried again"))
     with pytest.raises(sqlite3.DatabaseError, match="file is not a database"):
         await SqliteFile.open(tmp_path / "text", "")
