@@ -64,6 +64,13 @@ async def test_a_dump_is_a_database_without_the_platforms_tables(db: D1Database,
     copy.close()
 
 
+async def test_a_dump_can_be_read_in_chunks(db: D1Database) -> None:
+    await db.exec("CREATE TABLE t (a)")
+    await db.prepare("INSERT INTO t VALUES (zeroblob(300000))").run()
+    chunks = [len(chunk) async for chunk in await db.dump_stream()]
+    assert max(chunks) <= 65536 < sum(chunks)
+
+
 async def test_a_file_is_in_the_state_directory_whatever_its_id_says(db: D1Database, config: Path) -> None:
     await db.exec("SELECT 1")
     assert (config.parent / "d1-%2e%2e%2fapp.sqlite3").exists()

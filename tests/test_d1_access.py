@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, Final, Literal
 
 import anyio
@@ -13,7 +16,7 @@ import apsw
 import hypothesis
 import pytest
 from hypothesis import strategies as st
-from proxying import fetch, http_scope, proxy, serving
+from proxying import ROOT, fetch, http_scope, proxy, serving
 
 from capnweb_py.remote import connect_env
 from proxy_server.bindings import parse_binding
@@ -175,6 +178,56 @@ async def test_an_overlay_lasts_until_its_file_is_thrown_away(tmp_path: Path) ->
     overlay = Overlay(base, await SqliteD1.open(overlay_path(tmp_path, "DB")))
     assert await rows(overlay, "SELECT b FROM other") == [(3,)]
     await overlay.aclose()
+
+
+# Uses a fresh overlay for the first time, one after another, beside somebody who does the same.
+SHARER: Final = """
+import sys
+from pathlib import Path
+from subprocess import PIPE
+import anyio
+from proxy_server.stores.d1 import Statement
+from proxy_server.stores.d1_overlay import Overlay
+from proxy_server.stores.d1_sqlite import SqliteD1
+
+async def main():
+    base, folder, name = *map(Path, sys.argv[1:3]), sys.argv[3]
+    for number in range(10):
+        overlay = Overlay(await SqliteD1.open(base, read_only=True), await SqliteD1.open(folder / f"{number}.sqlite3"))
+        print("ready", flush=True)
+        sys.stdin.readline()
+        await overlay.run([Statement("INSERT INTO users (name) VALUES (?)", [name])])
+        await overlay.run([Statement("DELETE FROM other")])
+        await overlay.run([Statement("INSERT INTO other VALUES (?, 1)", [name])])
+        await overlay.aclose()
+
+anyio.run(main)
+"""
+
+
+def test_two_processes_may_use_an_overlay_for_the_first_time_at_once(tmp_path: Path) -> None:
+    base = tmp_path / "base.sqlite3"
+    with contextlib.closing(apsw.Connection(str(base))) as connection:
+        connection.execute(SCHEMA)
+    commands = [[sys.executable, "-c", SHARER, str(base), str(tmp_path), name] for name in ("Cy", "Di")]
+    processes = [subprocess.Popen(command, stdin=PIPE, stdout=PIPE, text=True, cwd=ROOT) for command in commands]
+    for _ in range(10):
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+    for process in processes:
+        process.communicate()
+    assert [process.returncode for process in processes] == [0, 0]
+    for number in range(10):
+        with contextlib.closing(apsw.Connection(str(tmp_path / f"{number}.sqlite3"))) as connection:
+            names = connection.execute("SELECT name FROM users ORDER BY name").fetchall()
+            others = connection.execute("SELECT a FROM other").fetchall()
+        assert names == [("Ada",), ("Bo",), ("Cy",), ("Di",)]
+        assert ("k",) not in others
 
 
 async def test_an_overlay_refuses_what_it_cannot_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import anyio
+import attrs
 import pytest
 from proxying import Reply, fetch, http_scope, proxy
 
+from capnweb_py import RemoteError, memory_pair
 from capnweb_py.web import ReadableStream
-from proxy_server.bindings import BindingError, d1_http, parse_binding
-from proxy_server.stores import d1_sqlite
+from proxy_server.bindings import BindingError, d1_http, d1_rpc, parse_binding
+from proxy_server.stores import d1_database, d1_sql, d1_sqlite, d1_thread
 from proxy_server.stores.d1 import D1Failure, Statement
+from proxy_server.stores.d1_rules import Rules
 from proxy_server.stores.d1_sql import split
 from proxy_server.stores.d1_sqlite import SqliteD1
 from proxy_server.tables import ConfigError, Table
@@ -52,10 +55,11 @@ async def test_a_statement_that_takes_too_long_is_interrupted(store: SqliteD1, m
 
 async def test_a_statement_that_nobody_waits_for_any_more_is_interrupted(store: SqliteD1) -> None:
     begun, loop_thread = anyio.Event(), threading.get_ident()
+    token = anyio.lowlevel.current_token()
 
     def started(*_: object) -> None:
         assert threading.get_ident() != loop_thread
-        anyio.from_thread.run_sync(begun.set)
+        anyio.from_thread.run_sync(begun.set, token=token)
 
     store.before_running = started
     with anyio.fail_after(10):
@@ -67,10 +71,96 @@ async def test_a_statement_that_nobody_waits_for_any_more_is_interrupted(store: 
     assert await rows(store, "SELECT 1") == [(1,)]
 
 
+@attrs.frozen
+class Stuck:
+    """Statements that cannot be stopped, as a function of SQLite's that takes minutes cannot."""
+
+    begun: anyio.Event
+    release: threading.Event
+
+
+@pytest.fixture
+async def stuck(store: SqliteD1, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stuck]:
+    """Statements that read the table `stuck` are, until they are released."""
+    found, token = Stuck(anyio.Event(), threading.Event()), anyio.lowlevel.current_token()
+
+    def wait(_connection: object, rules: Rules) -> None:
+        if "stuck" in rules.read:
+            anyio.from_thread.run_sync(found.begun.set, token=token)
+            found.release.wait()
+
+    await rows(store, "CREATE TABLE stuck (a)")
+    monkeypatch.setattr(d1_sqlite, "MAX_QUERY_SECONDS", 0.05)
+    monkeypatch.setattr(d1_thread, "_GRACE", 0.05)
+    store.before_running = wait
+    yield found
+    found.release.set()
+
+
+async def test_a_statement_that_cannot_be_stopped_is_left_and_never_commits(store: SqliteD1, stuck: Stuck) -> None:
+    await rows(store, "CREATE TABLE t (a)")
+    threads = set(threading.enumerate())
+    with pytest.raises(D1Failure, match="exceeded timeout which caused object to be reset"):
+        await store.run([Statement("INSERT INTO t VALUES (1)"), Statement("SELECT * FROM stuck")])
+    assert await rows(store, "SELECT * FROM t") == []
+    stuck.release.set()
+    [left] = [thread for thread in threads if thread.name.startswith("d1 ")]
+    await anyio.to_thread.run_sync(left.join)
+    assert await rows(store, "SELECT * FROM t") == []
+    await rows(store, "INSERT INTO t VALUES (2)")
+
+
+async def test_too_many_statements_that_cannot_be_stopped_are_too_much_to_do(store: SqliteD1, stuck: Stuck) -> None:
+    for _ in range(3):
+        with pytest.raises(D1Failure, match="exceeded timeout"):
+            await rows(store, "SELECT * FROM stuck")
+    with pytest.raises(D1Failure, match=r"^D1 DB is overloaded. Too many requests queued.$"):
+        await rows(store, "SELECT 1")
+
+
+async def test_whoever_leaves_and_whoever_closes_waits_for_no_statement_that_cannot_be_stopped(
+    store: SqliteD1, stuck: Stuck
+) -> None:
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(rows, store, "SELECT * FROM stuck")
+            await stuck.begun.wait()
+            tasks.cancel_scope.cancel()
+        await store.aclose()
+    with pytest.raises(D1Failure, match="the database is closed"):
+        await rows(store, "SELECT 1")
+
+
+async def test_a_statement_that_fills_the_disk_with_temporary_files_is_stopped(
+    store: SqliteD1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = iter([10**12])
+    monkeypatch.setattr(d1_database, "_free_bytes", lambda: next(free, 10**6))
+    with pytest.raises(D1Failure, match=r"^database or disk is full: SQLITE_FULL$"):
+        await rows(store, ENDLESS)
+    assert await rows(store, "SELECT 1") == [(1,)]
+
+
+async def test_a_statement_that_holds_many_large_values_at_a_time_is_stopped(store: SqliteD1) -> None:
+    values = [", ".join(f"?1 || {number}{column}" for number in range(100)) for column in range(4)]
+    with pytest.raises(D1Failure, match=r"^D1 DB's isolate exceeded its memory limit and was reset.$"):
+        await rows(store, f"SELECT {', '.join(f'length(max({some}))' for some in values)}", "x" * 1_900_000)
+    assert await rows(store, "SELECT 1") == [(1,)]
+
+
+async def test_a_request_has_so_many_statements(store: SqliteD1, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(d1_sql, "MAX_STATEMENTS", 2)
+    await store.run([Statement("SELECT 1")] * 2)
+    with pytest.raises(D1Failure, match="a request has at most 2 statements, not 3"):
+        await store.run([Statement("SELECT 1")] * 3)
+
+
 async def test_a_result_that_is_too_large_is_refused(store: SqliteD1, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(d1_sqlite, "MAX_RESULT_BYTES", 1000)
-    with pytest.raises(D1Failure, match="the result is larger than 1000 bytes: use LIMIT"):
+    monkeypatch.setattr(d1_database, "MAX_RESULT_BYTES", 1000)
+    with pytest.raises(D1Failure, match=r"exceeded its memory limit.* The result is larger than 1000 bytes: use LIMIT"):
         await rows(store, "SELECT zeroblob(600) UNION ALL SELECT zeroblob(600)")
+    with pytest.raises(D1Failure, match=r"The result is larger than 1000 bytes: use LIMIT"):
+        await store.run([Statement("SELECT zeroblob(600)")] * 2)
 
 
 async def test_a_value_is_at_most_two_megabytes(store: SqliteD1) -> None:
@@ -111,18 +201,32 @@ async def test_sql_makes_no_file(store: SqliteD1, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [False, True])
-async def test_a_dump_leaves_no_file_behind_read_or_not(
-    store: SqliteD1, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: bool
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    os.mkdir(tmp_path / "temporary")
+async def test_a_dump_leaves_no_file_behind_read_or_not(store: SqliteD1, tmp_path: Path, read: bool) -> None:
+    before = set(os.listdir(tmp_path))
     stream = ReadableStream(await store.dump())
-    assert len(os.listdir(tmp_path / "temporary")) == 1
+    assert set(os.listdir(tmp_path)) == before
     if read:
         async for _ in stream:
             pass
     await stream.aclose()
-    assert os.listdir(tmp_path / "temporary") == []
+
+
+async def test_a_slow_reader_of_a_dump_holds_up_nobody_but_a_third_one(store: SqliteD1) -> None:
+    dumps = [await store.dump(), await store.dump()]
+    await rows(store, "CREATE TABLE t (a)")
+    with pytest.raises(D1Failure, match=r"^D1 DB is overloaded.* At most 2 dumps are read at a time"):
+        await store.dump()
+    for dump in dumps:
+        await ReadableStream(dump).aclose()
+    await ReadableStream(await store.dump()).aclose()
+
+
+async def test_what_a_killed_process_left_of_a_dump_is_removed_by_a_later_one(store: SqliteD1, tmp_path: Path) -> None:
+    for name, age in [("d1-dump-old", 7200), ("d1-dump-new", 60)]:
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    await ReadableStream(await store.dump()).aclose()
+    assert {name for name in os.listdir(tmp_path) if name.startswith("d1-dump")} == {"d1-dump-new"}
 
 
 async def test_the_bookmark_grows_with_what_is_written_and_only_then(store: SqliteD1) -> None:
@@ -214,13 +318,52 @@ async def test_requests_that_are_none(tmp_path: Path, monkeypatch: pytest.Monkey
             answer = json.loads((await ask(app, body)).body)
             assert (answer["success"], text in answer["error"]) == (False, True), body
         monkeypatch.setattr(d1_http, "MAX_REQUEST_BYTES", 10)
-        assert b"the request is larger than 10 bytes" in (await ask(app, b'{"sql": "SELECT 1"}')).body
+        assert b"The request is larger than 10 bytes" in (await ask(app, b'{"sql": "SELECT 1"}')).body
 
 
 async def test_results_as_objects_where_no_format_is_asked_for(tmp_path: Path) -> None:
     async with proxy(DB=declaration(tmp_path)) as app:
         answer = json.loads((await ask(app, b'{"sql": "SELECT 1 AS a, 2 AS a"}')).body)
         assert answer[0]["results"] == [{"a": 2}]
+
+
+LARGE: Final = (
+    "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < {count})"
+    " SELECT x AS a, 'ü' AS b, {blob} AS c FROM c"
+)
+
+
+@pytest.mark.parametrize(("count", "blob"), [(2500, "x'00ff'"), (3, "zeroblob(400000)"), (1000, "NULL"), (2001, "1.5")])
+async def test_a_large_answer_comes_in_pieces_and_is_the_same(tmp_path: Path, count: int, blob: str) -> None:
+    cell = {"x'00ff'": [0, 255], "zeroblob(400000)": [0] * 400_000, "NULL": None, "1.5": 1.5}[blob]
+    expected = [[x, "ü", cell] for x in range(1, count + 1)]
+    body = json.dumps(
+        [{"sql": "SELECT 1 AS a"}, {"sql": LARGE.format(count=count, blob=blob)}, {"sql": "SELECT 2 AS a"}]
+    )
+    async with proxy(DB=declaration(tmp_path)) as app:
+        reply = await ask(app, body.encode())
+        tabular = await ask(app, body.encode(), url="http://d1/query?resultsFormat=ROWS_AND_COLUMNS")
+    assert ("content-type", "application/json") in reply.headers
+    first, large, last = json.loads(reply.body)
+    assert (first["results"], last["results"]) == ([{"a": 1}], [{"a": 2}])
+    assert large["results"] == [dict(zip("abc", row, strict=True)) for row in expected]
+    assert (large["success"], large["meta"]["changes"]) == (True, 0)
+    assert json.loads(tabular.body)[1]["results"] == {"columns": ["a", "b", "c"], "rows": expected}
+
+
+async def test_a_result_that_no_message_holds_is_refused_on_the_rpc_channel(
+    store: SqliteD1, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(d1_rpc, "MAX_MESSAGE_BYTES", 1000)
+    async with memory_pair(None, d1_rpc.D1Target(store)) as (client, _server):
+        database = client.remote_main
+        assert await database.prepare("SELECT length(zeroblob(200)) AS n").first("n") == 200
+        with pytest.raises(
+            RemoteError, match="larger than 1000 bytes, which is more than a message holds"
+        ):
+            await database.prepare("SELECT zeroblob(300)").all()
+        answer = await database.query({"queries": [{"sql": "SELECT zeroblob(300)"}]})
+        assert answer["error"].message.startswith("the result is larger than 1000 bytes")
 
 
 async def test_a_store_is_named_by_its_url(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import orjson
 
 from ..errors import RemoteError, RpcError
 from ..stub import RpcStub
-from ..web import Request
+from ..web import ReadableStream, Request
 from .channels import Channels
 from .d1_values import MAX_SAFE_INTEGER, D1Value, bindable, readable, unbindable
 
@@ -175,18 +175,25 @@ class D1Database(D1Session):
         Raises:
             D1Error: there is none to be had.
         """
+        return b"".join([chunk async for chunk in await self.dump_stream()])
+
+    async def dump_stream(self) -> ReadableStream[bytes]:
+        """The same as a stream of chunks, for a database that is larger than the memory.
+
+        Raises:
+            D1Error: there is none to be had.
+        """
         if self._channels.preferred == "rpc":
             try:
-                dumped: bytes = await self._channels.rpc.dump()
+                dumped: ReadableStream[bytes] = await self._channels.rpc.dump()
             except RemoteError as error:
                 raise D1Error(str(error)) from None
             return dumped
         response = await self._channels.fetch(Request("http://d1/dump", method="POST"))
-        body = await response.bytes()
-        if response.status == 200:
-            return body
+        if response.status == 200 and response.body is not None:
+            return response.body
         try:
-            raise D1Error(f"D1_DUMP_ERROR: {orjson.loads(body)['error']}")
+            raise D1Error(f"D1_DUMP_ERROR: {orjson.loads(await response.bytes())['error']}")
         except (orjson.JSONDecodeError, LookupError, TypeError):
             raise D1Error(f"D1_DUMP_ERROR: Status + {response.status}") from None
 

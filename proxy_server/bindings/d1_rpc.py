@@ -16,10 +16,14 @@ from capnweb_py.errors import remote_error
 from capnweb_py.stub import RpcStub, local_target
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
-from proxy_server.stores.d1 import D1Failure, D1Store, Outcome, Statement
+from capnweb_py.web import ReadableStream
+from proxy_server.stores.d1 import D1Failure, D1Store, Outcome, SqlValue, Statement
 from proxy_server.stores.d1_values import param_from_wire, wire_cell
 
-__all__ = ["D1Target", "SessionTarget", "StatementTarget", "statement_of"]
+__all__ = ["MAX_MESSAGE_BYTES", "D1Target", "SessionTarget", "StatementTarget", "statement_of"]
+
+# What a peer takes as one message by default (capnweb_py.Limits, max_message_size), a little less.
+MAX_MESSAGE_BYTES: Final = 32_000_000
 
 _PRIMARY: Final = "first-primary"
 _UNCONSTRAINED: Final = "first-unconstrained"
@@ -75,6 +79,7 @@ class SessionTarget(RpcTarget):
     async def _run(self, statements: Sequence[Statement]) -> list[Outcome]:
         try:
             outcomes, bookmark = await self._store.run(statements, self._token)
+            _check_size(outcomes)
         except D1Failure as error:
             _throw("D1_ERROR", str(error))
         self._saw(bookmark)
@@ -106,10 +111,10 @@ class D1Target(SessionTarget):
         given = constraintOrBookmark.strip() if isinstance(constraintOrBookmark, str) else ""
         return SessionTarget(self._store, given or _UNCONSTRAINED)
 
-    async def dump(self) -> bytes:
-        """The whole database as a SQLite file."""
+    async def dump(self) -> ReadableStream[bytes]:
+        """The whole database as a SQLite file: a stream, since no message could hold it."""
         try:
-            return b"".join([chunk async for chunk in await self._store.dump()])
+            return ReadableStream(await self._store.dump())
         except D1Failure as error:
             _throw("D1_DUMP_ERROR", str(error))
 
@@ -128,6 +133,7 @@ class D1Target(SessionTarget):
         try:
             statements = [statement_of(query) for query in queries] if isinstance(queries, list) else []
             outcomes, bookmark = await self._store.run(statements, token if isinstance(token, str) else None)
+            _check_size(outcomes)
         except D1Failure as error:
             return {"success": False, "error": remote_error("Error", str(error))}
         results = [
@@ -190,6 +196,23 @@ def _statement(given: object) -> Statement:
     if not isinstance(target, StatementTarget):
         raise TypeError("batch() takes an array of statements that this binding has prepared")
     return target._statement
+
+
+def _check_size(outcomes: Sequence[Outcome]) -> None:
+    """Refuse results that no peer takes as one message: writing them takes several times the memory of the rows."""
+    held = sum(_written_size(cell) for outcome in outcomes for row in outcome.rows for cell in row)
+    if held > MAX_MESSAGE_BYTES:
+        raise D1Failure(
+            f"the result is larger than {MAX_MESSAGE_BYTES} bytes, which is more than a message holds: use LIMIT, or"
+            " the HTTP channel (what the statements have written is written)"
+        )
+
+
+def _written_size(cell: SqlValue) -> int:
+    """In JSON, about. A blob is an array of numbers."""
+    if isinstance(cell, bytes):
+        return 4 * len(cell)
+    return len(cell) if isinstance(cell, str) else 8
 
 
 def _cells(outcome: Outcome) -> list[list[Any]]:

@@ -17,10 +17,14 @@ __all__ = [
     "MAX_PARAMETERS",
     "MAX_PATTERN_BYTES",
     "MAX_QUERY_SECONDS",
+    "MAX_RESULT_BYTES",
     "MAX_SQL_BYTES",
+    "MAX_STATEMENTS",
     "MAX_VALUE_BYTES",
     "NO_STATEMENT",
     "ONLY_LAST_HAS_PARAMETERS",
+    "OUT_OF_MEMORY",
+    "OVERLOADED",
     "READ_ONLY",
     "TIMED_OUT",
     "D1Failure",
@@ -41,10 +45,18 @@ MAX_PATTERN_BYTES: Final = 50
 MAX_QUERY_SECONDS: Final = 30.0
 MAX_DATABASE_BYTES: Final = 10_000_000_000
 
+# Our own: how many statements one request may have, and how much its results may take in memory, in bytes, about.
+MAX_STATEMENTS: Final = 10_000
+MAX_RESULT_BYTES: Final = 100_000_000
+
 # What D1 says of a text that has no SQL in it.
 NO_STATEMENT: Final = "SQL code did not contain a statement."
 # What it says when time is up.
 TIMED_OUT: Final = "D1 DB storage operation exceeded timeout which caused object to be reset."
+# What it says of results that are too large.
+OUT_OF_MEMORY: Final = "D1 DB's isolate exceeded its memory limit and was reset."
+# What it says of a database that has too much to do.
+OVERLOADED: Final = "D1 DB is overloaded. Too many requests queued."
 # What it says of parameters that are not in the last of several.
 ONLY_LAST_HAS_PARAMETERS: Final = (
     "When executing multiple SQL statements in a single call, only the last statement can have parameters."

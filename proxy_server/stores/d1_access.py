@@ -29,14 +29,9 @@ class FacadeStore:
 
     async def dump(self) -> AsyncIterator[bytes]:
         try:
-            whole = await self._facade.dump()
+            return aiter(await self._facade.dump_stream())
         except D1Error as error:
-            raise D1Failure(str(error)) from error
-
-        async def one_chunk() -> AsyncIterator[bytes]:
-            yield whole
-
-        return one_chunk()
+            raise D1Failure(str(error).removeprefix("D1_DUMP_ERROR: ")) from error
 
     async def aclose(self) -> None:
         """The connection belongs to whoever made the facade."""

@@ -19,15 +19,23 @@ from .d1 import (
     MAX_PATTERN_BYTES,
     MAX_SQL_BYTES,
     MAX_VALUE_BYTES,
-    TIMED_OUT,
+    OUT_OF_MEMORY,
     D1Failure,
 )
+from .d1_functions import install
 from .d1_rules import MODULES, Rules
+from .sqlite import use_wal
 
 __all__ = ["OWN_TABLE", "connect", "failures"]
 
 # How long, in milliseconds, to wait for another process that writes the same file.
 _BUSY_TIMEOUT: Final = 10_000
+
+# How much memory SQLite may take in this process, in bytes: from the first on it has smaller caches, past the second
+# statements fail. The runtime sets the same two (the first is its own), against statements that hold many large values
+# at a time.
+_SOFT_HEAP_LIMIT: Final = 128 << 20
+_HARD_HEAP_LIMIT: Final = 512 << 20
 
 # D1's documented limits, and what the runtime sets beside them.
 _LIMITS: Final = {
@@ -47,26 +55,34 @@ _LIMITS: Final = {
 
 # The store's own table. It counts the transactions that wrote: the last one's number is the bookmark.
 OWN_TABLE: Final = "_cf_METADATA"
+_IS_MADE: Final = f"SELECT 1 FROM sqlite_schema WHERE name = '{OWN_TABLE}'"
 _SCHEMA: Final = f"""
-CREATE TABLE IF NOT EXISTS {OWN_TABLE} (key INTEGER PRIMARY KEY, value BLOB);
-INSERT OR IGNORE INTO {OWN_TABLE} VALUES (1, 0), (2, lower(hex(randomblob(16))));
+CREATE TABLE {OWN_TABLE} (key INTEGER PRIMARY KEY, value BLOB);
+INSERT INTO {OWN_TABLE} VALUES (1, 0), (2, lower(hex(randomblob(16))));
 """
 
 
 def connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
     """Open a file, and make it with its folders where it is not there. Returns the connection and its authorizer."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if apsw.hard_heap_limit(-1) == 0:  # a program that uses APSW for more may have set its own
+        apsw.soft_heap_limit(_SOFT_HEAP_LIMIT)
+        apsw.hard_heap_limit(_HARD_HEAP_LIMIT)
     # Without a cache of statements: one that was compiled for the store itself is not to be used for others.
     connection = apsw.Connection(str(path), statementcachesize=0)
     try:
         connection.set_busy_timeout(_BUSY_TIMEOUT)
-        connection.execute(
-            "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON"
-        ).fetchall()
-        connection.execute(_SCHEMA)
-        connection.set_last_insert_rowid(0)
+        use_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON").fetchall()
+        if not connection.execute(_IS_MADE).get:  # what is made already is opened without waiting for who writes
+            connection.execute("BEGIN IMMEDIATE")
+            if not connection.execute(_IS_MADE).get:
+                connection.execute(_SCHEMA)
+            connection.execute("COMMIT")
+            connection.set_last_insert_rowid(0)
         page_size = next(connection.execute("PRAGMA page_size"))[0]
         connection.execute(f"PRAGMA max_page_count = {MAX_DATABASE_BYTES // page_size}").fetchall()
+        install(connection)
         rules = Rules(read_only)
         rules.trusted = False
         connection.drop_modules(MODULES)
@@ -82,19 +98,21 @@ def connect(path: Path, read_only: bool) -> tuple[apsw.Connection, Rules]:
 
 
 @contextmanager
-def failures(rules: Rules, is_late: Callable[[], bool] = lambda: False) -> Iterator[None]:
+def failures(rules: Rules, why_interrupted: Callable[[], str]) -> Iterator[None]:
     """Have SQLite's errors raised as D1 tells them.
 
     Args:
         rules: of the connection.
-        is_late: whether a statement that was interrupted was so because time is up.
+        why_interrupted: what to say of a statement that was interrupted.
     """
     try:
         yield
     except apsw.BindingsError as error:
         raise D1Failure("Wrong number of parameter bindings for SQL query.") from error
     except apsw.InterruptError as error:
-        raise D1Failure(TIMED_OUT if is_late() else "the statement was interrupted: nobody waits for it") from error
+        raise D1Failure(why_interrupted()) from error
+    except apsw.NoMemError as error:
+        raise D1Failure(OUT_OF_MEMORY) from error
     except apsw.Error as error:
         raise D1Failure(rules.refusal or _text_of(error)) from error
     except UnicodeError as error:

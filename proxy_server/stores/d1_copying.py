@@ -15,11 +15,11 @@ from .d1 import SqlValue
 from .d1_rules import Rules
 from .d1_sql import quoted
 
-__all__ = ["Copy", "State", "columns_of", "copy_schema", "exact", "has_sequences", "insert", "read_state"]
+__all__ = ["Copy", "State", "copy_schema", "exact", "has_sequences", "insert", "layouts_of", "read_state"]
 
 # Of each table, by its name in lower case: whether it is copied.
 State: TypeAlias = dict[str, int]
-# A table, its columns as `columns_of` gives them, and its rows, as `exact` has them sent.
+# A table, its columns as `layouts_of` gives them, and its rows, as `exact` has them sent.
 Copy: TypeAlias = tuple[str, list[str], Sequence[Sequence[SqlValue]]]
 
 # Which tables are copied, by their names: 1, or 0 for those that are not yet, and -1 for those that cannot be.
@@ -49,12 +49,17 @@ def read_state(connection: apsw.Connection, rules: Rules) -> State | None:
 def copy_schema(
     connection: apsw.Connection, rules: Rules, entries: list[tuple[str, str, str]], virtual: set[str]
 ) -> State:
-    """Make tables, views, indexes and triggers.
+    """Make tables, views, indexes and triggers, unless another process has done so meanwhile.
 
     Args:
         entries: of each its type, its name, and its SQL.
         virtual: the tables that cannot be copied.
+
+    Returns:
+        Which tables there are.
     """
+    if (made := read_state(connection, rules)) is not None:
+        return made
     for kind in _ORDER:
         for _kind, _name, sql in (entry for entry in entries if entry[0] == kind):
             rules.begin()
@@ -71,8 +76,15 @@ def exact(column: str) -> str:
     return _CELL.format(column)
 
 
-def columns_of(connection: apsw.Connection, rules: Rules, table: str) -> list[str]:
-    """The columns of a table to copy, quoted: none that are generated, and the rowid where no column is one."""
+def layouts_of(connection: apsw.Connection, rules: Rules, tables: set[str]) -> dict[str, list[str]]:
+    """The columns of those tables that are to be copied, by name: not of those that another process has copied
+    meanwhile."""
+    state = read_state(connection, rules) or {}
+    return {table: _columns_of(connection, rules, table) for table in sorted(tables) if state.get(table) == 0}
+
+
+def _columns_of(connection: apsw.Connection, rules: Rules, table: str) -> list[str]:
+    """Quoted: none that are generated, and the rowid where no column is one."""
     with rules.trusting():
         info: list[tuple[Any, ...]] = connection.execute(_COLUMNS, (table,)).fetchall()
         without_rowid = connection.execute("SELECT wr FROM pragma_table_list WHERE name = ?", (table,)).get
@@ -94,7 +106,11 @@ def insert(
     contents: list[Copy],
     sequences: list[tuple[str, int]],
 ) -> None:
-    """Fill tables with copies, as they are: no trigger fires, and nothing is checked again."""
+    """Fill tables with copies, as they are: no trigger fires, and nothing is checked again. A table that another
+    process has filled meanwhile is left alone: it may have written to it."""
+    state = read_state(connection, rules) or {}
+    contents = [copy for copy in contents if state.get(copy[0].lower()) == 0]
+    filled = {table.lower() for table, _columns, _rows in contents}
     switches = (apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, apsw.SQLITE_DBCONFIG_ENABLE_FKEY)
     with rules.trusting():
         for switch in switches:
@@ -106,7 +122,7 @@ def insert(
                 sql = f"INSERT INTO {quoted(table)} ({', '.join(columns)}) VALUES ({marks})"
                 connection.executemany(sql, ([_cell(cell) for cell in row] for row in rows))
                 connection.execute("UPDATE _cf_OVERLAY SET copied = 1 WHERE name = ?", (table,))
-            for name, number in sequences:
+            for name, number in ((name, number) for name, number in sequences if name.lower() in filled):
                 connection.execute("DELETE FROM sqlite_sequence WHERE name = ?", (name,))
                 connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (name, number))
         finally:

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 import apsw
 import attrs
 
-from .d1 import MAX_VALUE_BYTES, NO_STATEMENT, ONLY_LAST_HAS_PARAMETERS, D1Failure, SqlValue, Statement
+from .d1 import MAX_VALUE_BYTES, NO_STATEMENT, ONLY_LAST_HAS_PARAMETERS, TIMED_OUT, D1Failure, SqlValue, Statement
 from .d1_connection import connect, failures
 from .d1_rules import is_pragma_table
 from .d1_sql import pieces
@@ -85,7 +85,7 @@ class Guard:
             D1Failure: one of them would be refused by D1.
         """
         self._deadline = time.monotonic() + _MAX_SECONDS
-        with failures(self._rules, self._is_late), self._undone():
+        with failures(self._rules, lambda: TIMED_OUT), self._undone():
             return [list(self._parts(statement)) for statement in statements]
 
     def _is_late(self) -> bool:

@@ -16,10 +16,9 @@ from anyio import to_thread
 
 from capnweb_py.http11 import Http11Client
 
-from .d1 import MAX_QUERY_SECONDS, TIMED_OUT, D1Failure, Meta, Outcome, SqlValue, Statement
+from .d1 import MAX_QUERY_SECONDS, MAX_RESULT_BYTES, TIMED_OUT, D1Failure, Meta, Outcome, SqlValue, Statement
 from .d1_guard import Checked, Guard, SchemaEntry
 from .d1_sql import without_blanks
-from .d1_sqlite import MAX_RESULT_BYTES
 from .hrana import HranaError, HranaResult, run_in_transaction
 
 __all__ = ["LibsqlD1"]

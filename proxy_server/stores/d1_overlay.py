@@ -2,7 +2,8 @@
 
 The overlay is a local copy that is made as it is needed: first the schema, then each table, whole, when a statement
 first uses it. From then on the table is the local one: what others write is not seen, and nothing that is written here
-leaves. The remote database is only ever sent SELECTs.
+leaves. The remote database is only ever sent SELECTs. Several processes may share an overlay: what one of them has
+copied, the others find in the state that is kept beside the copies.
 
 A statement is compiled against the local copy, and SQLite's authorizer tells its tables, through views, triggers and
 foreign keys. If one is not here yet, the transaction is rolled back before the statement runs, the table is fetched,
@@ -11,14 +12,14 @@ and everything begins again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 from typing import Final
 
 import anyio
 import apsw
 
 from .d1 import D1Failure, D1Store, Outcome, SqlValue, Statement
-from .d1_copying import Copy, columns_of, copy_schema, exact, has_sequences, insert, read_state
+from .d1_copying import Copy, copy_schema, exact, has_sequences, insert, layouts_of, read_state
 from .d1_rules import Rules
 from .d1_sql import quoted
 from .d1_sqlite import SqliteD1
@@ -109,28 +110,27 @@ class Overlay:
 
     async def _fetch(self, tables: set[str]) -> None:
         """Copy tables, as they are at one moment."""
-        names = sorted(tables)
-        layouts = await self._local.in_transaction(lambda db, rules: [columns_of(db, rules, name) for name in names])
-        selects = [
-            f"SELECT {', '.join(map(exact, columns))} FROM {quoted(name)} LIMIT {MAX_TABLE_ROWS + 1}"
-            for name, columns in zip(names, layouts, strict=True)
-        ]
-        copies = await self._select(selects)
-        sequences = await self._sequences(names)
-        for name, rows in zip(names, copies, strict=True):
-            _check_size(name, rows)
-        contents: list[Copy] = list(zip(names, layouts, copies, strict=True))
-        await self._local.in_transaction(lambda db, rules: insert(db, rules, contents, sequences))
+        layouts = await self._local.in_transaction(lambda db, rules: layouts_of(db, rules, tables))
+        if layouts:
+            copies = await self._select(
+                f"SELECT {', '.join(map(exact, columns))} FROM {quoted(name)} LIMIT {MAX_TABLE_ROWS + 1}"
+                for name, columns in layouts.items()
+            )
+            sequences = await self._sequences(layouts)
+            contents: list[Copy] = [(*layout, rows) for layout, rows in zip(layouts.items(), copies, strict=True)]
+            for name, _columns, rows in contents:
+                _check_size(name, rows)
+            await self._local.in_transaction(lambda db, rules: insert(db, rules, contents, sequences))
         self._absent -= tables
 
-    async def _sequences(self, names: list[str]) -> list[tuple[str, int]]:
+    async def _sequences(self, names: Collection[str]) -> list[tuple[str, int]]:
         """Where the AUTOINCREMENT of tables has come to."""
         if not await self._local.in_transaction(has_sequences):
             return []
         [rows] = await self._select(["SELECT name, 'i' || seq FROM sqlite_sequence"])
         return [(str(name), int(str(seq)[1:])) for name, seq in rows if str(name).lower() in names]
 
-    async def _select(self, queries: list[str]) -> list[Sequence[Sequence[SqlValue]]]:
+    async def _select(self, queries: Iterable[str]) -> list[Sequence[Sequence[SqlValue]]]:
         outcomes, _bookmark = await self._base.run([Statement(query) for query in queries])
         return [outcome.rows for outcome in outcomes]
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from .d1 import MAX_SQL_BYTES, NO_STATEMENT, D1Failure, Statement
+from .d1 import MAX_SQL_BYTES, MAX_STATEMENTS, NO_STATEMENT, D1Failure, Statement
 
 __all__ = ["only_reads", "pieces", "quoted", "split", "without_blanks"]
 
@@ -110,8 +110,10 @@ def without_blanks(statements: Sequence[Statement]) -> list[Statement]:
     """The statements in which there is something.
 
     Raises:
-        D1Failure: there is none, or one is too long.
+        D1Failure: there is none, or there are too many, or one is too long.
     """
+    if len(statements) > MAX_STATEMENTS:
+        raise D1Failure(f"a request has at most {MAX_STATEMENTS} statements, not {len(statements)}")
     if any(len(statement.sql) > MAX_SQL_BYTES for statement in statements):
         raise D1Failure(_TOO_LONG)  # before anybody looks at it
     found = [statement for statement in statements if not _is_blank(statement.sql)]

@@ -4,62 +4,53 @@ The SQLite is that of APSW: of the same generation as D1's own, with its extende
 whatever the operating system ships. One piece of work is done at a time, in a thread; each is a transaction. Whatever
 has returned survives the death of the process (WAL, synchronous=NORMAL; a loss of power may take the last moments,
 never the file).
+
+D1 resets a database that does not answer in time. So does this: a statement that cannot be stopped is left to itself,
+with its connection, and whatever comes next has a new one.
 """
 
 from __future__ import annotations
 
-import math
-import tempfile
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 import anyio
-import anyio.lowlevel
 import apsw
-from anyio import from_thread, to_thread
 
-from .d1 import MAX_QUERY_SECONDS, NO_STATEMENT, ONLY_LAST_HAS_PARAMETERS, D1Failure, Meta, Outcome, SqlValue, Statement
-from .d1_connection import OWN_TABLE, connect, failures
-from .d1_rules import DEFAULT_PRAGMAS, Rules
-from .d1_sql import only_reads, pieces, without_blanks
+from .d1 import MAX_QUERY_SECONDS, OVERLOADED, TIMED_OUT, D1Failure, Outcome, Statement
+from .d1_connection import connect, failures
+from .d1_database import BeforeRunning, Database
+from .d1_dump import MAX_COPYING_SECONDS, Dump, copy_into
+from .d1_rules import Rules
+from .d1_sql import without_blanks
+from .d1_thread import ConnectionThread, Lease, LeftBehindError
 
-__all__ = ["MAX_RESULT_BYTES", "SqliteD1"]
+__all__ = ["SqliteD1"]
 
 ResultT = TypeVar("ResultT")
 
-# How much one statement may return, in bytes, about. It is held in memory whole, here and wherever it goes. Our own
-# limit.
-MAX_RESULT_BYTES: Final = 100_000_000
+# How many statements that could not be stopped may run beside the one whose turn it is.
+_MAX_LEFT: Final = 3
 
-# How many instructions of SQLite's machine pass between two looks at the clock: about a tenth of a millisecond.
-_STEPS: Final = 10_000
-_CHUNK_BYTES: Final = 65_536
-_BACKUP_PAGES: Final = 1_000
-
-_SIZE: Final = (
-    "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
-)
-_RESERVED: Final = "SELECT count(*) FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_'"
+# How many copies of the database may be there to be read.
+_MAX_DUMPS: Final = 2
 
 
 class SqliteD1:
     """One database file. Made by `open`."""
 
-    def __init__(self, connection: apsw.Connection, rules: Rules) -> None:
-        self._connection = connection
-        self._rules = rules
-        self._limiter = anyio.CapacityLimiter(1)
-        # Looks at a statement that is compiled and about to run, in the thread. What it raises ends the transaction.
-        self.before_running: Callable[[apsw.Connection, Rules], None] | None = None
-        self._deadline = math.inf
-        self._scanned = 0
-        # How many names of the platform there were before a statement that alters one.
-        self._reserved = 0
-        connection.set_progress_handler(self._must_stop, _STEPS)
-        connection.trace_v2(apsw.SQLITE_TRACE_PROFILE, self._count)
+    def __init__(self, path: Path, read_only: bool) -> None:
+        # Set before the first statement, by a store that is built on this one.
+        self.before_running: BeforeRunning | None = None
+        self._path = path
+        self._read_only = read_only
+        self._turn = anyio.Lock()
+        self._open: tuple[ConnectionThread, Database] | None = None
+        self._left: list[ConnectionThread] = []
+        self._dumps = 0
+        self._is_closed = False
 
     @classmethod
     async def open(cls, path: Path, *, read_only: bool = False) -> SqliteD1:
@@ -73,231 +64,107 @@ class SqliteD1:
             OSError: if the folder cannot be made.
             apsw.Error: if the file cannot be opened, or is no database.
         """
-        return await to_thread.run_sync(lambda: cls(*connect(path, read_only)))
+        store = cls(path, read_only)
+        await store._connected()
+        return store
 
     async def run(self, statements: Sequence[Statement], token: str | None = None) -> tuple[list[Outcome], str]:
         """As D1Store says. The bookmark has no use here: there is one copy, and it is always the latest."""
         present = without_blanks(statements)
-
-        def work() -> tuple[list[Outcome], str]:
-            begin = "BEGIN" if all(only_reads(statement.sql) for statement in present) else "BEGIN IMMEDIATE"
-            with self._transaction(begin):
-                outcomes = [self._one(statement) for statement in present]
-                return outcomes, self._bookmark(any(outcome.meta["changed_db"] for outcome in outcomes))
-
-        return await self._in_thread(work)
-
-    async def dump(self) -> AsyncIterator[bytes]:
-        """As D1Store says: a copy is made first, in a temporary folder, without the store's own table."""
-        folder = await to_thread.run_sync(lambda: tempfile.TemporaryDirectory(prefix="d1-dump-"))
-        copy = Path(folder.name) / "dump.sqlite3"
-
-        def make() -> None:
-            other = apsw.Connection(str(copy))
-            try:
-                with other.backup("main", self._connection, "main") as backup:
-                    while not backup.done:
-                        backup.step(_BACKUP_PAGES)
-                other.execute(f"DROP TABLE {OWN_TABLE}")
-                other.execute("PRAGMA journal_mode = DELETE").fetchall()
-                other.execute("VACUUM")
-            finally:
-                other.close()
-
-        try:
-            await self._in_thread(make)
-            file = await anyio.open_file(copy, "rb")
-        except BaseException:
-            folder.cleanup()
-            raise
-
-        return _DumpFile(folder, file)
-
-    async def aclose(self) -> None:
-        """Close the file. Nothing may be done with it any more."""
-        await to_thread.run_sync(self._connection.close, limiter=self._limiter)
+        return await self._do(lambda database, lease: database.run(lease, present))
 
     async def in_transaction(self, work: Callable[[apsw.Connection, Rules], ResultT]) -> ResultT:
         """Do a piece of work in a transaction, for a store that is built on this one. Its SQL is under the rules, save
         for what it does while the rules are told that it is trusted."""
 
-        def transact() -> ResultT:
-            with self._transaction("BEGIN IMMEDIATE"):
-                return work(self._connection, self._rules)
+        def transact(database: Database, lease: Lease) -> ResultT:
+            with database.transaction(lease):
+                return work(database.connection, database.rules)
 
-        return await self._in_thread(transact)
+        return await self._do(transact)
 
-    async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
-        def timed() -> ResultT:
-            self._deadline = time.monotonic() + MAX_QUERY_SECONDS
-            try:
-                return work()
-            finally:
-                self._deadline = math.inf
-
+    async def dump(self) -> AsyncIterator[bytes]:
+        """As D1Store says: a copy is made first, beside the file, without the store's own table."""
+        if self._dumps == _MAX_DUMPS:
+            raise D1Failure(f"{OVERLOADED} At most {_MAX_DUMPS} dumps are read at a time: try again later.")
+        self._dumps += 1
         try:
-            return await to_thread.run_sync(timed, limiter=self._limiter)
-        except D1Failure:
-            # It may have been interrupted because the task is cancelled.
-            await anyio.lowlevel.checkpoint_if_cancelled()
+            return Dump(await self._copy(), self._dump_has_gone)
+        except BaseException:
+            self._dump_has_gone()
             raise
 
-    # From here on, in the thread.
-
-    def _must_stop(self) -> bool:
-        """Whether what runs has to end: it takes too long, or nobody waits for it any more."""
-        if self._rules.trusted:
-            return False
-        try:
-            from_thread.check_cancelled()
-        except BaseException:
-            return True
-        return time.monotonic() > self._deadline
-
-    def _count(self, event: dict[str, Any]) -> None:
-        status = event["stmt_status"]
-        self._scanned += status["SQLITE_STMTSTATUS_FULLSCAN_STEP"] + status["SQLITE_STMTSTATUS_AUTOINDEX"]
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[None]:
-        with failures(self._rules, lambda: time.monotonic() > self._deadline):
-            self._own(begin)
-            try:
-                yield
-                self._own("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._own("ROLLBACK")
-                raise
-            finally:
-                for name in self._rules.pragmas:
-                    self._own(f"PRAGMA {name} = {DEFAULT_PRAGMAS[name]}")
-                self._rules.pragmas.clear()
-
-    def _own(self, sql: str, *params: SqlValue) -> Any:
-        """Run a statement of the store's own. Returns the first value of its last row."""
-        with self._rules.trusting():
-            value = None
-            for row in self._connection.execute(sql, params):
-                value = row[0]
-            return value
-
-    def _one(self, statement: Statement) -> Outcome:
-        if self._must_stop():  # short statements take too few steps for SQLite to ask
-            raise apsw.InterruptError("interrupted")
-        connection, start = self._connection, time.perf_counter()
-        changes, last_row_id = connection.total_changes(), connection.last_insert_rowid()
-        size, self._scanned = self._size(), 0
-        *first, last = pieces(statement.sql)
-        for piece in first:
-            self._step(piece)
-        columns, rows = self._rows(last, statement.params)
-        changed, last_row_after, size_after = (
-            connection.total_changes() - changes,
-            connection.last_insert_rowid(),
-            self._size(),
-        )
-        meta = Meta(
-            duration=round((time.perf_counter() - start) * 1000, 4),
-            changes=changed,
-            last_row_id=last_row_after,
-            changed_db=bool(changed) or last_row_after != last_row_id or size_after != size or self._rules.defines,
-            size_after=size_after,
-            rows_read=self._rows_read(len(rows)),
-            rows_written=self._rows_written(changed),
-        )
-        return Outcome(columns, rows, meta.to_json())
-
-    def _step(self, sql: str) -> None:
-        """Run a statement that is not the last of its text."""
-        self._rules.begin()
-        cursor = self._connection.cursor()
-
-        try:
-            self._execute(cursor, sql, ())
-        except apsw.BindingsError as error:
-            raise D1Failure(ONLY_LAST_HAS_PARAMETERS) from error
-        cursor.close(True)
-        self._check_names()
-
-    def _execute(self, cursor: apsw.Cursor, sql: str, params: Sequence[SqlValue]) -> list[str]:
-        """Take the first step of a statement. Returns the names of its columns."""
-        columns: list[str] | None = None
-
-        def about_to_run(running: apsw.Cursor, _sql: str, _bindings: object) -> bool:
-            nonlocal columns
-            if running.has_vdbe:
-                columns = [column[0] for column in running.get_description()]
-                self._reserved = self._own(_RESERVED) if self._rules.altered else 0
-                if self.before_running is not None:
-                    self.before_running(self._connection, self._rules)
-            return True
-
-        cursor.exec_trace = about_to_run
-        cursor.execute(sql, tuple(params))
-        if columns is None:
-            raise D1Failure(NO_STATEMENT)
-        return columns
-
-    def _rows(self, sql: str, params: Sequence[SqlValue]) -> tuple[list[str], list[Sequence[SqlValue]]]:
-        self._rules.begin()
-        cursor = self._connection.cursor()
-        columns = self._execute(cursor, sql, params)
-        rows: list[Sequence[SqlValue]] = []
-        held = 0
-        for row in cursor:
-            held += sum(16 + (len(cell) if isinstance(cell, (str, bytes)) else 0) for cell in row)
-            if held > MAX_RESULT_BYTES:
-                raise D1Failure(f"the result is larger than {MAX_RESULT_BYTES} bytes: use LIMIT")
-            rows.append(row)
-        self._check_names()
-        return columns, rows
-
-    def _check_names(self) -> None:
-        """ALTER TABLE may not give a name of the platform: SQLite does not ask about the new name."""
-        if self._rules.altered and self._own(_RESERVED) != self._reserved:
-            raise D1Failure("not authorized: SQLITE_AUTH")
-
-    def _size(self) -> int:
-        size: int = self._own(_SIZE)
-        return size
-
-    def _rows_read(self, returned: int) -> int:
-        """Of what a scan passed, SQLite counts each row but the first; of what an index found, nothing: at least the
-        rows that came out were read."""
-        scanned = self._scanned + 1 if self._scanned else 0
-        return max(scanned, returned, 1) if self._rules.read else scanned
-
-    def _rows_written(self, changes: int) -> int:
-        """An inserted row is written once more for each index of its table, a change of the schema once."""
-        schema = int(self._rules.defines)
-        if not changes:
-            return schema
-        indexes = sum(self._own("SELECT count(*) FROM pragma_index_list(?)", name) for name in self._rules.inserted)
-        return int(schema + changes * (1 + indexes))
-
-    def _bookmark(self, wrote: bool) -> str:
-        if wrote:
-            self._own(f"UPDATE {OWN_TABLE} SET value = value + 1 WHERE key = 1")
-        number = self._own(f"SELECT value FROM {OWN_TABLE} WHERE key = 1")
-        identity = self._own(f"SELECT value FROM {OWN_TABLE} WHERE key = 2")
-        return f"{number >> 32:08x}-{number & 0xFFFFFFFF:08x}-00000000-{identity}"
-
-
-class _DumpFile(AsyncIterator[bytes]):
-    """A copy of a database, in chunks. Its folder is removed when it has been read, or is closed."""
-
-    def __init__(self, folder: tempfile.TemporaryDirectory[str], file: anyio.AsyncFile[bytes]) -> None:
-        self._folder = folder
-        self._file = file
-
-    async def __anext__(self) -> bytes:
-        if chunk := await self._file.read(_CHUNK_BYTES):
-            return chunk
-        await self.aclose()
-        raise StopAsyncIteration
-
     async def aclose(self) -> None:
-        """Remove the copy. Safe to do twice."""
-        await self._file.aclose()
-        await to_thread.run_sync(self._folder.cleanup)
+        """Close the file, or have it closed when what cannot be stopped is through. Nothing may be done with it any
+        more."""
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                self._is_closed = True
+                if self._open is not None:
+                    thread, database = self._open
+                    self._open = None
+                    await thread.end(database.close)
+
+    async def _do(self, work: Callable[[Database, Lease], ResultT]) -> ResultT:
+        """Do a piece of work when it is its turn."""
+        async with self._turn:
+            try:
+                thread, database = await self._connected()
+            except apsw.Error as error:
+                raise D1Failure(f"the database cannot be opened again: {error}") from error
+            lease = Lease(MAX_QUERY_SECONDS, database.connection.interrupt)
+            try:
+                return await thread.run_under(lease, partial(work, database, lease))
+            except LeftBehindError:
+                raise D1Failure(TIMED_OUT) from None
+            finally:
+                if thread.is_left:
+                    self._open = None
+                    self._left.append(thread)
+                    thread.end_later(database.close)
+
+    async def _connected(self) -> tuple[ConnectionThread, Database]:
+        if self._is_closed:
+            raise D1Failure("the database is closed")
+        if self._open is None:
+            self._left = [thread for thread in self._left if thread.is_alive()]
+            if len(self._left) == _MAX_LEFT:
+                raise D1Failure(OVERLOADED)
+            thread = ConnectionThread(f"d1 {self._path.name}")
+            try:
+                database = await thread.run(partial(Database, self._path, self._read_only, self._look))
+            except BaseException:
+                thread.end_later()
+                raise
+            self._open = thread, database
+        return self._open
+
+    def _look(self, connection: apsw.Connection, rules: Rules) -> None:
+        if self.before_running is not None:
+            self.before_running(connection, rules)
+
+    async def _copy(self) -> BinaryIO:
+        """Copy the database, on a connection of its own: others go on meanwhile."""
+        thread = ConnectionThread(f"d1 dump {self._path.name}")
+        try:
+            connection, rules = await thread.run(partial(connect, self._path, True))
+            lease = Lease(MAX_COPYING_SECONDS, connection.interrupt)
+
+            copies: list[BinaryIO] = []
+
+            def copy() -> None:
+                with failures(rules, lambda: TIMED_OUT):
+                    copies.append(copy_into(self._path.parent, connection, lease.is_over))
+
+            try:
+                await thread.run_under(lease, copy)
+                return copies.pop()
+            except LeftBehindError:
+                raise D1Failure(TIMED_OUT) from None
+            finally:
+                thread.end_later(*(file.close for file in copies), connection.close)
+        finally:
+            thread.end_later()
+
+    def _dump_has_gone(self) -> None:
+        self._dumps -= 1

@@ -7,19 +7,43 @@ crash of the process; a loss of power may take the last moments, and never break
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
 
-__all__ = ["SqliteFile"]
+__all__ = ["SqliteFile", "use_wal"]
 
 ResultT = TypeVar("ResultT")
 
 # How long, in milliseconds, to wait for another process that writes the same file.
-_BUSY_TIMEOUT = 10_000
+_BUSY_TIMEOUT: Final = 10_000
+
+# How long, in seconds, until what is not waited for is tried again.
+_PAUSE: Final = 0.01
+
+
+class _Connection(Protocol):
+    """One of the standard library, or of APSW."""
+
+    def execute(self, statements: str, /) -> Any: ...
+
+
+def use_wal(connection: _Connection) -> None:
+    """Switch to WAL. SQLite waits for nobody there: of several processes that open a new file, all but one are told
+    that it is locked, and try again here."""
+    give_up = time.monotonic() + _BUSY_TIMEOUT / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except Exception as error:
+            if "locked" not in str(error) or time.monotonic() > give_up:
+                raise
+        time.sleep(_PAUSE)
 
 
 class SqliteFile:
@@ -51,7 +75,7 @@ class SqliteFile:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             try:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT}")
-                connection.execute("PRAGMA journal_mode = WAL")
+                use_wal(connection)
                 connection.execute("PRAGMA synchronous = NORMAL")
                 connection.executescript(schema)
             except BaseException:

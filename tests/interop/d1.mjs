@@ -55,7 +55,7 @@ const report = {
   large: await db.prepare("SELECT 9223372036854775807 AS a").first("a"),
   session: await session(),
   query: await query(),
-  dump: new TextDecoder().decode((await db.dump()).subarray(0, 15)),
+  dump: new TextDecoder().decode((await new Response(await db.dump()).arrayBuffer()).slice(0, 15)),
   errors: {
     table: await thrownBy(db.prepare("SELECT * FROM missing").all()),
     unique: await thrownBy(db.batch([db.prepare("DELETE FROM t"), db.prepare("INSERT INTO t (b) VALUES (1), (1)")])),
