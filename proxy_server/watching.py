@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -66,10 +66,17 @@ class Watch(Collector):
     Args:
         bindings: how many bindings there are now.
         clock: what time it is, in seconds.
+        refusals: how many requests were refused before a binding saw them, by reason.
     """
 
-    def __init__(self, bindings: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        bindings: Callable[[], int],
+        clock: Callable[[], float] = time.perf_counter,
+        refusals: Mapping[str, int] | None = None,
+    ) -> None:
         self._bindings = bindings
+        self._refusals = {} if refusals is None else refusals
         self._clock = clock
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._sessions: dict[str, int] = {}
@@ -151,6 +158,10 @@ class Watch(Collector):
         for binding, count in self._sessions.items():
             sessions.add_metric([binding], count)
         yield sessions
+        refusals = CounterMetricFamily("capnweb_refusals", "Requests that no binding has seen.", labels=["reason"])
+        for reason, count in self._refusals.items():
+            refusals.add_metric([reason], count)
+        yield refusals
         labels = ["binding", "channel"]
         calls = CounterMetricFamily("capnweb_calls", "Calls and requests that have ended.", labels=labels)
         errors = CounterMetricFamily("capnweb_errors", "Those that failed.", labels=labels)

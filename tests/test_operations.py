@@ -59,7 +59,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 async def ended(server: Server) -> tuple[str, str]:
     """What the server has written by its end."""
-    return await anyio.to_thread.run_sync(lambda: server.process.communicate(timeout=20))
+    return await anyio.to_thread.run_sync(server.ended)
 
 
 # Stopping
@@ -200,9 +200,9 @@ async def test_requests_and_sessions_that_come_too_late_are_refused() -> None:
         reply = await fetch(app, http_scope("SVC"))
         assert (reply.status, reply.header("connection")) == (503, "close")
         assert reply.body == b"the server is shutting down, and has not run this"
-        assert reply.header("capnweb-not-run") == "1"
+        assert reply.header("capnweb-refused") == "stopping"
         late = await fetch(app, websocket_scope("MF-Binding=SVC"))
-        assert late.status == 503
+        assert (late.status, late.header("capnweb-refused")) == (503, "stopping")
         assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401, "who may not know is told nothing"
 
 
@@ -322,7 +322,11 @@ async def test_what_was_asked_of_a_name_that_is_none_is_not_counted() -> None:
     async with proxy(SVC=RpcService("tests:Api", Api)) as app:
         assert (await fetch(app, http_scope("NONE"))).status == 400
         assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401
-        assert await numbers(app) == {"capnweb_bindings": 1}
+        assert await numbers(app) == {
+            "capnweb_bindings": 1,
+            "capnweb_refusals_total binding": 1,
+            "capnweb_refusals_total secret": 1,
+        }
 
 
 async def test_times_are_counted_in_buckets() -> None:
