@@ -13,6 +13,7 @@ from anyio import to_thread
 
 from capnweb_py.web import HeadersInit, ReadableStream, Request, Response
 from proxy_server.bindings.d1_rpc import D1Target, statement_of
+from proxy_server.channels import FAILURE
 from proxy_server.stores.d1 import D1Failure, D1Store, Outcome, Statement
 from proxy_server.stores.d1_values import wire_cell
 
@@ -58,6 +59,7 @@ class D1Service:
             statements = _statements(body) if small else await to_thread.run_sync(_statements, body)
             outcomes, bookmark = await self._store.run(statements, request.headers.get(_TOKEN))
         except D1Failure as error:
+            FAILURE.get()(error)
             # The runtime reads what has gone wrong from the body alone, save for a dump.
             return _json({"success": False, "error": str(error)}, status=500 if path == "/dump" else 200)
         table_like = parse_qs(urlsplit(request.url).query).get("resultsFormat", [""])[0] == "ROWS_AND_COLUMNS"

@@ -12,12 +12,15 @@ from typing import Final
 
 import attrs
 
+from proxy_server.declined import Declined
+
 __all__ = [
     "MAX_MESSAGE_BYTES",
     "MAX_RECIPIENTS",
     "MAX_SUBJECT",
     "AllowedAddresses",
     "EmailRefusal",
+    "EmailUndelivered",
     "checked_address",
     "checked_size",
     "invalid",
@@ -36,7 +39,7 @@ _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ADDRESS: Final = re.compile(rf"(?=.{{1,64}}@)(?=.{{3,254}}\Z){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 
 
-class EmailRefusal(Exception):
+class EmailRefusal(Declined):
     """The message is not sent. The text is for its sender.
 
     Attributes:
@@ -46,6 +49,12 @@ class EmailRefusal(Exception):
     def __init__(self, text: str, code: str | None = None) -> None:
         super().__init__(text)
         self.code = code
+
+
+class EmailUndelivered(EmailRefusal):
+    """The message could not be delivered."""
+
+    status = 500
 
 
 def invalid(problem: str) -> EmailRefusal:
