@@ -19,6 +19,8 @@ __all__ = [
     "ErrorParts",
     "LimitExceeded",
     "ProtocolError",
+    "ProxyDenied",
+    "ProxyError",
     "RemoteError",
     "RpcError",
     "SessionClosed",
@@ -27,6 +29,7 @@ __all__ = [
     "describe_error",
     "drop_tracebacks",
     "fresh",
+    "has_not_run",
     "release_frames",
     "remote_error",
     "sendable",
@@ -72,6 +75,24 @@ class AnswerLost(RpcError, ConnectionError):
     """
 
     may_have_run: ClassVar[bool] = True
+
+
+class ProxyError(Unreachable):
+    """A binding cannot be reached because something is set up wrong: trying again will not help.
+
+    Attributes:
+        reason: "secret" or "origin" (see `ProxyDenied`), "binding" if the proxy has none of that name, "type" if the
+            proxy has it with another type, "request" if the proxy cannot pass the request on, "no_proxy" if what
+            answers is no proxy server, "intercepted" if something before the proxy has answered in its place.
+    """
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class ProxyDenied(ProxyError, PermissionError):
+    """The proxy does not let this client in."""
 
 
 class ProtocolError(RpcError):
@@ -227,6 +248,12 @@ class _RemoteGroup(RemoteError, ExceptionGroup[Exception]):
 
 
 _RemoteGroup.__name__ = _RemoteGroup.__qualname__ = _AGGREGATE
+
+
+def has_not_run(error: BaseException) -> bool:
+    """Whether an error says that what it ended was never run. A peer's error may say so, too: that of a server that
+    takes no more calls does."""
+    return getattr(error, "may_have_run", True) is False
 
 
 def text_of(error: BaseException) -> str:

@@ -131,9 +131,8 @@ class Http11Client:
         Raises:
             Unreachable: if there is no connection. It is a ConnectionError, and nothing was sent.
             ValueError: if the URL or the request cannot be sent, or the body is not as long as it says.
-            AnswerLost: if the connection is lost before the response is there. It is a ConnectionError. Reading the
-                body raises it if it breaks off.
-            ConnectionError: if the server sends no valid response.
+            AnswerLost: if the connection is lost before the response is there, or the response is not valid. It is a
+                ConnectionError. Reading the body raises it if it breaks off.
             Exception: whatever the request's body raises: here, or where the response is read. And what a connector
                 raises that is no OSError.
         """
@@ -260,7 +259,7 @@ class Http11Client:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ConnectionError("nothing can be sent any more: the client is closed")
+            raise Unreachable("nothing can be sent any more: the client is closed")
 
     async def _drop_stale(self) -> None:
         for connection in [connection for connection in self._idle if not connection.is_alive()]:
@@ -402,7 +401,7 @@ class _Exchange:
         try:
             response = self._parsed(event, method)
         except ValueError as error:
-            raise ConnectionError(f"the response of {self._title} is not valid: {error}") from error
+            raise AnswerLost(f"the response of {self._title} is not valid: {error}") from error
         if method == "HEAD" or response.body is None or response.body.length == 0:
             await self._end_without_body()
         return response
@@ -457,7 +456,7 @@ class _Exchange:
         except h11.RemoteProtocolError as error:
             if self._connection.at_end:
                 raise self._lost("it closed the connection") from error
-            raise ConnectionError(f"the response of {self._title} is not valid: {error}") from error
+            raise AnswerLost(f"the response of {self._title} is not valid: {error}") from error
         except anyio.BrokenResourceError as error:
             raise self._lost(os_reason(error)) from error
         except anyio.ClosedResourceError:

@@ -14,7 +14,7 @@ import anyio
 
 from .backoff import DEFAULT_BACKOFF, Backoff
 from .client import open_session
-from .errors import CallNotSent, Unreachable
+from .errors import CallNotSent, ProxyError, Unreachable
 from .hooks import ErrorHook, PromiseHook
 from .loops import Spawn
 from .options import SessionOptions
@@ -112,6 +112,8 @@ class LazySession:
         """What calls fail with that waited for a session which did not open."""
         if failure is None:
             return CallNotSent(f"{self._title} was closed before it could be reached")
+        if isinstance(failure, ProxyError):
+            return failure
         error = Unreachable(f"{self._title} cannot be reached: {failure}")
         error.__cause__ = failure
         return error

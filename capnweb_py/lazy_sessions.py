@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeAlias
 
 from .backoff import DEFAULT_BACKOFF, Backoff
 from .lazy import LazySession
 from .loops import Spawn
 from .options import SessionOptions
+from .session import RpcSession
 from .stub import RpcStub
 
-__all__ = ["Sessions"]
+__all__ = ["Opening", "Sessions"]
+
+# Opens a session.
+Opening: TypeAlias = Callable[[], AbstractAsyncContextManager[RpcSession]]
 
 # How many sessions stay open that nobody uses. What is used again is opened again.
 MAX_IDLE: Final = 50
@@ -40,11 +46,16 @@ class Sessions:
         # The one that was used last is at the end.
         self._sessions: dict[str, LazySession] = {}
 
-    def main(self, url: str) -> RpcStub:
-        """The main object of the session at a URL."""
+    def main(self, url: str, opening: Opening | None = None) -> RpcStub:
+        """The main object of the session at a URL.
+
+        Args:
+            url: it.
+            opening: what opens the session there, for who has a way of his own.
+        """
         session = self._sessions.pop(url, None)
         if session is None:
-            session = LazySession(url, self._title, self._spawn, self._options, self._backoff)
+            session = LazySession(opening or url, self._title, self._spawn, self._options, self._backoff)
         self._sessions[url] = session
         if len(self._sessions) > MAX_IDLE:
             self._close_idle()

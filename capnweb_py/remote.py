@@ -17,21 +17,33 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .backoff import DEFAULT_BACKOFF, Backoff
 from .bindings import FACADES
-from .bindings.channels import Channel, Channels, ProxyAddress, describe
+from .bindings.answers import Answers
+from .bindings.channels import Channel, Channels, ProxyAddress, rpc_url
+from .client import open_session
 from .http11 import Http11Client
 from .lazy import LazySession
-from .lazy_sessions import Sessions
+from .lazy_sessions import Opening, Sessions
 from .loops import task_set
 from .options import SessionOptions
+from .stub import RpcStub
 
 __all__ = [
     "Env",
+    "MissingBinding",
     "RemoteProxySession",
     "RemoteProxySessionData",
     "connect_env",
     "maybe_start_or_update_remote_proxy_session",
     "start_remote_proxy_session",
 ]
+
+
+class MissingBinding(KeyError):
+    """`env["NAME"]` of a name that no binding has. The message says which there are."""
+
+    def __str__(self) -> str:
+        # That of KeyError has the quotes of a key.
+        return str(self.args[0])
 
 
 class Env:
@@ -50,12 +62,14 @@ class Env:
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
-        except KeyError:
-            raise AttributeError(f"there is no binding {name!r}{self._choice()}", name=name, obj=self) from None
+        except MissingBinding as error:
+            raise AttributeError(str(error), name=name, obj=self) from None
 
     def __getitem__(self, name: str) -> Any:
         if name in self._missing:
             raise RuntimeError(f"the binding {name!r} cannot be used here: {self._missing[name]}")
+        if name not in self._bindings:
+            raise MissingBinding(f"there is no binding {name!r}{self._choice()}")
         return self._bindings[name]
 
     def __contains__(self, name: object) -> bool:
@@ -65,7 +79,7 @@ class Env:
         return sorted(self._bindings)
 
     def _choice(self) -> str:
-        return f"; there are {', '.join(sorted(self._bindings))}" if self._bindings else ""
+        return f"; there are {', '.join(sorted(self._bindings))}" if self._bindings else ": this env has none"
 
     def __repr__(self) -> str:
         return f"<env of {', '.join(sorted(self._bindings)) or 'no bindings'}>"
@@ -98,32 +112,44 @@ async def connect_env(
         backoff: how a proxy that was reached before, and is not there, is reached again.
 
     Raises:
-        ConnectionError: if no proxy answers. PermissionError: if it refuses the connection string.
+        Unreachable: if no proxy answers. ProxyDenied: if it refuses the connection string. ProxyError: if what answers
+            is no proxy. All of these are ConnectionErrors, and a ProxyDenied is a PermissionError, too.
         ValueError: if the connection string or a binding's type is none.
     """
     address = ProxyAddress(connection_string)
     async with task_set() as spawn, Http11Client(spawn, backoff=backoff) as http:
-        types = await _types(address, http) if bindings is None else bindings
+        answers = Answers(address, http)
+        types = await _types(address, answers) if bindings is None else bindings
+        facades = {name: _facade(name, kind) for name, kind in types.items()}
         # Of what a binding gives that has sessions of its own.
         others = Sessions("the service of a dispatch namespace", spawn, options, backoff)
+
+        def opening(name: str, url: str) -> Opening:
+            return lambda: answers.opened(open_session(url, options=options), name, types[name])
+
         sessions = {
-            name: LazySession(address.rpc_url(name), f"the binding {name!r}", spawn, options, backoff) for name in types
-        }
-        try:
-            yield Env(
-                {
-                    name: _facade(types[name])(Channels(name, address, http, session.main, channel, others.main))
-                    for name, session in sessions.items()
-                }
+            name: LazySession(
+                opening(name, rpc_url(address, name, kind)), f"the binding {name!r}", spawn, options, backoff
             )
+            for name, kind in types.items()
+        }
+
+        def channels(name: str, kind: str) -> Channels:
+            def open_other(url: str) -> RpcStub:
+                return others.main(url, opening(name, url))
+
+            return Channels(name, address, http, sessions[name].main, channel, open_other, kind=kind, answers=answers)
+
+        try:
+            yield Env({name: facades[name](channels(name, kind)) for name, kind in types.items()})
         finally:
             for session in sessions.values():
                 await session.aclose()
             await others.aclose()
 
 
-async def _types(address: ProxyAddress, http: Http11Client) -> dict[str, str]:
-    described = await describe(address, http)
+async def _types(address: ProxyAddress, answers: Answers) -> dict[str, str]:
+    described = await answers.bindings()
     if described is None:
         raise ValueError(
             f"{address!r} does not tell which bindings it has: name them and their types, as in"
@@ -132,11 +158,15 @@ async def _types(address: ProxyAddress, http: Http11Client) -> dict[str, str]:
     return {name: binding["type"] for name, binding in described.items()}
 
 
-def _facade(kind: str) -> Callable[[Channels], Any]:
+def _facade(name: str, kind: str) -> Callable[[Channels], Any]:
+    if not name:
+        raise ValueError(f"a binding has a name, and that of the type {kind!r} has none")
     try:
         return FACADES[kind]
     except KeyError:
-        raise ValueError(f"a binding of the type {kind!r} has no facade; one of {', '.join(FACADES)}") from None
+        raise ValueError(
+            f"the binding {name!r}: a binding of the type {kind!r} has no facade; one of {', '.join(FACADES)}"
+        ) from None
 
 
 # How long, in seconds, a proxy server may take to answer or to stop.

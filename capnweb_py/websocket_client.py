@@ -17,7 +17,7 @@ import websockets.asyncio.client
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 from websockets.typing import Subprotocol
 
-from .errors import Unreachable
+from .errors import AnswerLost, Unreachable
 from .http11 import CONNECT_TIMEOUT, os_reason
 from .loops import on_asyncio
 from .options import DEFAULT_OPTIONS
@@ -69,7 +69,7 @@ async def open_web_socket(
     Raises:
         Unreachable: if there is no connection: nothing was sent.
         WebSocketRefused: if the server answers with an ordinary response.
-        ConnectionError: if it answers with none that is valid, or not at all.
+        AnswerLost: if it answers with none that is valid, or not at all. It is a ConnectionError.
         ValueError: if the URL is none of a WebSocket.
     """
     pairs = [] if headers is None else [pair for pair in headers.pairs() if pair[0] not in _OWN_HEADERS]
@@ -111,7 +111,7 @@ async def _opened(connecting: Any, title: str) -> Any:
     except InvalidStatus as error:
         raise WebSocketRefused(title, _response(error)) from None
     except (InvalidHandshake, OSError, EOFError, ConnectionClosed) as error:
-        raise ConnectionError(f"{title} did not answer the WebSocket handshake as it should: {error}") from error
+        raise AnswerLost(f"{title} did not answer the WebSocket handshake as it should: {error}") from error
 
 
 def _response(refusal: InvalidStatus) -> Response:

@@ -16,20 +16,22 @@ import anyio
 import attrs
 from anyio.abc import TaskGroup
 
-from capnweb_py.bindings.channels import DESCRIBE, NOT_RUN
+from capnweb_py.bindings.answers import DESCRIBE
+from capnweb_py.bindings.channels import TYPE
 from capnweb_py.options import DEFAULT_OPTIONS, SessionOptions
 from capnweb_py.session import RpcSession
-from proxy_server.auth import Gate, Refusal
-from proxy_server.bindings import Binding, Declaration, open_binding
+from proxy_server.auth import Gate
+from proxy_server.bindings import Binding, Connectable, Declaration, open_binding, usable_as
 from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispatcher, DispatchError
-from proxy_server.channels import LOG, Receive, Scope, Send, header, refuse_websocket, send_text
+from proxy_server.channels import LOG, Receive, Scope, Send, header
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.public import placed, public_path, serve_public
 from proxy_server.channels.rpc import serve_rpc
 from proxy_server.channels.tcp import serve_connection_string, serve_tcp
 from proxy_server.channels.websocket import serve_fetched_websocket
-from proxy_server.draining import REFUSAL, Draining, close_when_idle
+from proxy_server.draining import Draining, close_when_idle
 from proxy_server.idle_sessions import MAX_SESSIONS, IdleSessions
+from proxy_server.refusals import NAMELESS, STOPPED, Refusal, Refusals, forwarded
 from proxy_server.watching import CONTENT_TYPE, Watch
 
 __all__ = ["ProxyApp"]
@@ -37,14 +39,19 @@ __all__ = ["ProxyApp"]
 # The header of a request that asks which bindings there are. Cloudflare's proxy worker does not know it, and answers as
 # to any request without a binding.
 _DESCRIBE: Final = DESCRIBE.encode()
-_NOT_RUN: Final = NOT_RUN.encode()
 _DISPATCH_HEADER: Final = DISPATCH_OPTIONS.lower().encode()
+
+# As which type the client uses the binding. Ours alone says it.
+_TYPE_HEADER: Final = TYPE.encode()
 
 # Of a WebSocket that is a TCP connection: where it leads.
 _CONNECT_ADDRESS: Final = b"mf-connect-address"
 
 # The header of a request for a Hyperdrive binding's connection string.
 _CONNECTION_STRING: Final = b"mf-hd-seed"
+
+
+_NOT_CONNECTABLE: Final = Refusal(400, 'this binding makes no TCP connections: those of the type "connect" do', "type")
 
 
 class ProxyApp:
@@ -71,7 +78,8 @@ class ProxyApp:
         self._open: dict[str, _OpenBinding] = {}
         self._draining = Draining()
         self._idle = IdleSessions(max_sessions)
-        self._watch = Watch(lambda: len(self._open))
+        self._refusals = Refusals()
+        self._watch = Watch(lambda: len(self._open), refusals=self._refusals.counts)
         self._tasks: TaskGroup | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +98,7 @@ class ProxyApp:
 
     async def _admitted_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._draining.begun and self._gate.refusal(scope) is None:
-            await refuse_websocket(scope, receive, send, 503, REFUSAL)
+            await self._refusals.refuse(STOPPED, _websocket_name(scope), scope, receive, send)
         else:
             # Not waited for: a session is drained, and nobody knows whether another WebSocket is at rest.
             await self._websocket(scope, receive, send)
@@ -103,7 +111,7 @@ class ProxyApp:
         elif public is not None:
             await self._public(*public, scope, receive, send)
         elif self._draining.begun and self._gate.refusal(scope) is None:
-            await send_text(send, 503, REFUSAL, [(b"connection", b"close"), (_NOT_RUN, b"1")])
+            await self._refusals.refuse(STOPPED, _http_name(scope), scope, receive, send)
         else:
             with self._draining.running():
                 await self._http(scope, receive, send)
@@ -111,7 +119,7 @@ class ProxyApp:
     async def _public(self, name: str, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer whoever has a URL that a binding gave out, and no secret."""
         if self._draining.begun:
-            await send_text(send, 503, REFUSAL, [(b"connection", b"close")])
+            await self._refusals.refuse(STOPPED, name, scope, receive, send)
             return
         found = self._open.get(name)
         with self._draining.running():
@@ -204,26 +212,28 @@ class ProxyApp:
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         name = _websocket_name(scope)
-        found = self._gate.refusal(scope) or self._binding(name)
+        found = self._gate.refusal(scope) or self._binding(name, _type_of_websocket(scope))
         if isinstance(found, Refusal) or name is None:
-            assert isinstance(found, Refusal), "nothing has no name"
-            await refuse_websocket(scope, receive, send, found.status, found.text)
+            await self._refusals.refuse(_certain(found), name, scope, receive, send)
             return
         # Of a WebSocket that is no RPC session there are no calls to count.
         channel = "rpc" if _rpc_name(scope) is not None else "websocket"
-        receive, send = self._watch.counted(name, channel, receive, send)
+        counted_receive, counted_send = self._watch.counted(name, channel, receive, send)
         async with found.used() as opened:
-            binding = _chosen(opened, _dispatch_of_websocket(scope))
             address = header(scope, _CONNECT_ADDRESS)
+            binding = _chosen(opened, _dispatch_of_websocket(scope))
             if isinstance(binding, Refusal):
-                await refuse_websocket(scope, receive, send, binding.status, binding.text)
+                await self._refusals.refuse(binding, name, scope, counted_receive, counted_send)
             elif address is not None:
-                await serve_tcp(binding, address, scope, receive, send)
+                if isinstance(binding, Connectable):
+                    await serve_tcp(binding, address, counted_receive, counted_send)
+                else:
+                    await self._refusals.refuse(_NOT_CONNECTABLE, name, scope, counted_receive, counted_send)
             elif channel == "websocket":
-                await serve_fetched_websocket(binding, scope, receive, send)
+                await serve_fetched_websocket(binding, scope, counted_receive, forwarded(counted_send))
             else:
                 with self._watch.session(name):
-                    await self._session(name, found, placed(binding, name, scope), scope, receive, send)
+                    await self._session(name, found, placed(binding, name, scope), scope, counted_receive, counted_send)
 
     async def _session(
         self, name: str, found: _OpenBinding, binding: Binding, scope: Scope, receive: Receive, send: Send
@@ -250,22 +260,21 @@ class ProxyApp:
         if refusal is None and header(scope, _DESCRIBE) is not None:
             await self._describe(send)
             return
-        name = header(scope, b"mf-binding")
-        found = refusal or self._binding(name)
+        name = _http_name(scope)
+        found = refusal or self._binding(name, header(scope, _TYPE_HEADER))
         if isinstance(found, Refusal) or name is None:
-            assert isinstance(found, Refusal), "nothing has no name"
-            await send_text(send, found.status, found.text)
+            await self._refusals.refuse(_certain(found), name, scope, receive, send)
             return
         receive, send = self._watch.counted(name, "http", receive, send)
         async with found.used() as opened:
             binding = _chosen(opened, _dispatch_of_request(scope))
             if isinstance(binding, Refusal):
-                await send_text(send, binding.status, binding.text)
+                await self._refusals.refuse(binding, name, scope, receive, send)
             elif header(scope, _CONNECTION_STRING) is not None:
-                await serve_connection_string(binding, send)
+                await serve_connection_string(binding, forwarded(send))
             else:
                 with self._watch.request(name, scope, send) as watched_send:
-                    await serve_http(binding, scope, receive, watched_send)
+                    await serve_http(binding, scope, receive, forwarded(watched_send))
 
     async def _describe(self, send: Send) -> None:
         """Tell which bindings there are, and of which types."""
@@ -273,11 +282,18 @@ class ProxyApp:
         body = json.dumps({"bindings": bindings}).encode()
         await _send_page(send, 200, body, (b"content-type", b"application/json"), (_DESCRIBE, b"1"))
 
-    def _binding(self, name: str | None) -> _OpenBinding | Refusal:
-        if name is not None and name in self._open:
-            return self._open[name]
-        # The words of Cloudflare's proxy worker, which has two spaces where there is no name.
-        return Refusal(400, f"Binding {_quoted(name)} not found")
+    def _binding(self, name: str | None, wanted: str | None) -> _OpenBinding | Refusal:
+        """The binding of a name, for who wants to use it as one of a type."""
+        if not name:
+            return NAMELESS
+        found = self._open.get(name)
+        if found is None:
+            # The words of Cloudflare's proxy worker.
+            return Refusal(400, f'Binding "{name}" not found', "binding")
+        kind = found.declared.kind
+        if wanted is not None and not usable_as(kind, wanted):
+            return Refusal(400, f"it is of the type {kind!r}", "type")
+        return found
 
 
 class _OpenBinding:
@@ -315,8 +331,14 @@ class _OpenBinding:
             self._retired = True
 
 
-def _quoted(name: str | None) -> str:
-    return f'"{name}"' if name else ""
+def _certain(found: _OpenBinding | Refusal) -> Refusal:
+    assert isinstance(found, Refusal), "nothing has no name"
+    return found
+
+
+def _http_name(scope: Scope) -> str | None:
+    """The binding of a request."""
+    return header(scope, b"mf-binding")
 
 
 def _websocket_name(scope: Scope) -> str | None:
@@ -336,6 +358,11 @@ def _queried(scope: Scope, name: str) -> str | None:
     return query[name][0] if name in query else None
 
 
+def _type_of_websocket(scope: Scope) -> str | None:
+    """As which type a WebSocket's binding is to be used: in the query for RPC, in a header as of a request."""
+    return _queried(scope, TYPE) if _rpc_name(scope) is not None else header(scope, _TYPE_HEADER)
+
+
 def _dispatch_of_websocket(scope: Scope) -> str | None:
     """What a WebSocket asks of a dispatch namespace: in the query for RPC, in a header as a request of fetch()."""
     in_query = _rpc_name(scope) is not None
@@ -353,11 +380,11 @@ def _chosen(binding: Binding, dispatch: str | None) -> Binding | Refusal:
     if dispatch is None:
         return binding
     if not isinstance(binding, Dispatcher):
-        return Refusal(400, f"{DISPATCH_OPTIONS} is for dispatch namespaces, and the binding is none")
+        return Refusal(400, f"{DISPATCH_OPTIONS} is for dispatch namespaces, and the binding is none", "request")
     try:
         return binding.dispatched(Dispatch.parse(dispatch))
     except DispatchError as error:
-        return Refusal(error.status, str(error))
+        return Refusal(error.status, str(error), "request")
 
 
 async def _send_page(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

@@ -16,24 +16,17 @@ import attrs
 
 from capnweb_py.transports.address import url_host
 from proxy_server.channels import Scope, header
+from proxy_server.refusals import Refusal
 
-__all__ = ["Gate", "Refusal", "connection_string", "is_loopback", "new_secret"]
+__all__ = ["Gate", "connection_string", "is_loopback", "new_secret"]
 
 # 256 bits: nothing that is tried over a network finds it.
 _SECRET_BYTES: Final = 32
 
 
-@attrs.frozen
-class Refusal:
-    """Why a request does not pass: an HTTP status and one line of text."""
-
-    status: int
-    text: str
-
-
 # The same for every path, method and channel: it tells nothing about what is behind.
-_UNAUTHORIZED: Final = Refusal(401, "the secret of the connection string is missing or wrong")
-_FOREIGN_ORIGIN: Final = Refusal(403, "web pages of this origin may not use this server: see allowed_origins")
+_UNAUTHORIZED: Final = Refusal(401, "the secret of the connection string is missing or wrong", "secret")
+_FOREIGN_ORIGIN: Final = Refusal(403, "web pages of this origin may not use this server: see allowed_origins", "origin")
 
 
 @attrs.frozen

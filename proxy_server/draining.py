@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 import anyio
 
-from capnweb_py.errors import RpcError, SessionClosed
+from capnweb_py.errors import SessionClosed
 from capnweb_py.session import RpcSession
 from proxy_server.channels import LOG
+from proxy_server.refusals import STOPPED
 
-__all__ = ["REFUSAL", "Draining", "close_when_idle"]
-
-# What new work is told.
-REFUSAL: Final = "the server is shutting down, and has not run this"
+__all__ = ["Draining", "close_when_idle"]
 
 
 class Draining:
@@ -57,7 +54,7 @@ class Draining:
         self.begun = True
         sessions = list(self._sessions)
         for session in sessions:
-            session.retire(_Refused(REFUSAL))
+            session.retire(_refused())
         with anyio.move_on_after(seconds) as patience:
             async with anyio.create_task_group() as tasks:
                 for session in sessions:
@@ -71,12 +68,11 @@ class Draining:
             session.close()
 
 
-class _Refused(RpcError):
-    """What a call is told that was not run. The attribute travels with it."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.may_have_run = False
+def _refused() -> Exception:
+    """What a call is told that was not run. The attribute travels with it, and Python knows the name."""
+    error = ConnectionRefusedError(STOPPED.text)
+    error.may_have_run = False  # type: ignore[attr-defined]
+    return error
 
 
 async def _finish(session: RpcSession) -> None:

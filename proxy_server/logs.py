@@ -19,6 +19,9 @@ LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": loggin
 # The loggers whose exceptions are told by their type. What a program's own loggers say is the program's matter.
 _OWN: Final = ("proxy_server", "capnweb_py", "uvicorn")
 
+# What records may have more, as dicts: of a call, and of a request that was refused.
+_EXTRAS: Final = ("call", "refused")
+
 
 def log_to_stderr(secret: str, *, level: str = "warning", as_json: bool = False) -> None:
     """Write what is logged, from a level on, to standard error."""
@@ -50,7 +53,8 @@ class RedactingFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object in a line: time, level, logger and message, and what the record of a failed call has more."""
+    """One JSON object in a line: time, level, logger and message, and what the record of a failed call, or of a
+    refusal, has more."""
 
     def __init__(self, secret: str) -> None:
         super().__init__()
@@ -63,9 +67,9 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        call = getattr(record, "call", None)
-        if isinstance(call, dict):
-            line["call"] = call
+        for extra in _EXTRAS:
+            if isinstance(value := getattr(record, extra, None), dict):
+                line[extra] = value
         if record.exc_info and record.exc_info[0] is not None:
             line["exception"] = record.exc_info[0].__name__
             if _tells_all(record):

@@ -1,5 +1,5 @@
 """What a server's users do, counted and timed by binding and channel: for Prometheus, and in a line of the log for each
-call that fails.
+call that fails. One that the binding declines has a line that is shown at the level "info".
 
 Nothing that is counted or logged is a value: of a call there is the name of the method, of a request the method and the
 path without its query, of an error its type. What errors say stays out of it.
@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -31,6 +31,7 @@ from prometheus_client.registry import Collector
 
 from capnweb_py.errors import RemoteError, SessionClosed
 from proxy_server.channels import FAILURE, LOG, Receive, Scope, Send, header
+from proxy_server.declined import Declined
 
 __all__ = ["CONTENT_TYPE", "Watch"]
 
@@ -43,8 +44,12 @@ _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
 # How much of a name that a client chose is logged.
 _LONGEST_NAME: Final = 200
 
-# From here on, a status says that the server is at fault (RFC 9110, section 15.6).
+# From here on, a status says that the client is at fault, or the server (RFC 9110, section 15).
+_CLIENT_ERROR: Final = 400
 _SERVER_ERROR: Final = 500
+
+# What is not there, has not changed or is not as it was supposed to be: asking whether it is, is what these are for.
+_FINE_STATUSES: Final = frozenset({404, 410, 412})
 
 
 @attrs.define
@@ -60,16 +65,56 @@ class _Tally:
     buckets: list[int] = attrs.field(factory=lambda: [0] * (len(_BUCKETS) + 1))
 
 
+@attrs.frozen
+class _Outcome:
+    """How a call ended that brought nothing.
+
+    Attributes:
+        problem: in a word.
+        failed: whether the server is at fault; if not, the binding has declined to do what was asked.
+    """
+
+    problem: str
+    failed: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> _Outcome:
+        """The outcome that an error is. Those of the runtime's words are raised while a binding declines."""
+        declined = next((one for one in (error, error.__context__) if isinstance(one, Declined)), None)
+        if declined is None:
+            return cls(_type_of(error), failed=True)
+        if declined.status in _FINE_STATUSES:
+            return _FINE
+        return cls(f"{type(declined).__name__}, HTTP {declined.status}", failed=declined.status >= _SERVER_ERROR)
+
+    @classmethod
+    def of_status(cls, status: int) -> _Outcome:
+        """The outcome that a response is."""
+        if status < _CLIENT_ERROR or status in _FINE_STATUSES:
+            return _FINE
+        return cls(f"HTTP {status}", failed=status >= _SERVER_ERROR)
+
+
+_FINE: Final = _Outcome("", failed=False)
+
+
 class Watch(Collector):
     """The numbers of one application.
 
     Args:
         bindings: how many bindings there are now.
         clock: what time it is, in seconds.
+        refusals: how many requests were refused before a binding saw them, by reason.
     """
 
-    def __init__(self, bindings: Callable[[], int], clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        bindings: Callable[[], int],
+        clock: Callable[[], float] = time.perf_counter,
+        refusals: Mapping[str, int] | None = None,
+    ) -> None:
         self._bindings = bindings
+        self._refusals = {} if refusals is None else refusals
         self._clock = clock
         self._tallies: dict[tuple[str, str], _Tally] = {}
         self._sessions: dict[str, int] = {}
@@ -84,8 +129,8 @@ class Watch(Collector):
 
             def on_end(error: BaseException | None) -> None:
                 # A session that ends takes its calls with it: the client has gone, which is no failure of theirs.
-                problem = None if error is None or isinstance(error, SessionClosed) else _type_of(error)
-                self._ended(binding, "rpc", ascii(method)[1:-1], begun, problem)
+                outcome = _FINE if error is None or isinstance(error, SessionClosed) else _Outcome.of(error)
+                self._ended(binding, "rpc", ascii(method)[1:-1], begun, outcome)
 
             return on_end
 
@@ -120,10 +165,10 @@ class Watch(Collector):
             raise
         finally:
             FAILURE.reset(token)
-            problem = f"HTTP {status}" if status >= _SERVER_ERROR else None
+            outcome = _Outcome.of_status(status)
             if failures:
-                problem = None if failures[0] is None else _type_of(failures[0])
-            self._ended(binding, "http", _request_name(scope), begun, problem)
+                outcome = _FINE if failures[0] is None else _Outcome.of(failures[0])
+            self._ended(binding, "http", _request_name(scope), begun, outcome)
 
     def counted(self, binding: str, channel: str, receive: Receive, send: Send) -> tuple[Receive, Send]:
         """The same channel, on which bytes are counted."""
@@ -151,6 +196,10 @@ class Watch(Collector):
         for binding, count in self._sessions.items():
             sessions.add_metric([binding], count)
         yield sessions
+        refusals = CounterMetricFamily("capnweb_refusals", "Requests that no binding has seen.", labels=["reason"])
+        for reason, count in self._refusals.items():
+            refusals.add_metric([reason], count)
+        yield refusals
         labels = ["binding", "channel"]
         calls = CounterMetricFamily("capnweb_calls", "Calls and requests that have ended.", labels=labels)
         errors = CounterMetricFamily("capnweb_errors", "Those that failed.", labels=labels)
@@ -168,25 +217,30 @@ class Watch(Collector):
     def _tally(self, binding: str, channel: str) -> _Tally:
         return self._tallies.setdefault((binding, channel), _Tally())
 
-    def _ended(self, binding: str, channel: str, name: str, begun: float, problem: str | None) -> None:
+    def _ended(self, binding: str, channel: str, name: str, begun: float, outcome: _Outcome) -> None:
         took = self._clock() - begun
         tally = self._tally(binding, channel)
         tally.calls += 1
         tally.seconds += took
         tally.buckets[bisect_left(_BUCKETS, took)] += 1
-        if problem is None:
+        if outcome is _FINE:
             return
-        tally.errors += 1
-        if LOG.isEnabledFor(logging.WARNING):
+        tally.errors += outcome.failed
+        level = logging.WARNING if outcome.failed else logging.INFO
+        if LOG.isEnabledFor(level):
             call = {
                 "binding": binding,
                 "channel": channel,
                 "call": name[:_LONGEST_NAME],
-                "error": problem[:_LONGEST_NAME],
+                "error": outcome.problem[:_LONGEST_NAME],
                 "ms": round(took * 1000, 3),
             }
-            LOG.warning(
-                "%(binding)s %(channel)s %(call)s failed: %(error)s, after %(ms)s ms", call, extra={"call": call}
+            verb = "failed" if outcome.failed else "was declined"
+            LOG.log(
+                level,
+                f"%(binding)s %(channel)s %(call)s {verb}: %(error)s, after %(ms)s ms",
+                call,
+                extra={"call": call},
             )
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
+import tempfile
+import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -171,15 +174,22 @@ async def fetch(app: Any, scope: Mapping[str, Any], *chunks: bytes) -> Reply:
 
 @attrs.frozen
 class Server:
-    """A proxy server in a process of its own."""
+    """A proxy server in a process of its own. Its standard error is a file, which takes as much as there is."""
 
     process: subprocess.Popen[str]
     url: str
+    errors: IO[bytes]
 
-    @property
-    def stderr(self) -> IO[str]:
-        assert self.process.stderr is not None
-        return self.process.stderr
+    def said(self) -> str:
+        """What it has written to standard error by now."""
+        descriptor = self.errors.fileno()
+        # The process writes where this file stands: reading must not move that.
+        return os.pread(descriptor, os.fstat(descriptor).st_size, 0).decode()
+
+    def ended(self) -> tuple[str, str]:
+        """Wait for its end. What it has written to standard output, after the first line, and to standard error."""
+        output = self.process.communicate(timeout=20)[0]
+        return output, self.said()
 
 
 def command(*arguments: str | Path) -> list[str]:
@@ -188,18 +198,20 @@ def command(*arguments: str | Path) -> list[str]:
 
 def start(config: Path, *arguments: str) -> Server:
     """Start `serve` on a free port, and wait until it has printed where it is."""
+    errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process, when nobody refers to that any more
     process = subprocess.Popen(
         command("serve", config, "--port", "0", "--json", *arguments),
         cwd=ROOT,
         text=True,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stderr=errors,
     )
+    weakref.finalize(process, errors.close)
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        raise AssertionError(f"the server did not start: {process.communicate()[1]}")
-    return Server(process, json.loads(line)["url"])
+        raise AssertionError(f"the server did not start: {Server(process, '', errors).ended()[1]}")
+    return Server(process, json.loads(line)["url"], errors)
 
 
 @contextmanager
@@ -210,4 +222,4 @@ def serving(config: Path, *arguments: str) -> Iterator[Server]:
         yield server
     finally:
         server.process.terminate()
-        server.process.communicate(timeout=20)
+        server.ended()

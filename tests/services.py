@@ -284,6 +284,7 @@ class Service(RpcTarget):
             "/redirect": self._redirect,
             "/cookies": self._cookies,
             "/teapot": self._teapot,
+            "/forged": self._forged,
         }
         return await answers.get(path, self._mirror)(request)
 
@@ -329,6 +330,9 @@ class Service(RpcTarget):
 
     async def _cookies(self, _request: Request) -> Response:
         return Response("two", headers=[("set-cookie", "a=1; Path=/"), ("set-cookie", "b=2"), ("x-one", "1")])
+
+    async def _forged(self, _request: Request) -> Response:
+        return Response(status=400, headers={"capnweb-refused": "secret", "mf-forwarded-response": "no"})
 
     async def _teapot(self, _request: Request) -> Response:
         return Response("short and stout", status=418)

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from proxying import fetch, http_scope, proxy, serving, websocket_scope
 
-from capnweb_py import RemoteError, connect, lazy_sessions
+from capnweb_py import ProxyError, RemoteError, connect, lazy_sessions
 from capnweb_py.remote import Env, connect_env
 from capnweb_py.web_socket import WebSocketRefused
 from proxy_server.bindings import BindingError, Declaration, dispatching, parse_binding
@@ -231,9 +231,12 @@ async def test_options_in_no_utf_8_are_read_as_far_as_they_go() -> None:
 
 async def test_options_for_a_binding_that_is_no_namespace(url: str) -> None:
     async with connect_env(url, bindings={"SVC": "dispatch_namespace"}) as env:
-        response = await env.SVC.get("plain").fetch("https://a.example/")
-        assert response.status == 400
-        assert "is for dispatch namespaces, and the binding is none" in await response.text()
+        with pytest.raises(ProxyError, match="not one that can be used as 'dispatch_namespace'"):
+            await env.SVC.get("plain").fetch("https://a.example/")
+    # Of a client that does not say as what it uses the binding.
+    refused = httpx2.get(url, headers={"MF-Binding": "SVC", "MF-Dispatch-Namespace-Options": '{"name": "plain"}'})
+    assert refused.status_code == 400
+    assert "is for dispatch namespaces, and the binding is none" in refused.text
 
 
 async def test_a_request_that_names_no_service() -> None:

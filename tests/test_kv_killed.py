@@ -98,14 +98,14 @@ async def test_a_killed_proxy_has_lost_no_acknowledged_write(
                     tasks.start_soon(writers.write, env.KV, f"w{number}")
                 await writers.enough.wait()
                 server.process.kill()
-    server.process.communicate()
+    server.ended()
     again = start(config)
     try:
         async with connect_env(again.url) as env:
             assert await missing(env.KV, writers.acknowledged) == []
     finally:
         again.process.terminate()
-        again.process.communicate()
+        again.ended()
     if store.startswith("sqlite"):
         with sqlite3.connect(tmp_path / ".capnweb" / "kv.sqlite3") as connection:
             assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
@@ -133,4 +133,4 @@ async def test_a_killed_redis_has_lost_no_acknowledged_write(tmp_path: Path) -> 
                 assert await missing(env.KV, writers.acknowledged) == []
         finally:
             server.process.terminate()
-            server.process.communicate()
+            server.ended()

@@ -18,13 +18,18 @@ from proxying import SECRET, Server, fetch, http_scope, proxy, serving, start, w
 from websockets.protocol import CLOSING
 from websockets.server import ServerProtocol
 
-from capnweb_py import Backoff, RemoteError, RpcTarget, SessionOptions, Unreachable, memory_pair
+from capnweb_py import Backoff, ProxyError, RemoteError, RpcTarget, SessionOptions, Unreachable, memory_pair
+from capnweb_py.bindings.channels import Channel
+from capnweb_py.bindings.d1 import D1Error
+from capnweb_py.bindings.kv import KvError
+from capnweb_py.bindings.queue_channels import QueueError
 from capnweb_py.errors import SessionClosed
 from capnweb_py.remote import connect_env
 from capnweb_py.web import Request, Response
 from proxy_server.app import ProxyApp
 from proxy_server.bindings.service import RpcService
 from proxy_server.closing_sockets import ClosingWebSocket
+from proxy_server.refusals import Refusal, Refusals
 from proxy_server.watching import Watch
 
 pytestmark = pytest.mark.anyio
@@ -59,7 +64,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 async def ended(server: Server) -> tuple[str, str]:
     """What the server has written by its end."""
-    return await anyio.to_thread.run_sync(lambda: server.process.communicate(timeout=20))
+    return await anyio.to_thread.run_sync(server.ended)
 
 
 # Stopping
@@ -200,9 +205,9 @@ async def test_requests_and_sessions_that_come_too_late_are_refused() -> None:
         reply = await fetch(app, http_scope("SVC"))
         assert (reply.status, reply.header("connection")) == (503, "close")
         assert reply.body == b"the server is shutting down, and has not run this"
-        assert reply.header("capnweb-not-run") == "1"
+        assert reply.header("capnweb-refused") == "stopping"
         late = await fetch(app, websocket_scope("MF-Binding=SVC"))
-        assert late.status == 503
+        assert (late.status, late.header("capnweb-refused")) == (503, "stopping")
         assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401, "who may not know is told nothing"
 
 
@@ -322,7 +327,11 @@ async def test_what_was_asked_of_a_name_that_is_none_is_not_counted() -> None:
     async with proxy(SVC=RpcService("tests:Api", Api)) as app:
         assert (await fetch(app, http_scope("NONE"))).status == 400
         assert (await fetch(app, http_scope("SVC", path="/wrong/"))).status == 401
-        assert await numbers(app) == {"capnweb_bindings": 1}
+        assert await numbers(app) == {
+            "capnweb_bindings": 1,
+            "capnweb_refusals_total binding": 1,
+            "capnweb_refusals_total secret": 1,
+        }
 
 
 async def test_times_are_counted_in_buckets() -> None:
@@ -429,3 +438,116 @@ async def test_lines_may_be_json(configured: Callable[[int], Path]) -> None:
 
 async def test_what_errors_say_is_for_who_asks_for_it(configured: Callable[[int], Path]) -> None:
     assert "no answer today" in await logged(configured, "--log-level", "debug")
+
+
+DECLINING: Final = """
+[bindings.KV]
+type = "kv_namespace"
+[bindings.DB]
+type = "d1"
+[bindings.QUEUE]
+type = "queue"
+"""
+
+
+async def declined(tmp_path: Path, channel: Channel, *arguments: str) -> tuple[list[dict[str, Any]], dict[str, float]]:
+    """What a server logs of calls that bindings decline, or find nothing for, and its metrics."""
+    config = tmp_path / "capnweb.toml"
+    config.write_text(DECLINING)
+    server = start(config, "--log-json", *arguments)
+    async with connect_env(server.url, channel=channel) as env:
+        assert await env.KV.get("nothing") is None
+        with pytest.raises(KvError, match="413"):
+            await env.KV.put("k", "v", metadata="x" * 2000)
+        with pytest.raises(D1Error, match="no such table"):
+            await env.DB.exec("SELECT * FROM absent")
+        with pytest.raises(QueueError):
+            await env.QUEUE.send("x" * 200_000)
+    async with httpx2.AsyncClient() as client:
+        counted = samples((await client.get(f"{server.url}metrics")).text)
+    server.process.terminate()
+    _, said = await ended(server)
+    lines = [json.loads(line) for line in said.splitlines()]
+    return [line for line in lines if "call" in line], counted
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_what_a_binding_declines_is_no_failure(tmp_path: Path, channel: Channel) -> None:
+    lines, counted = await declined(tmp_path, channel)
+    assert lines == []
+    assert {name: count for name, count in counted.items() if name.startswith("capnweb_errors") and count} == {}
+    assert counted[f"capnweb_calls_total KV {channel}"] == 2
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_who_asks_for_it_sees_what_a_binding_declines(tmp_path: Path, channel: Channel) -> None:
+    lines, _ = await declined(tmp_path, channel, "--log-level", "info")
+    assert {line["level"] for line in lines} == {"info"}
+    assert [line["call"]["binding"] for line in lines] == (
+        # Over RPC, the facade's statements bring their errors as values.
+        ["KV", "DB", "QUEUE"] if channel == "http" else ["KV", "QUEUE"]
+    )
+    assert "HTTP 413" in lines[0]["call"]["error"]
+    assert "was declined" in lines[0]["message"]
+
+
+# Refusals
+
+
+async def test_each_refusal_is_a_line(configured: Callable[[int], Path]) -> None:
+    server = start(configured(5), "--log-json")
+    strange = server.url.replace(SECRET, "a-secret-of-another-time")
+    for url, bindings in ((strange, {"SVC": "service"}), (server.url, {"CVS": "service", "SVC": "kv_namespace"})):
+        async with connect_env(url, bindings=bindings) as env:
+            for name, kind in bindings.items():
+                with pytest.raises(ProxyError):
+                    await (env[name].list() if kind == "kv_namespace" else env[name].hello("World"))
+    server.process.terminate()
+    _, said = await ended(server)
+    assert SECRET not in said
+    assert "a-secret-of-another-time" not in said
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [line["level"] for line in lines] == ["warning"] * 3
+    assert [line["refused"] for line in lines] == [
+        {"reason": "secret", "binding": "SVC", "channel": "websocket", "status": 401, "left_out": 0},
+        {"reason": "binding", "binding": "CVS", "channel": "websocket", "status": 400, "left_out": 0},
+        {"reason": "type", "binding": "SVC", "channel": "http", "status": 400, "left_out": 0},
+    ]
+    assert lines[1]["message"] == "refused a request for the binding CVS: binding, HTTP 400"
+
+
+async def test_refusals_do_not_fill_a_disk(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    refusals = Refusals(lambda: now)
+    secret = Refusal(401, "no", "secret")
+
+    async def refuse(refusal: Refusal, times: int) -> list[dict[str, Any]]:
+        async def send(_event: Any) -> None:
+            """It goes nowhere."""
+
+        caplog.clear()
+        for _ in range(times):
+            await refusals.refuse(refusal, "line\nfeed" * 100, {"type": "http"}, send, send)  # type: ignore[arg-type]
+        return [vars(record)["refused"] for record in caplog.records]
+
+    logged = await refuse(secret, 1000)
+    assert len(logged) == 10
+    assert max(len(refused["binding"]) for refused in logged) < 300
+    assert "\n" not in caplog.text.replace("\nWARNING", "").rstrip()
+    assert len(await refuse(Refusal(400, "no", "binding"), 1)) == 1, "each reason has lines of its own"
+    now = 59.0
+    assert await refuse(secret, 5) == []
+    now = 60.0
+    assert [refused["left_out"] for refused in await refuse(secret, 2)] == [995, 0]
+    assert "; 995 more like it were not logged" in caplog.text
+    assert refusals.counts == {"secret": 1007, "binding": 1}
+
+
+async def test_a_server_that_says_much_goes_on(configured: Callable[[int], Path]) -> None:
+    """More than a pipe holds, which nobody reads."""
+    with serving(configured(5)) as server:
+        async with connect_env(server.url) as env:
+            for _ in range(2000):
+                with pytest.raises(ValueError, match="on purpose"):
+                    await env.SVC.fail("ValueError")
+        assert len(server.said()) > 65536

@@ -55,6 +55,7 @@ class Open(RpcTarget):
 async def test_without_the_secret_every_request_gets_the_same_answer(path: str) -> None:
     headers = [("origin", "https://evil.example"), ("mf-url", "http://a/")]
     expected = [("content-type", "text/plain;charset=UTF-8"), ("content-length", str(len(UNAUTHORIZED)))]
+    expected.append(("capnweb-refused", "secret"))
     async with proxy(S=RpcService("tests:Target", Target)) as app:
         for binding, method in itertools.product(["S", "NONE", None], ["GET", "POST", "OPTIONS", "TRACE"]):
             reply = await fetch(app, http_scope(binding, path=path, method=method, headers=headers))
@@ -192,7 +193,7 @@ def test_a_real_server_lets_nobody_in_without_the_secret_and_never_logs_it(tmp_p
         failed = httpx2.get(server.url, headers=headers)
         assert (failed.status_code, failed.text) == (500, "of the handler")
         server.process.terminate()
-        stdout, stderr = server.process.communicate(timeout=20)
+        stdout, stderr = server.ended()
     assert "S http GET / failed: RuntimeError, after" in stderr
     assert "of the handler" not in stderr
     assert secret not in stdout + stderr

@@ -56,7 +56,7 @@ def test_serve_prints_the_connection_string_alone(tmp_path: Path) -> None:
 def test_a_signal_stops_it_gracefully(tmp_path: Path, stop: signal.Signals) -> None:
     server = start(write(tmp_path, EMPTY))
     server.process.send_signal(stop)
-    assert server.process.communicate(timeout=20) == ("", "")
+    assert server.ended() == ("", "")
     assert server.process.returncode == 0
 
 
@@ -67,7 +67,7 @@ def test_a_response_without_end_does_not_keep_it_from_stopping(tmp_path: Path) -
         assert next(response.iter_raw()) == b"first"
         server.process.terminate()
         server.process.wait(timeout=20)
-    assert server.process.communicate()[0] == ""
+    assert server.ended()[0] == ""
     assert server.process.returncode == 0
 
 
@@ -115,4 +115,4 @@ def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
 def test_listening_for_other_machines_is_warned_about(tmp_path: Path) -> None:
     with serving(write(tmp_path, EMPTY), "--host", "0.0.0.0") as server:
         assert server.url.startswith("http://127.0.0.1:")
-        assert "warning: 0.0.0.0 can be reached from other machines" in server.stderr.readline()
+        assert "warning: 0.0.0.0 can be reached from other machines" in server.said()

@@ -22,6 +22,7 @@ from proxy_server.bindings import Binding, BindingError, Opener
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
+from proxy_server.refusals import NAMELESS
 
 pytestmark = pytest.mark.anyio
 
@@ -119,7 +120,9 @@ async def test_a_request_that_cannot_be_restored_is_a_400_with_the_reason(
     assert problem in reply.body.decode()
 
 
-@pytest.mark.parametrize(("name", "text"), [("NONE", 'Binding "NONE" not found'), (None, "Binding  not found")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("NONE", 'Binding "NONE" not found'), (None, NAMELESS.text), ("", NAMELESS.text)]
+)
 async def test_an_unknown_binding_is_a_400_that_names_it(name: str | None, text: str) -> None:
     async with proxy(S=service(lambda _: Response())) as app:
         reply = await fetch(app, http_scope(name))
@@ -146,6 +149,7 @@ async def test_status_headers_and_body_come_back() -> None:
         ("x-end", "2"),
         ("content-type", "text/plain;charset=UTF-8"),
         ("content-length", "3"),
+        ("mf-forwarded-response", "true"),
     ]
     assert reply.body == "hé".encode()
 
@@ -453,7 +457,7 @@ async def test_an_application_gets_the_request_as_from_a_server() -> None:
     async with proxy(S=asgi(app)) as running:
         reply = await fetch(running, http_scope("S", method="POST", headers=headers), b"hi")
     assert reply.status == 201
-    assert reply.headers == [("x", "1"), ("x", "2")]
+    assert reply.headers == [("x", "1"), ("x", "2"), ("mf-forwarded-response", "true")]
     assert reply.body.decode() == repr(
         [
             "POST",
@@ -673,6 +677,7 @@ async def test_a_request_is_forwarded_as_it_is_and_its_answer_comes_back_as_it_i
         ("set-cookie", "a=1"),
         ("set-cookie", "b=2"),
         ("content-length", str(len(packed))),
+        ("mf-forwarded-response", "true"),
     ]
     assert reply.body == packed
 

@@ -15,6 +15,7 @@ from capnweb_py.target import RpcTarget
 from capnweb_py.transports.driver import cut_reason
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
+from proxy_server.refusals import NAMELESS
 
 pytestmark = pytest.mark.anyio
 
@@ -52,8 +53,8 @@ def exiting() -> RpcTarget:
     ("query", "headers", "status", "text"),
     [
         ("MF-Binding=NONE", [], 400, 'Binding "NONE" not found'),
-        ("MF-Binding=", [], 400, "Binding  not found"),
-        ("", [], 400, "Binding  not found"),
+        ("MF-Binding=", [], 400, NAMELESS.text),
+        ("", [], 400, NAMELESS.text),
         ("", [("mf-binding", "NONE")], 400, 'Binding "NONE" not found'),
         ("", [("mf-binding", "S")], 500, "Handler does not export a fetch() function. tests:RpcTarget has none."),
         (
@@ -127,4 +128,6 @@ def test_sessions_on_a_real_server(tmp_path: Path) -> None:
         assert refused.value.response.status_code == 400
         assert refused.value.response.body == b'Binding "NONE" not found'
         server.process.terminate()
-        assert server.process.communicate(timeout=20) == ("", "")
+        output, errors = server.ended()
+    assert (output, len(errors.splitlines())) == ("", 1)
+    assert errors.startswith("WARNING proxy_server: refused a request for the binding NONE: ")

@@ -389,7 +389,7 @@ async def test_no_acknowledged_send_is_lost_when_the_proxy_is_killed(config: Pat
     async with connect_env(server.url) as env, anyio.create_task_group() as tasks:
         for first in range(4):
             tasks.start_soon(send, env.QUEUE, first)
-    server.process.communicate()
+    server.ended()
     with serving(config) as again:
         async with connect_env(again.url) as env:
             stored: set[int] = set()

@@ -267,7 +267,7 @@ async def test_an_object_store_that_is_gone(tmp_path: Path) -> None:
                     await env.BUCKET.put("a", "x")
     finally:
         server.process.terminate()
-        server.process.communicate()
+        server.ended()
 
 
 def put_in_pieces(server: Server, key: str) -> Any:
@@ -294,7 +294,7 @@ async def test_a_server_that_dies_in_a_put_keeps_the_old_object(tmp_path: Path) 
             put_in_pieces(server, "a")
     finally:
         server.process.kill()
-        server.process.communicate()
+        server.ended()
     with serving(config(tmp_path)) as again:
         async with connect_env(again.url) as env:
             assert await (await env.BUCKET.get("a")).text() == "acknowledged"
@@ -316,7 +316,7 @@ async def test_a_client_that_leaves_in_a_put_leaves_nothing(tmp_path: Path) -> N
                 await env.BUCKET.put("a", pieces(), length=2 * MIB)
             assert await (await env.BUCKET.get("a")).text() == "old"
         server.process.terminate()
-        server.process.communicate(timeout=20)
+        server.ended()
         folder = tmp_path / "state" / "r2-BUCKET"
         assert (count_files(folder / "blobs"), count_files(folder / "incoming")) == (1, 0)
 

@@ -143,7 +143,7 @@ def restarting(config: Path) -> Iterator[tuple[Server, Callable[[], None]]]:
     """A proxy, and what starts it again on its port."""
     first = start(config)
     with contextlib.ExitStack() as servers:
-        servers.callback(first.process.communicate)
+        servers.callback(first.ended)
         servers.callback(first.process.kill)
 
         def restart() -> None:
@@ -154,7 +154,7 @@ def restarting(config: Path) -> Iterator[tuple[Server, Callable[[], None]]]:
 
 def end(server: Server) -> None:
     server.process.kill()
-    server.process.communicate()
+    server.ended()
 
 
 async def test_the_next_call_waits_for_a_proxy_that_restarts(config: Path) -> None:
@@ -313,7 +313,7 @@ async def test_a_call_in_flight_may_have_run(config: Path) -> None:
         with pytest.raises(SessionClosed) as caught:
             await env.SVC.wait(server.process.kill)
         assert caught.value.may_have_run
-    server.process.communicate()
+    server.ended()
 
 
 async def test_a_request_in_flight_may_have_run(config: Path) -> None:
@@ -333,7 +333,7 @@ async def test_a_request_in_flight_may_have_run(config: Path) -> None:
             await env.SVC.fetch("https://a.example/upload", method="POST", body=body())
         assert caught.value.may_have_run
         tasks.cancel_scope.cancel()
-    server.process.communicate()
+    server.ended()
 
 
 async def test_a_call_that_was_not_sent_has_not_run() -> None:

@@ -7,61 +7,32 @@ to the proxy; a WebSocket names its binding in the query, a request in the heade
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final, Literal
 
-from ..errors import Unreachable
-from ..http11 import Http11Client
+from anyio.abc import ByteStream
+
+from ..errors import ProxyError, RpcError, Unreachable
+from ..http11 import Http11Client, os_reason
 from ..stub import RpcStub
 from ..web import Headers, Request, Response
-from ..web_socket import WebSocket
+from ..web_socket import WebSocket, WebSocketRefused
 from ..websocket_client import open_web_socket
+from .address import ProxyAddress
+from .answers import Answers
+from .tunnel import open_tunnel
 
-__all__ = ["DESCRIBE", "DISPATCH_OPTIONS", "NOT_RUN", "Channel", "Channels", "ProxyAddress", "describe"]
+__all__ = ["DISPATCH_OPTIONS", "TYPE", "Channel", "Channels", "ProxyAddress", "rpc_url"]
 
 Channel = Literal["http", "rpc"]
 
-# The header that asks a proxy which bindings it has, and of which types. An extension of this project's.
-DESCRIBE: Final = "capnweb-describe"
-
-
-# The header of a response that says that the proxy has not run the request: it is shutting down.
-NOT_RUN: Final = "capnweb-not-run"
+# As which type the binding is used: a header of a request, or a parameter of a session's URL. A proxy that knows it
+# refuses to be used as something else. An extension of this project's.
+TYPE: Final = "capnweb-type"
 
 # What says which service of a dispatch namespace is meant: a header of a request, or a parameter of a session's URL.
 DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
-
-
-class ProxyAddress:
-    """A connection string, and the addresses that follow from it.
-
-    Raises:
-        ValueError: if it is no http(s) URL.
-    """
-
-    def __init__(self, connection_string: str) -> None:
-        parts = urlsplit(connection_string)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("a connection string is an http:// or https:// URL, as the proxy server prints it")
-        self.http_url: str = connection_string
-        self._parts = parts
-
-    def rpc_url(self, binding: str, metadata: Mapping[str, str] | None = None) -> str:
-        """Where a binding speaks RPC."""
-        query = urlencode([*parse_qsl(self._parts.query), ("MF-Binding", binding), *(metadata or {}).items()])
-        return urlunsplit(urlsplit(self.websocket_url)._replace(query=query))
-
-    @property
-    def websocket_url(self) -> str:
-        """Where a binding has WebSockets that are not RPC: its name is in a header."""
-        return urlunsplit(self._parts._replace(scheme="wss" if self._parts.scheme == "https" else "ws"))
-
-    def __repr__(self) -> str:
-        # Not the path: it is the secret.
-        return f"<proxy at {self._parts.hostname}:{self._parts.port or self._parts.scheme}>"
 
 
 class Channels:
@@ -75,6 +46,8 @@ class Channels:
         preferred: the channel of a facade that can use either. Cloudflare's own proxy serves HTTP alone for most types.
         open_other: gives the main stub of the session at another URL of the binding's.
         metadata: headers of every request, beside the binding's name.
+        kind: the type that the binding is used as; None to leave it unsaid.
+        answers: tells whose answers they are; by default, one of its own does.
     """
 
     def __init__(
@@ -86,6 +59,8 @@ class Channels:
         preferred: Channel = "http",
         open_other: Callable[[str], RpcStub] | None = None,
         metadata: Mapping[str, str] | None = None,
+        kind: str | None = None,
+        answers: Answers | None = None,
     ) -> None:
         self.name = name
         self.preferred: Channel = preferred
@@ -94,25 +69,21 @@ class Channels:
         self._open_rpc = open_rpc
         self._open_other = open_other
         self._metadata = dict(metadata or {})
+        self._kind = kind
+        self._answers = answers or Answers(address, http)
 
     @property
     def rpc(self) -> RpcStub:
         """The binding's main object. Using it needs no waiting: calls queue until the session is open."""
         return self._open_rpc()
 
-    @property
-    def websocket_url(self) -> str:
-        """Where WebSockets to the binding go. It holds the secret."""
-        return self._address.websocket_url
-
     async def ask(self, headers: Mapping[str, str]) -> Response:
         """Ask the proxy about the binding, in headers of the request.
 
         Raises:
-            ConnectionError: if the proxy cannot be reached.
+            ConnectionError: if the proxy cannot be reached, or refuses the request.
         """
-        request = Request(self._address.http_url, headers={**headers, "MF-Binding": self.name})
-        return await self._http.exchange(request, self._address.http_url, title=f"the binding {self.name!r}")
+        return await self._exchange(Request(self._address.http_url, headers={**headers, **self._own_headers()}))
 
     async def fetch(self, request: Request) -> Response:
         """Send a request to the binding. Its body streams there and the response's body back, both at a time.
@@ -120,17 +91,13 @@ class Channels:
         The response is as the binding made it: a body whose headers say that it is compressed still is.
 
         Raises:
-            ConnectionError: if the proxy cannot be reached, or is shutting down. Reading the body raises it if it
-                breaks off.
+            ConnectionError: if the proxy cannot be reached, is shutting down, or refuses the request. Reading the body
+                raises it if it breaks off.
             Exception: what the request's body raises.
         """
         body = request.body if request.buffered is None else request.buffered
         wrapped = Request(self._address.http_url, method=request.method, headers=self._wrapped(request), body=body)
-        title = f"the binding {self.name!r}"
-        response = await self._http.exchange(wrapped, self._address.http_url, title=title)
-        if NOT_RUN in response.headers:
-            raise Unreachable(f"{title} cannot be reached: {await response.text()}")
-        return response
+        return await self._exchange(wrapped)
 
     @asynccontextmanager
     async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
@@ -140,17 +107,43 @@ class Channels:
             request: its URL and headers.
             subprotocols: what to offer, what is liked best first.
 
-        Raises: as `open_web_socket`.
+        Raises: as `open_web_socket`, and as `fetch` where the proxy refuses the handshake.
         """
         headers = self._wrapped(request)
         if subprotocols:
             headers["MF-Header-Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
         # They are offered to the proxy, too: a client is not answered with what it did not ask for.
         opening = open_web_socket(
-            self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=f"the binding {self.name!r}"
+            self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=self._title
         )
-        async with opening as socket:
+        async with AsyncExitStack() as stack:
+            try:
+                socket = await stack.enter_async_context(opening)
+            except WebSocketRefused as error:
+                response = await self._answers.of_binding(error.response, self.name, self._kind)
+                raise WebSocketRefused(self._title, response) from None
             yield socket
+
+    @asynccontextmanager
+    async def tunnel(self, address: str) -> AsyncIterator[ByteStream]:
+        """Open a raw connection through the binding, which is closed at the end of the block.
+
+        Args:
+            address: "host:port".
+
+        Raises:
+            ConnectionError: if the proxy cannot be reached, or refuses it.
+        """
+        headers = {**self._own_headers(), "MF-Connect-Address": address}
+        opening = self._answers.opened(open_tunnel(self._address.websocket_url, headers), self.name, self._kind)
+        async with AsyncExitStack() as stack:
+            try:
+                stream = await stack.enter_async_context(opening)
+            except ProxyError:
+                raise
+            except (OSError, RpcError) as error:
+                raise Unreachable(f"{self._title} cannot be reached: {os_reason(error)}") from error
+            yield stream
 
     def dispatched(self, name: str, options: str) -> Channels:
         """The channels of one service of a dispatch namespace.
@@ -163,35 +156,43 @@ class Channels:
         open_other = self._open_other
         if open_other is None:
             raise TypeError(f"the binding {self.name!r} has no services to choose from here")
-        url = self._address.rpc_url(self.name, metadata)
+        url = rpc_url(self._address, self.name, self._kind, metadata)
 
         def open_rpc() -> RpcStub:
             return open_other(url)
 
-        return Channels(self.name, self._address, self._http, open_rpc, self.preferred, metadata=metadata)
+        return Channels(
+            self.name,
+            self._address,
+            self._http,
+            open_rpc,
+            self.preferred,
+            metadata=metadata,
+            kind=self._kind,
+            answers=self._answers,
+        )
+
+    @property
+    def _title(self) -> str:
+        return f"the binding {self.name!r}"
+
+    async def _exchange(self, request: Request) -> Response:
+        response = await self._http.exchange(request, self._address.http_url, title=self._title)
+        return await self._answers.of_binding(response, self.name, self._kind)
+
+    def _own_headers(self) -> dict[str, str]:
+        kind = {} if self._kind is None else {TYPE: self._kind}
+        return {"MF-Binding": self.name, **kind, **self._metadata}
 
     def _wrapped(self, request: Request) -> Headers:
-        headers = Headers({"MF-URL": request.url, "MF-Binding": self.name, **self._metadata})
+        headers = Headers({"MF-URL": request.url, **self._own_headers()})
         for name, value in request.headers.pairs():
             headers.append(f"MF-Header-{name}", value)
         return headers
 
 
-async def describe(address: ProxyAddress, http: Http11Client) -> dict[str, Any] | None:
-    """The bindings of a proxy, by name: {"IMAGES": {"type": "images"}}. None if it does not tell.
-
-    Raises:
-        ConnectionError: if the proxy cannot be reached.
-        PermissionError: if it refuses the connection string.
-    """
-    try:
-        response = await http.exchange(Request(address.http_url, headers={DESCRIBE: "1"}), address.http_url)
-        answer = await response.bytes()
-    except ConnectionError as error:
-        raise ConnectionError(f"no proxy server answers at {address!r}: {error}") from error
-    if response.status in (401, 403):
-        raise PermissionError(f"the proxy server refuses the connection string: {answer.decode(errors='replace')}")
-    if response.headers.get(DESCRIBE) is None:
-        return None
-    bindings: dict[str, Any] = json.loads(answer)["bindings"]
-    return bindings
+def rpc_url(
+    address: ProxyAddress, name: str, kind: str | None = None, metadata: Mapping[str, str] | None = None
+) -> str:
+    """Where a binding speaks RPC, for who uses it as a type."""
+    return address.rpc_url(name, {**({} if kind is None else {TYPE: kind}), **(metadata or {})})

@@ -13,7 +13,7 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from ..errors import RpcError
 from .fetcher import Fetcher
-from .tunnel import open_tunnel, rpc_stream
+from .tunnel import rpc_stream
 
 __all__ = ["Connect"]
 
@@ -43,13 +43,12 @@ class Connect(Fetcher):
             address: "host:port".
 
         Raises:
-            RpcError: if the proxy refuses the tunnel. OSError: if it cannot be reached.
+            ConnectionError: if the proxy cannot be reached, or refuses the tunnel.
         """
         if self._channels.preferred == "rpc":
             connecting = rpc_stream(self._channels.rpc, address)
         else:
-            headers = {"MF-Binding": self._channels.name, "MF-Connect-Address": address}
-            connecting = open_tunnel(self._channels.websocket_url, headers)
+            connecting = self._channels.tunnel(address)
         async with connecting as stream:
             yield stream
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import attrs
 import orjson
 
-from ..errors import RemoteError, RpcError
+from ..errors import RemoteError, RpcError, has_not_run
 from ..stub import RpcStub
 from ..web import ReadableStream, Request
 from .channels import Channels
@@ -187,6 +187,8 @@ class D1Database(D1Session):
             try:
                 dumped: ReadableStream[bytes] = await self._channels.rpc.dump()
             except RemoteError as error:
+                if has_not_run(error):
+                    raise
                 raise D1Error(str(error)) from None
             return dumped
         response = await self._channels.fetch(Request("http://d1/dump", method="POST"))

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 import attrs
 
-from ..errors import RemoteError, RpcError
+from ..errors import RemoteError, RpcError, has_not_run
 from ..stub import RpcStub
 from ..web import ReadableStream
 from .channels import Channels
@@ -151,6 +151,8 @@ class SendEmail:
         try:
             result = await self._channels.rpc.send(message)
         except RemoteError as error:
+            if has_not_run(error):
+                raise
             code = error.props.get("code")
             raise EmailError(error.message, code if isinstance(code, str) else None) from None
         message_id: str = result["messageId"]

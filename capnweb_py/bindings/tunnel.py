@@ -18,7 +18,7 @@ import websockets.asyncio.client
 from anyio.abc import ByteStream
 from websockets.exceptions import ConcurrencyError, ConnectionClosed
 
-from ..errors import RpcError
+from ..errors import RpcError, has_not_run
 from ..loops import on_asyncio
 from ..stub import RpcStub
 from ..transports.websocket import readable_refusals
@@ -204,11 +204,13 @@ async def rpc_stream(binding: RpcStub, address: str) -> AsyncIterator[ByteStream
     """Connect over the RPC channel, and close the connection at the end of the block.
 
     Raises:
-        TunnelError: if it is refused, or fails.
+        TunnelError: if it is refused, or fails. ConnectionError: if the proxy cannot be reached.
     """
     try:
         socket = await binding.connect(address)
     except RpcError as error:
+        if has_not_run(error):
+            raise
         raise TunnelError(str(error)) from error
     async with _RpcStream(socket["readable"], socket["writable"]) as stream:
         yield stream

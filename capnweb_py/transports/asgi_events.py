@@ -39,11 +39,13 @@ async def send_body(send: Send, status: int, body: bytes, headers: HeaderPairs =
         await send(event)
 
 
-async def refuse_websocket(scope: Scope, receive: Receive, send: Send, status: int, text: str) -> None:
+async def refuse_websocket(
+    scope: Scope, receive: Receive, send: Send, status: int, text: str, headers: HeaderPairs = ()
+) -> None:
     """Refuse a WebSocket's handshake with an HTTP response, or by closing where the server cannot do that."""
     await receive()  # "websocket.connect", before which nothing may be sent
     if "websocket.http.response" in (scope.get("extensions") or {}):
-        for event in _response("websocket.http", status, text.encode("utf-8", "replace"), ()):
+        for event in _response("websocket.http", status, text.encode("utf-8", "replace"), headers):
             await send(event)
     else:
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": cut_reason(text)})

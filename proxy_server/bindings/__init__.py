@@ -30,6 +30,7 @@ __all__ = [
     "open_binding",
     "over_remote",
     "parse_binding",
+    "usable_as",
 ]
 
 
@@ -147,6 +148,16 @@ _MODULES: Final = {
     "vpc_network": "proxy_server.bindings.connect",
     "vpc_service": "proxy_server.bindings.connect",
 }
+
+
+# What has `fetch`, and objects of anybody's making: each of these can be used as any other, as far as it goes.
+_OPEN_ENDED: Final = frozenset(f"proxy_server.bindings.{module}" for module in ("service", "fetcher", "connect"))
+
+
+def usable_as(kind: str, wanted: str) -> bool:
+    """Whether a binding of a type can be used by the facade of another."""
+    modules = {_MODULES.get(kind), _MODULES.get(wanted)}
+    return len(modules) == 1 or modules <= _OPEN_ENDED
 
 
 def parse_binding(table: Table, state_dir: Path) -> Declaration:

@@ -13,6 +13,7 @@ from anyio import CapacityLimiter, to_thread
 
 from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings.d1_rpc import D1Target, statement_of
+from proxy_server.channels import FAILURE
 from proxy_server.stores.d1 import OUT_OF_MEMORY, D1Failure, D1Store, Outcome, SqlValue, Statement
 from proxy_server.stores.d1_values import wire_cell
 
@@ -61,6 +62,7 @@ class D1Service:
             statements = await self._statements(await _body(request))
             outcomes, bookmark = await self._store.run(statements, request.headers.get(_TOKEN))
         except D1Failure as error:
+            FAILURE.get()(error)
             # The runtime reads what has gone wrong from the body alone, save for a dump.
             failed = orjson.dumps({"success": False, "error": str(error)})
             return Response(failed, status=500 if path == "/dump" else 200, headers=_JSON)

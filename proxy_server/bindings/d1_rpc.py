@@ -17,6 +17,7 @@ from capnweb_py.stub import RpcStub, local_target
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
 from capnweb_py.web import ReadableStream
+from proxy_server.declined import Error
 from proxy_server.stores.d1 import D1Failure, D1Store, Outcome, SqlValue, Statement
 from proxy_server.stores.d1_values import param_from_wire, wire_cell
 
@@ -31,7 +32,7 @@ _UNCONSTRAINED: Final = "first-unconstrained"
 
 def _throw(prefix: str, text: str, cause: str | None = None) -> NoReturn:
     """Raise what the runtime throws: an Error whose cause has the text alone."""
-    raise remote_error("Error", f"{prefix}: {text}", props={"cause": remote_error("Error", cause or text)}) from None
+    raise Error(f"{prefix}: {text}") from Error(cause or text)
 
 
 def statement_of(query: object) -> Statement:

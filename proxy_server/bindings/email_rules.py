@@ -13,6 +13,7 @@ from typing import Any, Final
 import attrs
 
 from capnweb_py.values import UNDEFINED
+from proxy_server.declined import Declined
 
 __all__ = [
     "MAX_MESSAGE_BYTES",
@@ -20,6 +21,7 @@ __all__ = [
     "MAX_SUBJECT",
     "AllowedAddresses",
     "EmailRefusal",
+    "EmailUndelivered",
     "checked_address",
     "checked_size",
     "invalid",
@@ -38,7 +40,7 @@ _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ADDRESS: Final = re.compile(rf"(?=.{{1,64}}@)(?=.{{3,254}}\Z){_ATOM}(?:\.{_ATOM})*@{_LABEL}(?:\.{_LABEL})*")
 
 
-class EmailRefusal(Exception):
+class EmailRefusal(Declined):
     """The message is not sent. The text is for its sender.
 
     Attributes:
@@ -48,6 +50,12 @@ class EmailRefusal(Exception):
     def __init__(self, text: str, code: str | None = None) -> None:
         super().__init__(text)
         self.code = code
+
+
+class EmailUndelivered(EmailRefusal):
+    """The message could not be delivered."""
+
+    status = 500
 
 
 def invalid(problem: str) -> EmailRefusal:

@@ -27,6 +27,7 @@ from proxy_server.bindings.kv_rules import (
     limited,
     whole,
 )
+from proxy_server.declined import Error
 from proxy_server.stores.kv import CHUNK_BYTES, Clock, KvEntry, KvRefusal, KvStore
 
 __all__ = ["KvTarget"]
@@ -34,10 +35,6 @@ __all__ = ["KvTarget"]
 _NO_VALUE: Final = "KV put() accepts only strings, ArrayBuffers, ArrayBufferViews, and ReadableStreams as values."
 _NO_TYPE: Final = 'Unknown response type. Possible types are "text", "arrayBuffer", "json", and "stream".'
 _TYPES: Final = frozenset({"text", "arrayBuffer", "json", "stream"})
-
-
-class Error(Exception):
-    """What the runtime throws as an Error, by which name it travels."""
 
 
 @contextmanager

@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from capnweb_py.bindings.queue_bodies import body_value, check_content_type, encoded_body
-from capnweb_py.errors import remote_error
 from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
 from proxy_server.bindings.nesting import nests_deeper
@@ -26,6 +25,7 @@ from proxy_server.bindings.queue_rules import (
     checked_visibility,
     malformed,
 )
+from proxy_server.declined import Error
 from proxy_server.stores.queue import Delivered, Metrics, NewMessage, Retry
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class QueueTarget(RpcTarget):
 
         Raises:
             TypeError: if the body is of another type than its content type.
-            RemoteError: if the queue does not take it; `code` is Cloudflare's number.
+            Error: if the queue does not take it; `code` is Cloudflare's number.
         """
         with _thrown():
             message = self._message({**_options("send", options), "body": body}, self._queue.settings.delivery_delay)
@@ -135,7 +135,7 @@ def _thrown() -> Iterator[None]:
     try:
         yield
     except QueueRefusal as refusal:
-        raise remote_error("Error", str(refusal), props={"code": refusal.code}) from None
+        raise Error(str(refusal), code=refusal.code) from None
 
 
 def _options(method: str, options: object) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from capnweb_py.bindings.queue_bodies import CONTENT_TYPES
+from proxy_server.declined import Declined
 from proxy_server.stores.queue import NewMessage
 
 __all__ = [
@@ -40,7 +41,7 @@ DEFAULT_PULL_BATCH: Final = 5
 MAX_VISIBILITY: Final = 12 * 3600 * 1000
 
 
-class QueueRefusal(Exception):
+class QueueRefusal(Declined):
     """The queue does not take this. The text has the number behind it, as the runtime throws it.
 
     Attributes:

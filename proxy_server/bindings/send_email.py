@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 from anyio import to_thread
 from anyio.abc import TaskGroup
 
-from capnweb_py.errors import remote_error
 from capnweb_py.target import RpcTarget
 from capnweb_py.web import Request, Response
 from proxy_server.bindings import Binding, BindingError, Opener
@@ -29,8 +28,10 @@ from proxy_server.bindings.email_rules import (
     VERIFIED_MAX_MESSAGE_BYTES,
     AllowedAddresses,
     EmailRefusal,
+    EmailUndelivered,
 )
 from proxy_server.channels import LOG
+from proxy_server.declined import Error
 from proxy_server.stores.mail import MailOutlet, NotDelivered
 from proxy_server.stores.mail_files import MailFiles
 from proxy_server.stores.mail_smtp import SmtpOutlet, parse_smtp_url
@@ -137,7 +138,7 @@ class SendEmail:
         except NotDelivered as error:
             LOG.warning("a message was not delivered: %s", type(error.__cause__ or error).__name__)
             LOG.debug("why: %s", error)  # what a mail server says names addresses
-            raise EmailRefusal(str(error), "E_DELIVERY_FAILED") from error
+            raise EmailUndelivered(str(error), "E_DELIVERY_FAILED") from error
         return message_id
 
 
@@ -159,15 +160,14 @@ class SendEmailTarget(RpcTarget):
 
         Raises:
             TypeError: if it is neither.
-            RemoteError: if it is not sent; `code` is Cloudflare's name for the reason.
+            Error: if it is not sent; `code` is Cloudflare's name for the reason.
         """
         if not isinstance(message, dict):
             raise TypeError("send() takes an EmailMessage, or an object of a message's parts")
         try:
             return {"messageId": await self._binding.send(message)}
         except EmailRefusal as refusal:
-            props = {} if refusal.code is None else {"code": refusal.code}
-            raise remote_error("Error", str(refusal), props=props) from None
+            raise Error(str(refusal), **({} if refusal.code is None else {"code": refusal.code})) from None
 
 
 def _new_id(sender: object) -> str:

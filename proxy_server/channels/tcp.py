@@ -23,7 +23,7 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from capnweb_py.transports.driver import cut_reason
 from proxy_server.bindings import Binding, BindingError, Connectable
-from proxy_server.channels import Receive, Scope, Send, refuse_websocket, send_text
+from proxy_server.channels import Receive, Send, send_text
 from proxy_server.egress import reason_of
 
 __all__ = ["serve_connection_string", "serve_tcp"]
@@ -42,12 +42,8 @@ _LINGER: Final = 10.0
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
-async def serve_tcp(binding: Binding, address: str, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_tcp(binding: Connectable, address: str, receive: Receive, send: Send) -> None:
     """Serve one connection to its end."""
-    if not isinstance(binding, Connectable):
-        text = 'this binding makes no TCP connections: those of the type "connect" do'
-        await refuse_websocket(scope, receive, send, 400, text)
-        return
     await receive()  # "websocket.connect"
     await send({"type": "websocket.accept"})
     try:

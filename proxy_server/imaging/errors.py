@@ -7,6 +7,8 @@ behaves as it does there. Nothing here decides when an error is raised.
 
 from __future__ import annotations
 
+from proxy_server.declined import Declined
+
 BAD_OPTION = 9401  # an option with a value that is not valid
 TOO_MANY_BYTES = 9402  # the image file is too large
 NOT_AN_IMAGE = 9412  # the bytes are no image, or one that can't be turned into pixels (SVG)
@@ -28,7 +30,7 @@ _STATUS = {
 }
 
 
-class ImagingError(Exception):
+class ImagingError(Declined):
     """An image, or what was asked of it, is refused.
 
     `code` is Cloudflare's number, `status` the HTTP status that belongs to it, and `str(error)` is the text

@@ -11,6 +11,8 @@ from typing import Any, Final, Protocol, TypeAlias
 
 import attrs
 
+from proxy_server.declined import Declined
+
 __all__ = [
     "MAX_COLUMNS",
     "MAX_DATABASE_BYTES",
@@ -29,6 +31,7 @@ __all__ = [
     "TIMED_OUT",
     "D1Failure",
     "D1Store",
+    "D1Unreachable",
     "Meta",
     "Outcome",
     "SqlValue",
@@ -65,8 +68,14 @@ ONLY_LAST_HAS_PARAMETERS: Final = (
 READ_ONLY: Final = 'this binding is for reading (access = "read"): a statement that writes is refused'
 
 
-class D1Failure(Exception):
+class D1Failure(Declined):
     """A statement failed, and with it the transaction that it was in. The message is D1's, without a prefix."""
+
+
+class D1Unreachable(D1Failure):
+    """The database cannot be reached."""
+
+    status = 500
 
 
 @attrs.frozen

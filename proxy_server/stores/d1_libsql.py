@@ -16,7 +16,17 @@ from anyio import to_thread
 
 from capnweb_py.http11 import Http11Client
 
-from .d1 import MAX_QUERY_SECONDS, MAX_RESULT_BYTES, TIMED_OUT, D1Failure, Meta, Outcome, SqlValue, Statement
+from .d1 import (
+    MAX_QUERY_SECONDS,
+    MAX_RESULT_BYTES,
+    TIMED_OUT,
+    D1Failure,
+    D1Unreachable,
+    Meta,
+    Outcome,
+    SqlValue,
+    Statement,
+)
 from .d1_guard import Checked, Guard, SchemaEntry
 from .d1_sql import without_blanks
 from .hrana import HranaError, HranaResult, run_in_transaction
@@ -128,7 +138,7 @@ class LibsqlD1:
             raise D1Failure(TIMED_OUT if begin == "BEGIN" else f"{TIMED_OUT} It may have run.") from error
         except ConnectionError as error:
             may_have_run = "" if begin == "BEGIN" else " The statement may have run."
-            raise D1Failure(f"Network connection lost: {error}.{may_have_run}") from error
+            raise D1Unreachable(f"Network connection lost: {error}.{may_have_run}") from error
 
 
 def _index_of(token: str | None) -> int | None:

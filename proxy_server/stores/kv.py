@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import attrs
 
 from capnweb_py.web import ReadableStream
+from proxy_server.declined import Declined
 
 __all__ = [
     "CHUNK_BYTES",
@@ -40,7 +41,7 @@ KvBody: TypeAlias = bytes | AsyncIterable[bytes]
 CHUNK_BYTES: Final = 256 * 1024
 
 
-class KvRefusal(Exception):
+class KvRefusal(Declined):
     """A store or a binding does not do what was asked: with the status, and the text, that the real service has."""
 
     def __init__(self, status: int, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 import attrs
 
 from capnweb_py.web import ReadableStream
+from proxy_server.declined import Declined
 
 __all__ = [
     "CHECKSUM_NAMES",
@@ -237,7 +238,7 @@ class R2Store(Protocol):
         """Release what the store holds."""
 
 
-class R2Error(Exception):
+class R2Error(Declined):
     """An operation is refused. The runtime throws the message with the action before it and the code behind it.
 
     Attributes:

@@ -15,7 +15,7 @@ from anyio.abc import ByteStream
 from listening import echo, everything, listening
 from postgres import PASSWORD, USER, postgres
 
-from capnweb_py import RpcError
+from capnweb_py import ProxyError
 from capnweb_py.bindings.tunnel import TunnelError
 from capnweb_py.remote import connect_env
 
@@ -93,7 +93,7 @@ async def test_an_error_has_the_reason_of_the_close(url: str) -> None:
 
 async def test_a_binding_that_is_not_there_is_an_error(url: str) -> None:
     async with connect_env(url, bindings=BINDINGS) as env:
-        with pytest.raises(RpcError, match='Binding "NONE" not found'):
+        with pytest.raises(ProxyError, match="has no binding 'NONE'"):
             async with env.NONE.connect("127.0.0.1:1"):
                 pass
 

@@ -60,7 +60,7 @@ def test_a_proxy_that_has_restarted(node: str, config: Path) -> None:
     with serving(config) as server, relay(("127.0.0.1", port_of(server.url))) as between, workerd(node, between) as it:
         use(it)
         server.process.kill()
-        server.process.communicate()
+        server.ended()
         assert "thrown" in it.attempt("results")
         with serving(config, "--port", str(port_of(server.url))):
             use(it)
