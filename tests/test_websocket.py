@@ -25,6 +25,7 @@ from capnweb_py import (
     open_session,
     serve,
 )
+from capnweb_py.transports import driver, websocket
 from capnweb_py.transports.driver import CLOSE_TIMEOUT
 from capnweb_py.transports.websocket import Listening
 
@@ -527,3 +528,21 @@ async def test_a_message_that_is_too_large_ends_the_connection() -> None:
                 await api.echo("x" * 1001)
         async with connect(server.url) as api:
             assert await api.echo("x" * 900) == "x" * 900
+
+
+async def test_a_session_that_has_stopped_reading_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Talkative(RpcTarget):
+        def talk(self) -> str:
+            return "x" * 1_000_000
+
+    async def flood(peer: RawPeer) -> None:
+        await peer.say(*['["stream",["pipeline",0,["talk"],[]]]'] * 200)
+        await anyio.sleep_forever()
+
+    for module in (websocket, driver):
+        monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
+    options = SessionOptions(limits=Limits(max_unsent=1_000_000))
+    async with raw_server(flood) as url:
+        with anyio.fail_after(5):
+            async with open_session(url, local_main=Talkative(), options=options):
+                await anyio.wait_all_tasks_blocked()
