@@ -4,12 +4,16 @@ The rule (E-order): calls begin in the order in which they were delivered, plain
 event loops. A plain function runs at once. The first step of an asynchronous one needs a task, and tasks start later
 (on trio in any order): so calls wait in one queue, each with one task that was spawned for it, and whichever task
 runs first begins the first call. While any call waits there, plain functions line up behind it.
+
+While the peer does not take its answers, calls stay in line: the result of one that has begun is there in the end, and
+must be held. Those that had to wait get their tasks later, some at a time.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from types import CoroutineType
@@ -33,6 +37,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 # On a function that `cancellable` has marked. What wraps it, as functools.wraps does, is marked, too.
 _MARK: Final = "__capnweb_cancellable__"
+
+# How many calls that had to wait get a task at once.
+_MOST_AT_ONCE: Final = 32
 
 
 def cancellable(function: _Function) -> _Function:
@@ -87,6 +94,7 @@ class Deliveries:
         spawn: runs a coroutine function in a task of its own.
         hook_of: makes the hook of what a function returned.
         max_calls: how many calls may be in progress; one more fails with LimitExceeded. None for no limit.
+        max_running: how many asynchronous calls run at a time; others wait in line.
         meter: counts what is put in the place of promises in arguments. None for no limit.
         keep_tracebacks: whether anybody may read the traceback of what a function raises.
     """
@@ -98,6 +106,7 @@ class Deliveries:
         max_calls: int | None = None,
         meter: Meter | None = None,
         *,
+        max_running: int = sys.maxsize,
         keep_tracebacks: bool = True,
     ) -> None:
         self._spawn = spawn
@@ -109,6 +118,13 @@ class Deliveries:
         # Calls that wait for the first step of their task, in order. None while there are none: an empty deque takes
         # more than half a kibibyte of every session.
         self._line: deque[_Call] | None = None
+        # How many calls in line, the last ones, have no task, since none could begin when they came or had theirs.
+        self._without_task = 0
+        # Asynchronous calls that have begun and not ended, and how many there may be.
+        self._running = 0
+        self._max_running = max_running
+        # Set while the results that are there are more than the peer takes: then no call in line begins.
+        self.full = False
         # Calls that wait for an argument, wait in line, or run.
         self.in_progress = 0
         # Called whenever that has become 0.
@@ -148,7 +164,23 @@ class Deliveries:
         marker.subscribe(run)
         self.in_progress += 1
         self._add(_Call(marker, _nothing, []))
-        self._spawn(self._run_next)
+        if self._without_task:
+            self._without_task += 1
+        else:
+            self._spawn(self._run_next)
+
+    def go_on(self) -> None:
+        """Begin calls in line again, as far as may be: some now, and each of them sees to another."""
+        self._add_tasks(_MOST_AT_ONCE)
+
+    def _add_tasks(self, most: int) -> None:
+        """Start tasks for calls in line that have none."""
+        if self.full or self._closed:
+            return
+        count = min(most, self._without_task, self._max_running - self._running)
+        self._without_task -= count
+        for _ in range(count):
+            self._spawn(self._run_next)
 
     def close(self) -> None:
         """Begin no call any more. Those that wait fail; those that run are their task group's to cancel."""
@@ -196,6 +228,9 @@ class Deliveries:
             return promise
         call = _Call(promise, function, arguments, awaitable)
         line = self._add(call)
+        if self._without_task:
+            self._without_task += 1
+            return promise
         try:
             self._spawn(self._run_next)
         except RuntimeError:
@@ -215,18 +250,25 @@ class Deliveries:
         return line
 
     async def _run_next(self) -> None:
-        """Run the first call in line. As many tasks run this as there are calls in line."""
+        """Run the first call in line, if it may begin. As many tasks run this as there are calls in line, but for those
+        without a task."""
         if not self._line:
             return  # close() has emptied it
+        if self.full or self._running >= self._max_running:
+            self._without_task += 1
+            return
         call = self._line.popleft()
         if not self._line:
             self._line = None
-        stoppable = is_cancellable(call.function)
-        if stoppable and call.promise.abandoned:
-            call.drop()
-            self._finish(call.promise, ErrorHook(_unwanted()))
-            return
+        self._running += 1
+        if self._without_task:
+            self._add_tasks(1)
         try:
+            stoppable = is_cancellable(call.function)
+            if stoppable and call.promise.abandoned:
+                call.drop()
+                self._finish(call.promise, ErrorHook(_unwanted()))
+                return
             result = call.awaitable if call.awaitable is not None else invoke(call.function, call.arguments)
             if is_awaitable(result):
                 result = await (_while_wanted(call.promise, result) if stoppable else result)
@@ -240,6 +282,10 @@ class Deliveries:
             self._finish(call.promise, self._failed(call.function or call.awaitable, error))
         else:
             self._finish(call.promise, self._hook_of(result))
+        finally:
+            self._running -= 1
+            if self._without_task:
+                self._add_tasks(1)
 
     def _failed(self, function: Any, error: BaseException) -> Hook:
         """The hook of the result of a call whose exception was just caught."""

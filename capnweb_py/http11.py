@@ -45,6 +45,9 @@ CONNECT_TIMEOUT: Final = 10.0
 MAX_IDLE_CONNECTIONS: Final = 20
 MAX_IDLE_TIME: Final = 4.0
 
+# How many servers are known to have been there before.
+MAX_KNOWN_ORIGINS: Final = 1000
+
 # The most that is read or, of a body in memory, written at a time, in bytes.
 CHUNK_SIZE: Final = 65536
 
@@ -100,8 +103,8 @@ class Http11Client:
         self._tls = tls
         self._connector = connector
         self._backoff = backoff
-        # Where connecting has succeeded the last time.
-        self._known: set[_Origin] = set()
+        # Where connecting has succeeded the last time, the latest at the end. Only with a backoff does it matter.
+        self._known: dict[_Origin, None] = {}
         # The one that became idle last is at the end, and is used first.
         self._idle: list[_Connection] = []
         self._exchanges: set[_Exchange] = set()
@@ -234,9 +237,13 @@ class Http11Client:
             waits = self._backoff is not None and origin in self._known
             connection = await (self._backoff.retry(connect) if self._backoff and waits else connect())
         except ConnectionError:
-            self._known.discard(origin)
+            self._known.pop(origin, None)
             raise
-        self._known.add(origin)
+        if self._backoff is not None:
+            self._known.pop(origin, None)
+            self._known[origin] = None
+            if len(self._known) > MAX_KNOWN_ORIGINS:
+                del self._known[next(iter(self._known))]
         return connection
 
     async def _connect(self, origin: _Origin, title: str) -> _Connection:

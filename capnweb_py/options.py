@@ -41,6 +41,9 @@ class Limits:
         max_imports: live entries of the import table: what this side holds of the peer.
         max_calls: calls of the peer in progress: asynchronous methods that run, and calls that wait for an argument;
             one more fails.
+        max_running: asynchronous methods that run at a time for the peer; others wait, in order. Not below `max_calls`
+            by default, since methods may wait for each other. Where none does, this bounds the results that are there
+            before any of them is sent.
         max_copied: values (items of lists and dicts, and each 256 bytes of text or bytes) that are put in the place of
             promises because of one message; the call that they are for fails.
         max_map_steps: what maps do: items, and for each item the parts of all instructions, which are the items of
@@ -50,7 +53,8 @@ class Limits:
             hold them; the write that passes it fails, and its stream ends.
         max_blob_size: bytes of the peer's blobs that are on their way in, all of them added up; the blob that passes it
             fails, and with it the call that it is for.
-        max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went.
+        max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went,
+            and no asynchronous method begins that the peer has called before.
         max_batch_size: bytes of the body of one HTTP batch, request or response, read or written.
         max_batch_messages: lines of that body.
     """
@@ -61,6 +65,7 @@ class Limits:
     max_exports: int = _count(262_144)
     max_imports: int = _count(262_144)
     max_calls: int = _count(16_384)
+    max_running: int = _count(16_384)
     max_copied: int = _count(250_000)
     max_map_steps: int = _count(500_000)
     max_unread: int = _count(64 * 1024 * 1024)

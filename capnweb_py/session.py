@@ -26,6 +26,7 @@ import attrs
 
 from .blobs import BlobReader
 from .codec import JSON, Codec, CodecError
+from .codec.json import weight
 from .delivery import Deliveries
 from .deserialize import DESERIALIZERS
 from .errors import (
@@ -73,9 +74,12 @@ BATCH: Final = 32
 MUCH: Final = 8 * 1024
 _MUCH_CALLED: Final = 16 * 1024
 
-# How many bytes of answers are written before they are sent. A peer may have one large value answered any number of
-# times, which takes no memory until it is written.
-_MOST_AHEAD: Final = 256 * 1024
+# How many bytes of answers are written before they are sent, and wait before no more calls begin. A peer may have one
+# large value answered any number of times, which takes no memory until it is written.
+_MOST_AHEAD: Final = 1024 * 1024
+
+# The length from which a text that is an answer counts among these.
+_LONG: Final = 1024
 
 # The close code of a WebSocket whose session was aborted, as npm capnweb gives it.
 ABORTED: Final = 3000
@@ -241,7 +245,7 @@ class RpcSession:
         self.answered_bytes = 0
         # Set by the host while the connection takes nothing more: then promises that were passed wait to be resolved.
         self.congested = False
-        # Bytes of answers in the outbox that are written already.
+        # Bytes of answers in the outbox, of which short ones are not counted.
         self.ahead = 0
         # Bytes of calls since the peer last said anything, and whether it was sent some of them to begin with.
         self._called = 0
@@ -263,6 +267,7 @@ class RpcSession:
             result_hook,
             self._limits.max_calls,
             self._meter,
+            max_running=self._limits.max_running,
             keep_tracebacks=self._options.on_send_error is not None,
         )
         self._reader = DESERIALIZERS[codec.encoding_level](self, self._limits, self._options.names)
@@ -432,12 +437,24 @@ class RpcSession:
                 _log.exception("%r cannot write a message", self)
             self.abort(RpcError(f"the codec {self._codec.name!r} failed to write a message: {text_of(error)}"))
             return messages + self._written(hurried=False)  # which are the abort, if that can be written
+        if self.deliveries.full or (messages and self._too_much_unsent):
+            self._begin_no_more_than_taken()
         return messages
+
+    def _begin_no_more_than_taken(self) -> None:
+        """Have calls begin if the connection has taken enough of the answers, and otherwise not: the peer may never
+        read what they would return."""
+        full = self.deliveries.full = self.holding or self._too_much_unsent
+        if not full:
+            self.deliveries.go_on()
+        elif not self.congested:
+            self._host.wake()
 
     @property
     def unfinished(self) -> bool:
         """Whether the last `messages_to_send` has left something, and the connection would take more."""
-        return self._end is None and not self.congested and bool(self._outbox or self._to_resolve)
+        left = self._outbox or self._to_resolve or self.deliveries.full
+        return self._end is None and not self.congested and bool(left)
 
     @property
     def _too_much_unsent(self) -> bool:
@@ -740,17 +757,21 @@ class RpcSession:
         try:
             if stands_for_itself(value):
                 expression = value
+                if value.__class__ is str and len(value) >= _LONG:
+                    self.ahead += len(value)
             else:
                 writer = self._serializer(self, self._limits, holder)
                 expression = writer.write(value, "the result")
                 if self.ahead < _MOST_AHEAD:
                     expression, size = writer.packed(expression)
-                    self.ahead += size
+                    self.ahead += size or weight(expression)
         except Exception as error:
             # It is the method that is at fault, whose own log is where its author looks.
             _log.info("the result of a call of the peer's could not be sent: %s", text_of(error))
             kind, value, expression = "reject", error, self._written_error(error)
         self._send([kind, export_id, expression])
+        if self.ahead >= _MOST_AHEAD and self._outbox:
+            self.deliveries.full = True
         export.answered = True
         export.ended(value if kind == "reject" else None)
         self._count_answered()

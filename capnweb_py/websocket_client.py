@@ -10,6 +10,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -21,6 +22,7 @@ from .errors import AnswerLost, Unreachable
 from .http11 import CONNECT_TIMEOUT, os_reason
 from .loops import on_asyncio
 from .options import DEFAULT_OPTIONS
+from .transports.websocket import close_over_trio
 from .web import Headers, Response
 from .web_socket import LOST, NORMAL, WebSocket, WebSocketClosed, WebSocketRefused, check_close
 
@@ -137,7 +139,7 @@ class ClientWebSocket(WebSocket):
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._close = connection.close if on_asyncio() else connection.aclose
+        self._close = connection.close if on_asyncio() else partial(close_over_trio, connection)
         self.headers = Headers(
             (name, value) for name, value in connection.response.headers.raw_items() if name.lower() not in _OWN_HEADERS
         )

@@ -50,6 +50,10 @@ _CONNECT_ADDRESS: Final = b"mf-connect-address"
 # The header of a request for a Hyperdrive binding's connection string.
 _CONNECTION_STRING: Final = b"mf-hd-seed"
 
+# How many calls of one session run at a time, of the types whose calls never wait for each other, and may each return
+# tens of megabytes: a client that calls and does not read must not have all of them held here.
+_MAX_RUNNING: Final = {"d1": 4, "kv_namespace": 16}
+
 
 _NOT_CONNECTABLE: Final = Refusal(400, 'this binding makes no TCP connections: those of the type "connect" do', "type")
 
@@ -252,7 +256,12 @@ class ProxyApp:
             self._idle.used(opened)
             return watched(method)
 
-        options = attrs.evolve(self._options or DEFAULT_OPTIONS, on_call=on_call)
+        options = self._options or DEFAULT_OPTIONS
+        limits = options.limits
+        most = _MAX_RUNNING.get(found.declared.kind)
+        if most is not None and most < limits.max_running:
+            limits = attrs.evolve(limits, max_running=most)
+        options = attrs.evolve(options, on_call=on_call, limits=limits)
         await serve_rpc(binding, scope, receive, send, options, on_open)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:

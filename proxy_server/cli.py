@@ -18,8 +18,9 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import uvicorn
 
@@ -27,11 +28,11 @@ from capnweb_py.options import SessionOptions
 from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate, connection_string, is_loopback, new_secret
 from proxy_server.closing_sockets import ClosingWebSocket
-from proxy_server.config import Config, ConfigError, load, read
+from proxy_server.config import Config, ConfigError, ConnectionLimits, load, read
+from proxy_server.connection_limits import Connections, LimitedH11
 from proxy_server.control import SOURCE, obey
 from proxy_server.logs import LEVELS, log_to_stderr
 from proxy_server.overlays import OverlayError, clear, found
-from proxy_server.reason_phrases import ReasonedH11
 
 __all__ = ["main", "serve"]
 
@@ -201,7 +202,7 @@ def serve(
     url = connection_string(host, listener.getsockname()[1], secret)
     options = SessionOptions()
     app = ProxyApp(config.bindings, Gate(secret, config.server.allowed_origins), options, config.server.max_sessions)
-    uvicorn_config = _uvicorn_config(app, options)
+    uvicorn_config = _uvicorn_config(app, options, config.server.connections)
     server: uvicorn.Server
     if controlled:
         server = _ControlledServer(uvicorn_config, app, url, _taken_stdout())
@@ -293,10 +294,11 @@ def _taken_stdout() -> TextIO:
     return answers
 
 
-def _uvicorn_config(app: ProxyApp, options: SessionOptions) -> uvicorn.Config:
+def _uvicorn_config(app: ProxyApp, options: SessionOptions, limits: ConnectionLimits) -> uvicorn.Config:
+    http: Any = partial(LimitedH11, connections=Connections(limits))
     return uvicorn.Config(
         app,
-        http=ReasonedH11,
+        http=http,
         h11_max_incomplete_event_size=_MAX_HEAD,
         ws=ClosingWebSocket,
         ws_max_size=options.limits.max_message_size,

@@ -23,7 +23,17 @@ from proxy_server.jsonc import parse_jsonc
 from proxy_server.tables import ConfigError, Table
 from proxy_server.wrangler import Elsewhere, WranglerFile, is_wrangler_file, read_wrangler
 
-__all__ = ["Config", "ConfigError", "Document", "ServerConfig", "checked", "load", "read", "read_document"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "ConnectionLimits",
+    "Document",
+    "ServerConfig",
+    "checked",
+    "load",
+    "read",
+    "read_document",
+]
 
 # A fixed secret is one segment of a URL's path, and nobody may guess it: 22 such characters hold 128 bits.
 _SECRET: Final = re.compile(r"[A-Za-z0-9_\-]{22,}")
@@ -45,12 +55,30 @@ _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.\-]*://[^/?#@\s]+")
 
 
 @attrs.frozen
+class ConnectionLimits:
+    """How much connections may ask for.
+
+    Attributes:
+        head_timeout: seconds from the first byte of a request to the end of its head; also from the opening of a
+            connection, and from an answer that was given early to the end of the request's body.
+        body_timeout: seconds in which something of a request's body must come, until the answer begins.
+        max_connections: how many connections there may be.
+        max_connections_per_address: how many from one IPv4 address, or one IPv6 network of 64 bits.
+    """
+
+    head_timeout: int = 20
+    body_timeout: int = 60
+    max_connections: int = 10_000
+    max_connections_per_address: int = 5_000
+
+
+@attrs.frozen
 class ServerConfig:
     """The `[server]` table.
 
     `secret` is None where each start makes its own. `state_dir` is absolute, and need not exist. `drain_timeout` is how
     many seconds what runs may go on after the signal to stop. `max_sessions` is how many RPC sessions there may be
-    before idle ones are closed.
+    before idle ones are closed. `connections` is what peers may ask for before they have shown the secret.
     """
 
     state_dir: Path
@@ -60,6 +88,7 @@ class ServerConfig:
     allowed_origins: frozenset[str]
     drain_timeout: int
     max_sessions: int
+    connections: ConnectionLimits
 
 
 @attrs.frozen
@@ -241,6 +270,15 @@ def _read_server(table: Table) -> ServerConfig:
                 f'"{origin}" is no origin: a scheme and a host, such as "https://example.com", are one',
                 "allowed_origins",
             )
+    usual = ConnectionLimits()
+    connections = ConnectionLimits(
+        head_timeout=table.integer("head_timeout", usual.head_timeout, low=1, high=86_400),
+        body_timeout=table.integer("body_timeout", usual.body_timeout, low=1, high=86_400),
+        max_connections=table.integer("max_connections", usual.max_connections, low=1, high=1_000_000),
+        max_connections_per_address=table.integer(
+            "max_connections_per_address", usual.max_connections_per_address, low=1, high=1_000_000
+        ),
+    )
     server = ServerConfig(
         state_dir=table.source.resolve().parent / table.text("state_dir", ".capnweb"),
         host=table.text("host", "127.0.0.1"),
@@ -249,6 +287,7 @@ def _read_server(table: Table) -> ServerConfig:
         allowed_origins=frozenset(origins),
         drain_timeout=table.integer("drain_timeout", _DRAIN_TIMEOUT, low=0, high=86_400),
         max_sessions=table.integer("max_sessions", MAX_SESSIONS, low=1, high=1_000_000),
+        connections=connections,
     )
     table.finish()
     return server

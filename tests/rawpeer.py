@@ -82,9 +82,9 @@ class RawPeer:
         return Close.parse(bytes(frame.data))
 
     async def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                await self._stream.send(data)
+        data = b"".join(self._protocol.data_to_send())
+        if data:
+            await self._stream.send(data)
 
     async def open_as_client(self) -> None:
         assert isinstance(self._protocol, ClientProtocol)

@@ -17,7 +17,7 @@ from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.peer import Peer
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
-from proxy_server.config import Config, ConfigError, load
+from proxy_server.config import Config, ConfigError, ConnectionLimits, load
 from proxy_server.jsonc import parse_jsonc
 from proxy_server.wrangler import WranglerFile, read_wrangler
 
@@ -118,6 +118,12 @@ def test_the_server_table_is_read_and_its_path_is_relative_to_the_file(tmp_path:
     assert "0123456789" not in repr(server)
 
 
+def test_the_server_table_says_what_connections_may_ask_for(tmp_path: Path) -> None:
+    assert read(tmp_path, "").server.connections == ConnectionLimits()
+    text = "[server]\nhead_timeout = 1\nbody_timeout = 2\nmax_connections = 3\nmax_connections_per_address = 4"
+    assert read(tmp_path, text).server.connections == ConnectionLimits(1, 2, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -125,8 +131,8 @@ def test_the_server_table_is_read_and_its_path_is_relative_to_the_file(tmp_path:
         ("[serve]", 'serve: unknown key: did you mean "server"?'),
         (
             "[server]\nzzz = 1",
-            "server.zzz: unknown key: known here: allowed_origins, drain_timeout, host, max_sessions, port, secret,"
-            " state_dir",
+            "server.zzz: unknown key: known here: allowed_origins, body_timeout, drain_timeout, head_timeout, host,"
+            " max_connections, max_connections_per_address, max_sessions, port, secret, state_dir",
         ),
         ('[server]\nport = "1"', "server.port: an integer is needed here, and this is a string"),
         ("[server]\nport = true", "server.port: an integer is needed here, and this is true or false"),

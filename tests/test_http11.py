@@ -16,10 +16,13 @@ import anyio.lowlevel
 import pytest
 import trustme
 import uvicorn
-from anyio.abc import ByteStream, SocketAttribute
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteStream
 from anyio.streams.tls import TLSListener
 
+from capnweb_py import http11
+from capnweb_py.backoff import Backoff
+from capnweb_py.errors import Unreachable
 from capnweb_py.http11 import CHUNK_SIZE, Http11Client
 from capnweb_py.loops import task_set
 from capnweb_py.web import ReadableStream, Request, Response
@@ -836,3 +839,37 @@ async def test_many_exchanges_at_a_time(client: Http11Client, echo_url: str) -> 
         assert answers == {number: f"{number}" for number in range(50)}
         answers.clear()
     assert len(client._idle) <= 20
+
+
+async def test_of_the_servers_that_were_there_before_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http11, "MAX_KNOWN_ORIGINS", 2)
+    there = True
+    waited = 0
+
+    async def sleep(_seconds: float) -> None:
+        nonlocal waited
+        waited += 1
+
+    async def reach(client: Http11Client, host: str) -> int:
+        """Request something. Returns how often the server was waited for."""
+        before = waited
+        try:
+            response = await client.exchange(Request(f"http://{host}/"), f"http://{host}/")
+            await response.bytes()
+        except Unreachable:
+            pass
+        return waited - before
+
+    async with playing(answering(EMPTY)) as server, task_set() as spawn:
+
+        async def connect(_host: str, _port: int) -> SocketStream:
+            if not there:
+                raise ConnectionRefusedError
+            return await anyio.connect_tcp("127.0.0.1", int(server.name.partition(":")[2]))
+
+        backoff = Backoff(sleep=sleep, clock=lambda: waited, patience=5)
+        async with Http11Client(spawn, connector=connect, backoff=backoff) as client:
+            for host in ("a", "b", "a", "c"):
+                await reach(client, host)
+            there = False
+            assert [bool(await reach(client, host)) for host in ("a", "b", "c")] == [True, False, True]

@@ -116,3 +116,23 @@ def test_listening_for_other_machines_is_warned_about(tmp_path: Path) -> None:
     with serving(write(tmp_path, EMPTY), "--host", "0.0.0.0") as server:
         assert server.url.startswith("http://127.0.0.1:")
         assert "warning: 0.0.0.0 can be reached from other machines" in server.said()
+
+
+def test_it_serves_no_more_connections_than_the_configuration_says(tmp_path: Path) -> None:
+    with serving(write(tmp_path, FIXED + "max_connections = 1\n")) as server:
+        address = httpx2.URL(server.url)
+        with socket.create_connection((address.host, address.port)):
+            # Whether it has come to the server is not seen from here.
+            while (answer := httpx2.get(server.url)).status_code == 400:
+                pass
+        assert answer.text == "there are max_connections = 1 connections to this server already"
+        while httpx2.get(server.url).status_code == 503:
+            pass
+
+
+def test_it_waits_for_a_request_as_long_as_the_configuration_says(tmp_path: Path) -> None:
+    with serving(write(tmp_path, FIXED + "head_timeout = 1\n")) as server:
+        address = httpx2.URL(server.url)
+        with socket.create_connection((address.host, address.port), timeout=20) as slow:
+            slow.sendall(b"GET / HTTP/1.1\r\nHost: a")
+            assert slow.recv(1) == b""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import anyio
 import pytest
 from anyio.abc import TaskGroup
-from proxying import fetch, proxy, serving, websocket_scope, wired
+from proxying import fetch, opener, proxy, serving, websocket_scope, wired
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from capnweb_py.target import RpcTarget
 from capnweb_py.transports.driver import cut_reason
+from proxy_server.bindings import Declaration
 from proxy_server.bindings.service import RpcService
 from proxy_server.bindings.upstream import Upstream
 from proxy_server.refusals import NAMELESS
@@ -131,3 +133,28 @@ def test_sessions_on_a_real_server(tmp_path: Path) -> None:
         output, errors = server.ended()
     assert (output, len(errors.splitlines())) == ("", 1)
     assert errors.startswith("WARNING proxy_server: refused a request for the binding NONE: ")
+
+
+@pytest.mark.parametrize("kind", ["kv_namespace", "d1"])
+async def test_few_calls_of_a_session_run_at_a_time_where_each_may_return_much(kind: str) -> None:
+    begun: list[int] = []
+    due = anyio.Event()
+
+    class Store(RpcTarget):
+        async def get(self, number: int) -> int:
+            begun.append(number)
+            await due.wait()
+            return number
+
+    declaration = Declaration(kind, opener(RpcService("tests:Store", Store)))
+    async with proxy(S=declaration) as app, wired(app, websocket_scope("MF-Binding=S")) as wire:
+        await wire.to_app.send({"type": "websocket.connect"})
+        assert (await wire.next())["type"] == "websocket.accept"
+        for number in range(100):
+            text = json.dumps(["stream", ["pipeline", 0, ["get"], [number]]])
+            await wire.to_app.send({"type": "websocket.receive", "text": text})
+        await anyio.wait_all_tasks_blocked()
+        assert 1 < len(begun) < 20
+        due.set()
+        answers = [json.loads((await wire.next())["text"])[2] for _ in range(100)]
+        assert sorted(answers) == begun == list(range(100))

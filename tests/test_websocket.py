@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -25,6 +25,7 @@ from capnweb_py import (
     open_session,
     serve,
 )
+from capnweb_py.transports import driver, websocket
 from capnweb_py.transports.driver import CLOSE_TIMEOUT
 from capnweb_py.transports.websocket import Listening
 
@@ -468,6 +469,57 @@ async def test_a_peer_that_reads_no_answers_is_not_asked_for_more_calls() -> Non
     assert most_ahead * 500_000 < 40_000_000
 
 
+async def test_asynchronous_methods_do_not_begin_for_a_client_that_does_not_read() -> None:
+    begun: list[int] = []
+
+    class Generous(RpcTarget):
+        async def give(self, number: int) -> bytes:
+            begun.append(number)
+            return bytes(500_000)
+
+    calls = 300
+    options = SessionOptions(limits=Limits(max_unsent=1_000_000))
+    async with serve(Generous, options=options) as server, raw_client(server.url) as peer:
+        await peer.say(*[f'["stream",["pipeline",0,["give"],[{number}]]]' for number in range(calls)])
+        await quiet(lambda: len(begun))
+        # What fills the buffers of two sockets, and no more.
+        assert len(begun) * 500_000 < 40_000_000
+        for number in range(1, calls + 1):
+            assert (await peer.text()).startswith(f'["resolve",{number},')
+    assert begun == list(range(calls))
+
+
+async def test_no_more_asynchronous_methods_run_at_a_time_than_max_running_says() -> None:
+    begun: list[int] = []
+    due = anyio.Event()
+
+    class Generous(RpcTarget):
+        async def give(self, number: int) -> int:
+            begun.append(number)
+            await due.wait()
+            return number
+
+    options = SessionOptions(limits=Limits(max_running=3))
+    async with serve(Generous, options=options) as server, raw_client(server.url) as peer:
+        await peer.say(*[f'["stream",["pipeline",0,["give"],[{number}]]]' for number in range(100)])
+        while len(begun) < 3:
+            await anyio.lowlevel.checkpoint()
+        await quiet(lambda: len(begun))
+        assert begun == [0, 1, 2]
+        due.set()
+        assert sorted([json.loads(await peer.text())[2] for _ in range(100)]) == list(range(100))
+    assert begun == list(range(100))
+
+
+async def quiet(state: Callable[[], object]) -> None:
+    """Wait until nothing changes any more."""
+    before = None
+    while (now := state()) != before:
+        before = now
+        for _ in range(20):
+            await anyio.wait_all_tasks_blocked()
+
+
 async def test_a_message_that_is_too_large_ends_the_connection() -> None:
     options = SessionOptions(limits=Limits(max_message_size=1000))
     async with serve(Api, options=options) as server:
@@ -476,3 +528,21 @@ async def test_a_message_that_is_too_large_ends_the_connection() -> None:
                 await api.echo("x" * 1001)
         async with connect(server.url) as api:
             assert await api.echo("x" * 900) == "x" * 900
+
+
+async def test_a_session_that_has_stopped_reading_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Talkative(RpcTarget):
+        def talk(self) -> str:
+            return "x" * 1_000_000
+
+    async def flood(peer: RawPeer) -> None:
+        await peer.say(*['["stream",["pipeline",0,["talk"],[]]]'] * 200)
+        await anyio.sleep_forever()
+
+    for module in (websocket, driver):
+        monkeypatch.setattr(module, "CLOSE_TIMEOUT", 0.1)
+    options = SessionOptions(limits=Limits(max_unsent=1_000_000))
+    async with raw_server(flood) as url:
+        with anyio.fail_after(5):
+            async with open_session(url, local_main=Talkative(), options=options):
+                await anyio.wait_all_tasks_blocked()

@@ -26,6 +26,7 @@ __all__ = [
     "decode_lenient",
     "encode_json",
     "packed",
+    "weight",
 ]
 
 # Integers of at most this many characters hold every one that is exact in JavaScript; longer ones are read as doubles.
@@ -93,6 +94,23 @@ def packed(tree: Any) -> tuple[Any, int]:
         return tree, 0
     # A copy: orjson's own bytes keep 4 KiB for themselves, however few they are.
     return orjson.Fragment(memoryview(data).tobytes()), len(data)
+
+
+def weight(tree: Any) -> int:
+    """How many bytes the texts and bytes in a tree take, at least."""
+    size = 0
+    parts = [tree]
+    for part in parts:
+        kind = part.__class__
+        if kind is list:
+            parts += part
+        elif kind is dict:
+            parts += part.values()
+        elif kind is str or kind is bytes:
+            size += len(part)
+        elif kind is LongBytes:
+            size += len(part.data)
+    return size
 
 
 def _text(tree: Any) -> str:

@@ -34,6 +34,7 @@ from .websocket_asyncio import SessionClientConnection, SessionServerConnection,
 __all__ = [
     "CANCELLING",
     "Listening",
+    "close_over_trio",
     "codec_of",
     "listen",
     "open_websocket",
@@ -221,10 +222,22 @@ class _TrioStream:
                 raise self._ended() from error
 
     async def close(self, code: int, reason: str) -> None:
-        await self._connection.aclose(code, reason)
+        await close_over_trio(self._connection, code, reason)
 
     def _ended(self) -> StreamEnded:
         return StreamEnded(connection_closed_text(self._connection))
+
+
+async def close_over_trio(connection: Any, code: int, reason: str) -> None:
+    """Close a connection of `websockets` over trio, whose task may be waiting for somebody to take messages.
+
+    Nobody would, and its own `aclose` leaves the task waiting, and with it whoever opened the connection (17.0).
+    """
+    try:
+        await connection.aclose(code, reason)
+    finally:
+        if connection.recv_flow_control is not None:
+            connection.resume_reading()
 
 
 @attrs.frozen
