@@ -47,7 +47,20 @@ _ADDRESS: Final = 'allow = ["host:port"]'
 
 # By types: what the `capnweb` table has to say before there is such a binding here. Others need nothing.
 NEEDS: Final[Mapping[str, str]] = {
-    "service": _TARGET,
+    **dict.fromkeys(
+        (
+            "service",
+            "agent_memory",
+            "ai_search",
+            "ai_search_namespace",
+            "artifacts",
+            "flagship",
+            "media",
+            "stream",
+            "websearch",
+        ),
+        _TARGET,
+    ),
     "dispatch_namespace": 'services = { worker = { target = "module:Class" } }',
     "vpc_service": _ADDRESS,
     "vpc_network": _ADDRESS,
@@ -98,6 +111,16 @@ KINDS: Final[Mapping[str, Kind]] = {
     "vectorize": Kind("vectorize", "a Vectorize index", silent=("index_name",)),
     "mtls_certificates": Kind("mtls_certificate", "an mTLS certificate", silent=("certificate_id",)),
     "pipelines": Kind("pipeline", "a pipeline", silent=("pipeline", "stream")),
+    "ai_search": Kind("ai_search", "an AI Search instance", silent=("instance_name",), always_remote=True),
+    "ai_search_namespaces": Kind(
+        "ai_search_namespace", "an AI Search namespace", silent=("namespace",), always_remote=True
+    ),
+    "media": Kind("media", "Media Transformations", alone=True, always_remote=True),
+    "stream": Kind("stream", "Cloudflare Stream", alone=True),
+    "artifacts": Kind("artifacts", "an Artifacts namespace", silent=("namespace",), always_remote=True),
+    "flagship": Kind("flagship", "a Flagship app", silent=("app_id",), always_remote=True),
+    "websearch": Kind("websearch", "web search", alone=True, always_remote=True),
+    "agent_memory": Kind("agent_memory", "an agent's memory", silent=("namespace",), always_remote=True),
     # What there is no type of here. It is named, so that using it says why.
     "durable_objects.bindings": Kind(
         None, "a Durable Object", silent=("class_name", "script_name", "environment"), name="name"
@@ -120,14 +143,6 @@ KINDS: Final[Mapping[str, Kind]] = {
     "unsafe.bindings": Kind(None, "an unsafe binding", name="name", free=True),
     "logfwdr.bindings": Kind(None, "a binding of logfwdr", silent=("destination",), name="name"),
     "unsafe_hello_world": Kind(None, "a hello-world binding", silent=("enable_timer",)),
-    "ai_search": Kind(None, "an AI Search instance", silent=("instance_name",), always_remote=True),
-    "ai_search_namespaces": Kind(None, "an AI Search namespace", silent=("namespace",), always_remote=True),
-    "media": Kind(None, "Media Transformations", alone=True, always_remote=True),
-    "stream": Kind(None, "Cloudflare Stream", alone=True),
-    "artifacts": Kind(None, "an Artifacts namespace", silent=("namespace",), always_remote=True),
-    "flagship": Kind(None, "a Flagship app", silent=("app_id",), always_remote=True),
-    "websearch": Kind(None, "web search", alone=True, always_remote=True),
-    "agent_memory": Kind(None, "an agent's memory", silent=("namespace",), always_remote=True),
 }
 
 # Keys of Worker formats of old, whose tables name a binding by each of their own keys.

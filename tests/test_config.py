@@ -403,6 +403,15 @@ def test_remote_is_a_word_of_wranglers_too() -> None:
             "an mTLS certificate",
         ),
         ("pipelines", [{"binding": "A", "pipeline": "p"}], "pipeline", False, "a pipeline"),
+        ("media", {"binding": "A"}, "media", True, "Media Transformations"),
+        ("stream", {"binding": "A"}, "stream", False, "Cloudflare Stream"),
+        (
+            "ai_search",
+            [{"binding": "A", "instance_name": "i"}],
+            "ai_search",
+            True,
+            "an AI Search instance",
+        ),
         ("vpc_services", [{"binding": "A", "service_id": "s"}], "vpc_service", True, "a VPC service"),
         ("hyperdrive", [{"binding": "A", "id": "h"}], "hyperdrive", False, "a Hyperdrive configuration"),
         (
@@ -441,9 +450,6 @@ UNKNOWN_HERE: Final[Mapping[str, Any]] = {
     "ratelimits": [{"name": "A", "namespace_id": "1", "simple": {"limit": 1, "period": 10}}],
     "worker_loaders": [{"binding": "A"}],
     "unsafe": {"bindings": [{"name": "A", "type": "magic", "spell": 1}]},
-    "media": {"binding": "A"},
-    "stream": {"binding": "A"},
-    "flagship": [{"binding": "A", "app_id": "f"}],
     "text_blobs": {"A": "a.txt"},
 }
 

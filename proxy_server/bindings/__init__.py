@@ -142,6 +142,15 @@ _MODULES: Final = {
     "mtls_certificate": "proxy_server.bindings.fetcher",
     "pipeline": "proxy_server.bindings.fetcher",
     "vectorize": "proxy_server.bindings.fetcher",
+    # Wrangler's names of bindings that are services by other names: objects with methods, and fetch().
+    "agent_memory": "proxy_server.bindings.service",
+    "ai_search": "proxy_server.bindings.service",
+    "ai_search_namespace": "proxy_server.bindings.service",
+    "artifacts": "proxy_server.bindings.service",
+    "flagship": "proxy_server.bindings.service",
+    "media": "proxy_server.bindings.service",
+    "stream": "proxy_server.bindings.service",
+    "websearch": "proxy_server.bindings.service",
     "connect": "proxy_server.bindings.connect",
     # Wrangler's names of bindings that are raw TCP.
     "hyperdrive": "proxy_server.bindings.connect",

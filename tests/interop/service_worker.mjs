@@ -39,6 +39,11 @@ function collected(socket, count = Infinity) {
 }
 
 const SCENARIOS = {
+  async hello(env, { binding }) {
+    const { status } = await env[binding].fetch("https://a.example/");
+    return { said: await env[binding].hello("Ann"), status };
+  },
+
   async echo(env, { binding }) {
     const response = await open(env[binding], "/echo");
     const socket = response.webSocket;

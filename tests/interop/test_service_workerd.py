@@ -47,6 +47,26 @@ target = "tests.chat"
 entrypoint = "Admin"
 props = {{ realm = "all" }}
 
+[bindings.MEDIA]
+type = "media"
+target = "tests.chat:Chat"
+
+[bindings.STREAM]
+type = "stream"
+target = "tests.chat:Chat"
+
+[bindings.SEARCH]
+type = "ai_search"
+target = "tests.chat:Chat"
+
+[bindings.ARTIFACTS]
+type = "artifacts"
+target = "tests.chat:Chat"
+
+[bindings.FLAGS]
+type = "flagship"
+target = "tests.chat:Chat"
+
 [bindings.DISPATCH]
 type = "dispatch_namespace"
 
@@ -60,6 +80,9 @@ target = "tests.chat:chat_app"
 
 # What serves the same in four ways.
 BINDINGS: Final = ("SVC", "APP", "UPSTREAM", "PEER")
+
+# Bindings of the Workers runtime that are services by other names.
+OTHER_NAMES: Final = ("MEDIA", "STREAM", "SEARCH", "ARTIFACTS", "FLAGS")
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +112,15 @@ def worker(node: str, upstream: str, tmp_path_factory: pytest.TempPathFactory) -
         remote = {"remoteProxyConnectionString": server.url}
         services = {name: {"name": name, **remote} for name in (*BINDINGS, "ADMIN")}
         dispatch = {"DISPATCH": {"namespace": "DISPATCH", **remote}}
-        with workerd(node, "service_worker.mjs", serviceBindings=services, dispatchNamespaces=dispatch) as running:
+        named = {
+            "media": {"binding": "MEDIA", **remote},
+            "stream": {"binding": "STREAM", **remote},
+            "aiSearchInstances": {"SEARCH": {"instance_name": "search", **remote}},
+            "artifacts": {"ARTIFACTS": {"namespace": "artifacts", **remote}},
+            "flagship": {"FLAGS": {"app_id": "flags", **remote}},
+        }
+        options = {"serviceBindings": services, "dispatchNamespaces": dispatch, **named}
+        with workerd(node, "service_worker.mjs", **options) as running:
             yield running
 
 
@@ -116,6 +147,11 @@ def same(worker: Worker, oracle: Worker, binding: str, scenario: str, **argument
     answer = worker.run(scenario, binding=binding, **arguments)
     assert answer == expected
     return answer
+
+
+@pytest.mark.parametrize("binding", ["SVC", *OTHER_NAMES])
+def test_services_by_other_names_have_methods_and_requests(worker: Worker, binding: str) -> None:
+    assert worker.run("hello", binding=binding) == {"said": "Hello, Ann!", "status": 200}
 
 
 # WebSockets
