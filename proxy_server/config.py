@@ -21,7 +21,7 @@ from proxy_server.bindings import Declaration, parse_binding
 from proxy_server.idle_sessions import MAX_SESSIONS
 from proxy_server.jsonc import parse_jsonc
 from proxy_server.tables import ConfigError, Table
-from proxy_server.wrangler import Elsewhere, WranglerFile, is_wrangler_file, read_wrangler
+from proxy_server.wrangler import OWN_KEY, Elsewhere, WranglerFile, is_wrangler_file, read_wrangler
 
 __all__ = [
     "Config",
@@ -196,7 +196,7 @@ def read_document(config: str | Path | Mapping[str, Any], environment: str | Non
 
 def _of_wrangler(file: WranglerFile, source: Path, environment: str | None) -> Document:
     return attrs.evolve(
-        _document(file.document, source),
+        _document(file.document, source, OWN_KEY),
         elsewhere=file.elsewhere,
         variables=file.variables,
         secrets=file.secrets,
@@ -242,16 +242,23 @@ def _parse(source: Path) -> dict[str, Any]:
     return document
 
 
-def _document(values: Mapping[str, Any], source: Path) -> Document:
+def _document(values: Mapping[str, Any], source: Path, place: str = "") -> Document:
+    """A configuration as far as its bindings' own tables.
+
+    Args:
+        values: it.
+        source: the file.
+        place: the key in the file under which all of it stands but the bindings.
+    """
     directory = str(source.resolve().parent)
     if directory not in sys.path:
         sys.path.insert(0, directory)
-    root = Table(values, source)
+    root = Table(values, source, place)
     server = _read_server(root.table("server"))
     remote = root.table("remote")
     connection_string = remote.optional_text("connection_string")
     remote.finish()
-    tables = root.table("bindings").tables()
+    tables = Table(root.table("bindings").written, source, "bindings").tables()
     root.finish()
     for name, table in tables.items():
         if not _BINDING_NAME.fullmatch(name):

@@ -4,7 +4,6 @@ program's own process. The same facades either way: a binding moves by one word 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +23,7 @@ from capnweb_py.options import SessionOptions
 from capnweb_py.remote import Env, connect_env
 from proxy_server.bindings import Opener, open_binding, over_remote, parse_binding
 from proxy_server.bindings.service import opener_of
+from proxy_server.channels import LOG
 from proxy_server.config import Document, read_document
 from proxy_server.dev_vars import in_development
 from proxy_server.inprocess import InProcessChannels
@@ -34,8 +34,6 @@ __all__ = ["CONNECTION_VARIABLE", "platform_env", "remote_bindings"]
 
 # The environment variable with the connection string.
 CONNECTION_VARIABLE: Final = "CAPNWEB_PROXY"
-
-_LOG: Final = logging.getLogger("proxy_server")
 
 
 @asynccontextmanager
@@ -84,11 +82,9 @@ async def platform_env(
     url = connection_string or os.environ.get(CONNECTION_VARIABLE) or document.connection_string
     plan = _plan(document, services or {}, remote, url)
     for problem in document.warnings:
-        _LOG.warning("%s: %s", document.source, problem)
+        LOG.warning("%s: %s", document.source, problem)
     if plan.missing:
-        _LOG.warning(
-            "%s: not to be used here: %s: using one says why", document.source, ", ".join(sorted(plan.missing))
-        )
+        LOG.warning("%s: not to be used here: %s: using one says why", document.source, ", ".join(sorted(plan.missing)))
     values = _variables(document)
     # The innermost ends first: local bindings may lie over remote ones.
     async with AsyncExitStack() as stack:

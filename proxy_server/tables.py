@@ -50,11 +50,13 @@ class Table:
         values: the table, as tomllib and json return it.
         source: the file that it is from.
         path: the dotted path of the table's own key; empty for the whole document.
+        name: that key, which may have dots itself; by default what is behind the last dot of the path.
     """
 
-    def __init__(self, values: Mapping[str, Any], source: Path, path: str = "") -> None:
+    def __init__(self, values: Mapping[str, Any], source: Path, path: str = "", name: str | None = None) -> None:
         self.source = source
         self.path = path
+        self.name = path.rpartition(".")[2] if name is None else name
         self._values = values
         self._known: list[str] = []
 
@@ -129,7 +131,7 @@ class Table:
         Raises:
             ConfigError: if the value is no table.
         """
-        return Table(self._read(key, dict) or {}, self.source, f"{self.path}.{key}" if self.path else key)
+        return Table(self._read(key, dict) or {}, self.source, f"{self.path}.{key}" if self.path else key, key)
 
     def tables(self) -> dict[str, Table]:
         """All keys of this table, whatever they are named, where each has to be a table itself.

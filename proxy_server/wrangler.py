@@ -23,7 +23,7 @@ import attrs
 from proxy_server.tables import ConfigError, suggestion
 from proxy_server.wrangler_kinds import KINDS, MAPS, NEEDS, OTHER_KEYS, Kind
 
-__all__ = ["Elsewhere", "WranglerFile", "is_wrangler_file", "read_wrangler"]
+__all__ = ["OWN_KEY", "Elsewhere", "WranglerFile", "is_wrangler_file", "read_wrangler"]
 
 # The key of a Wrangler file for what only this project knows.
 OWN_KEY: Final = "capnweb"

@@ -578,6 +578,19 @@ def test_what_wrangler_has_no_word_for_stands_in_a_table_of_its_own() -> None:
     assert list(file.elsewhere) == ["PAY"], "that it is remote does not say what it is here"
 
 
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ('"sever": {}', 'capnweb.sever: unknown key: did you mean "server"?'),
+        ('"server": {"prt": 1}', 'capnweb.server.prt: unknown key: did you mean "port"?'),
+        ('"bindings": {"I": {"x": 1}}', "bindings.I.x: unknown key: "),
+    ],
+)
+def test_a_mistake_in_that_table_is_named(own: str, message: str, tmp_path: Path) -> None:
+    text = f'{{"images": {{"binding": "I"}}, "capnweb": {{{own}}}}}'
+    assert mistake(tmp_path, text, "wrangler.jsonc").startswith(message)
+
+
 def test_an_access_beside_what_wrangler_knows_counts() -> None:
     """Passed over, it would let a program write to what it was to be kept from."""
     declared = {"binding": "CACHE", "id": "1", "remote": True, "access": "read"}

@@ -248,6 +248,14 @@ async def test_the_state_directory_lies_beside_the_configuration(tmp_path: Path)
     assert (tmp_path / ".capnweb" / "here" / "one").read_text() == "1"
 
 
+async def test_bindings_whose_names_end_alike_share_nothing(state_dir: Path) -> None:
+    names = ("a.b", "c.b")
+    config = {"bindings": {name: {"type": "kv_namespace"} for name in names}}
+    async with platform_env(config, state_dir=state_dir) as env:
+        await env["a.b"].put("k", "v")
+        assert await env["c.b"].get("k") is None
+
+
 async def test_a_binding_that_has_no_rpc_side_says_so(state_dir: Path, url: str) -> None:
     config = {"bindings": {"WEB": {"type": "service", "target": "https://a.example/"}}}
     async with platform_env(config, state_dir=state_dir) as env:

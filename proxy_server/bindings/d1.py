@@ -42,7 +42,7 @@ def parse(table: Table, state_dir: Path) -> Opener:
     Raises:
         ConfigError: if a key is unknown, or its value not valid.
     """
-    name = table.text("id", table.path.rpartition(".")[2] or "db")
+    name = table.text("id", table.name or "db")
     url = table.optional_text("store")
     token_env = table.optional_text("token_env")
     access = table.text("access", "full")

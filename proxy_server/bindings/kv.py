@@ -42,7 +42,7 @@ def parse(table: Table, state_dir: Path) -> Opener:
     Raises:
         ConfigError: if a key is unknown, or its value not valid.
     """
-    name = table.path.rpartition(".")[2]
+    name = table.name
     identity = table.text("id", name)
     url = table.optional_text("store")
     access = table.text("access", "full")

@@ -81,7 +81,7 @@ def parse(table: Table, state_dir: Path, clock: Clock = wall_clock) -> Opener:
     Raises:
         ConfigError: if a key is unknown, its value not valid, or a package that the store needs is not installed.
     """
-    binding = table.path.rpartition(".")[2]
+    binding = table.name
     rules = QueueRules(
         name=table.text("queue", binding),
         max_retries=table.integer("max_retries", _DEFAULT_RETRIES, low=0, high=_MAX_RETRIES),

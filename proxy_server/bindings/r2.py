@@ -47,7 +47,7 @@ def parse(table: Table, state_dir: Path) -> Opener:
     Raises:
         ConfigError: if a key is unknown, or its value not valid.
     """
-    name = table.path.rpartition(".")[2]
+    name = table.name
     identity = table.text("bucket_name", table.text("id", name))
     open_store = _store_opener(table, identity, state_dir)
     access = table.text("access", "full")

@@ -73,7 +73,7 @@ def _allowed(table: Table) -> AllowedAddresses:
 
 
 def _outlet(table: Table, state_dir: Path) -> MailOutlet:
-    binding = table.path.rpartition(".")[2]
+    binding = table.name
     url = table.text("store", f"file:///email-{binding}")
     password_variable = table.optional_text("password_env")
     ca_file = table.optional_text("ca_file")
