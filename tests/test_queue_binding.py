@@ -176,6 +176,10 @@ async def test_limits_are_errors_with_cloudflares_numbers(queue: Queue) -> None:
     for delay in (-1, 86_401):
         with pytest.raises(QueueError, match=rf"^message delay {delay} is invalid: .* \(10203\)$"):
             await queue.send("x", delay_seconds=delay)
+        with pytest.raises(QueueError, match=rf"^message delay {delay} is invalid: .* \(10203\)$"):
+            await queue.send_batch([{"body": "x", "delay_seconds": delay}])
+        with pytest.raises(QueueError, match=rf"^batch delay {delay} is invalid: .* \(10202\)$"):
+            await queue.send_batch([{"body": "x"}], delay_seconds=delay)
     with pytest.raises(QueueError, match=r"^batch size 101 is invalid: a whole number from 1 to 100 is one \(10207\)$"):
         await queue.pull(batch_size=101)
     with pytest.raises(QueueError, match=r"^visibility timeout 43200001 is invalid"):

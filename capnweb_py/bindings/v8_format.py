@@ -1,4 +1,4 @@
-"""What v8_reading.py reads and v8_writing.py writes of V8's serialization format: the tags that both know, and a limit."""
+"""What reading (v8_reading.py) and writing (v8_writing.py) V8's serialization format share: tags, and a limit."""
 
 from __future__ import annotations
 
