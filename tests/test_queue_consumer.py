@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
 import pytest
-from proxying import Server, serving
+from proxying import SECRET, Server, serving, start
 from queues import own_queue, queue_server
 from redis_server import redis_server
 
+from capnweb_py.backoff import Backoff
+from capnweb_py.bindings.channels import Channel
 from capnweb_py.bindings.queue import BatchHandler, MessageBatch, Queue, QueueError
 from capnweb_py.remote import connect_env
 
@@ -255,6 +259,31 @@ async def test_a_queue_that_cannot_be_consumed_is_told_at_once(queue: Queue) -> 
 async def test_an_option_out_of_its_range_is_refused(queue: Queue, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"'{next(iter(options))}' must be"):
         await queue.consume(Handler(1), **options)
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_a_consumer_goes_on_when_the_proxy_is_back(
+    tmp_path: Path, channel: Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text(f'[server]\nsecret = "{SECRET}"\n[bindings.QUEUE]\ntype = "queue"\n')
+    first = start(config)
+    handler = Handler(2)
+    with contextlib.ExitStack() as servers:
+        async with connect_env(first.url, channel=channel, backoff=Backoff(patience=0)) as env:
+            await env.QUEUE.send("before")
+            async with consuming(env.QUEUE, handler):
+                while not handler.batches:
+                    await anyio.lowlevel.checkpoint()
+                first.process.kill()
+                first.process.communicate()
+                while "is not consumed for the moment" not in caplog.text:
+                    await anyio.lowlevel.checkpoint()
+                servers.enter_context(serving(config, "--port", str(urlsplit(first.url).port)))
+                await env.QUEUE.send("after")
+                await handler.done.wait()
+    assert handler.batches[-1] == ["after"]
+    assert caplog.text.count("is not consumed for the moment") == 1
 
 
 async def test_a_consumer_goes_on_when_the_queues_redis_is_back(
