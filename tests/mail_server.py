@@ -1,8 +1,9 @@
-"""A real SMTP server for tests: python mail_server.py [--tls CERTIFICATE_AND_KEY] [--login]
+"""A real SMTP server for tests: python mail_server.py [--tls CERTIFICATE_AND_KEY] [--login] [--rude]
 
 It prints its port, and each message that it takes as a line of JSON. It refuses recipients whose names begin with
 "refused", and every message whose text says "too spicy". With --tls it offers STARTTLS, with --login it asks for the
-user "shop" with the password "open sesame", encrypted or not. It ends when its standard input does.
+user "shop" with the password "open sesame", encrypted or not. With --rude it refuses to take leave. It ends when its
+standard input does.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tls")
     parser.add_argument("--login", action="store_true")
+    parser.add_argument("--rude", action="store_true")
     options = parser.parse_args()
 
     class Handler:
@@ -70,6 +72,9 @@ def main() -> None:
                 return "550 nobody of that name"
             envelope.rcpt_tos.append(address)
             return "250 OK"
+
+        async def handle_QUIT(self, _server: SMTP, _session: Session, _envelope: Envelope) -> str:
+            return "451 not so fast" if options.rude else "221 bye"
 
         async def handle_DATA(self, _server: SMTP, session: Session, envelope: Envelope) -> str:
             content = envelope.original_content or b""

@@ -13,10 +13,11 @@ import pytest
 from proxying import fetch, http_scope, proxy, serving, websocket_scope
 
 from capnweb_py import ProxyError, RemoteError, connect, lazy_sessions
+from capnweb_py.bindings.dispatch_namespace import MAX_OPTIONS
 from capnweb_py.remote import Env, connect_env
 from capnweb_py.web_socket import WebSocketRefused
 from proxy_server.bindings import BindingError, Declaration, dispatching, parse_binding
-from proxy_server.bindings.dispatching import MAX_LENGTH, Dispatch, DispatchError
+from proxy_server.bindings.dispatching import Dispatch, DispatchError
 from proxy_server.tables import Table
 
 pytestmark = pytest.mark.anyio
@@ -183,7 +184,7 @@ BROKEN: Final = [
     ('{"name": "tenant", "options": "x"}', 400, "options has to be an object"),
     ('{"name": "tenant", "args": {"a": NaN}}', 400, "it is not JSON: NaN"),
     ("[" * 16_000, 400, "it nests too deep"),
-    ('{"name": "' + "x" * MAX_LENGTH + '"}', 431, "characters are too many"),
+    ('{"name": "' + "x" * MAX_OPTIONS + '"}', 431, "characters are too many"),
 ]
 
 
@@ -250,7 +251,7 @@ def test_options_as_a_client_writes_them() -> None:
     assert Dispatch.parse('{"name": "a"}') == Dispatch("a", {}, {})
     assert Dispatch.parse('{"name": "a", "args": null, "options": {"x": 1}}') == Dispatch("a", {}, {"x": 1})
     with pytest.raises(DispatchError) as raised:
-        Dispatch.parse("x" * (MAX_LENGTH + 1))
+        Dispatch.parse("x" * (MAX_OPTIONS + 1))
     assert raised.value.status == 431
     assert dispatching.DISPATCH_OPTIONS in str(raised.value)
 

@@ -3,12 +3,13 @@ before a store."""
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import re
 import sqlite3
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, cast
@@ -18,7 +19,7 @@ import anyio
 import httpx2
 import pytest
 from anyio.streams.buffered import BufferedByteReceiveStream
-from proxying import ROOT, SECRET, serving
+from proxying import ROOT, serving
 
 from capnweb_py import open_session
 from capnweb_py.bindings.channels import ProxyAddress
@@ -286,22 +287,38 @@ async def test_an_overlay_keeps_its_writes_in_a_file_of_its_own(tmp_path: Path) 
         assert await listed(full) == [{"name": "below"}]
 
 
-CONFIG: Final = f"""
-[server]
-secret = "{SECRET}"
-[bindings.KV]
-type = "kv_namespace"
-"""
+# Namespaces of one server: each test has its own.
+NAMES: Final = [f"KV{number}" for number in range(60)]
+UNUSED: Final = iter(NAMES)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server of all tests has its configuration and its data."""
+    made: Path = tmp_path_factory.mktemp("kv")
+    return made
+
+
+@pytest.fixture(scope="module")
+def url(directory: Path) -> Iterator[str]:
+    """The connection string of a proxy server with many namespaces."""
+    config = directory / "capnweb.toml"
+    config.write_text("".join(f'[bindings.{name}]\ntype = "kv_namespace"\n' for name in NAMES))
+    with serving(config) as server:
+        yield server.url
+
+
+@pytest.fixture
+def name() -> str:
+    """The name of a namespace that nobody else uses."""
+    return next(UNUSED)
 
 
 @pytest.fixture(params=["http", "rpc"])
-async def remote(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[KvNamespace]:
+async def remote(request: pytest.FixtureRequest, url: str, name: str) -> AsyncIterator[KvNamespace]:
     """The facade of a namespace of a proxy server."""
-    config = tmp_path / "capnweb.toml"
-    config.write_text(CONFIG)
-    with serving(config) as server:
-        async with connect_env(server.url, channel=request.param) as env:
-            yield env.KV
+    async with connect_env(url, channel=request.param) as env:
+        yield env[name]
 
 
 async def test_an_overlay_over_a_remote_namespace(remote: KvNamespace, tmp_path: Path) -> None:
@@ -346,59 +363,52 @@ async def test_full_access_to_a_remote_namespace(remote: KvNamespace, tmp_path: 
 # On the wire
 
 
-async def test_the_reason_is_in_the_status_line(tmp_path: Path) -> None:
-    config = tmp_path / "capnweb.toml"
-    config.write_text(CONFIG)
-    with serving(config) as server:
-        async with httpx2.AsyncClient() as client:
-            wrapped = {"MF-Binding": "KV", "MF-URL": "https://fake-host/k?expiration_ttl=5"}
-            for _ in range(2):
-                refused = await client.put(server.url, headers=wrapped)
-                problem = "Invalid expiration_ttl of 5. Expiration TTL must be at least 60."
-                assert (refused.status_code, refused.reason_phrase) == (400, problem)
-                usual = await client.get(server.url, headers=wrapped | {"MF-URL": "https://fake-host/"})
-                assert (usual.status_code, usual.reason_phrase) == (200, "OK")
+async def test_the_reason_is_in_the_status_line(url: str, name: str) -> None:
+    async with httpx2.AsyncClient() as client:
+        wrapped = {"MF-Binding": name, "MF-URL": "https://fake-host/k?expiration_ttl=5"}
+        for _ in range(2):
+            refused = await client.put(url, headers=wrapped)
+            problem = "Invalid expiration_ttl of 5. Expiration TTL must be at least 60."
+            assert (refused.status_code, refused.reason_phrase) == (400, problem)
+            usual = await client.get(url, headers=wrapped | {"MF-URL": "https://fake-host/"})
+            assert (usual.status_code, usual.reason_phrase) == (200, "OK")
 
 
-async def test_a_reason_is_that_of_one_response(tmp_path: Path) -> None:
+async def test_a_reason_is_that_of_one_response(url: str, name: str) -> None:
     """The third request is none, and the server answers it by itself."""
-    config = tmp_path / "capnweb.toml"
-    config.write_text(CONFIG)
-    with serving(config) as server:
-        url = httpx2.URL(server.url)
-        head = f"GET {url.path} HTTP/1.1\r\nHost: h\r\nMF-Binding: KV\r\nMF-URL: https://fake-host/%s\r\n\r\n"
-        async with await anyio.connect_tcp(url.host, url.port or 80) as socket:
-            answers = BufferedByteReceiveStream(socket)
-            for request, status, body in (
-                (head % "k", b"404 Not Found", b"Not Found"),
-                (head % "?cursor=@", b"400 Invalid cursor", b"Invalid cursor"),
-                ("no request\r\n\r\n", b"400 Bad Request", b""),
-            ):
-                await socket.send(request.encode())
-                answer = await answers.receive_until(b"\r\n\r\n", 10_000)
-                assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
-                assert await answers.receive_exactly(len(body)) == body
+    server = httpx2.URL(url)
+    head = f"GET {server.path} HTTP/1.1\r\nHost: h\r\nMF-Binding: {name}\r\nMF-URL: https://fake-host/%s\r\n\r\n"
+    async with await anyio.connect_tcp(server.host, server.port or 80) as socket:
+        answers = BufferedByteReceiveStream(socket)
+        for request, status, body in (
+            (head % "k", b"404 Not Found", b"Not Found"),
+            (head % "?cursor=@", b"400 Invalid cursor", b"Invalid cursor"),
+            ("no request\r\n\r\n", b"400 Bad Request", b""),
+        ):
+            await socket.send(request.encode())
+            answer = await answers.receive_until(b"\r\n\r\n", 10_000)
+            assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+            assert await answers.receive_exactly(len(body)) == body
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
-async def test_a_client_that_leaves_in_the_middle_of_a_write_changes_nothing(tmp_path: Path, framing: str) -> None:
-    config = tmp_path / "capnweb.toml"
-    config.write_text(CONFIG)
-    with serving(config) as server:
-        url = httpx2.URL(server.url)
-        async with connect_env(server.url) as env:
-            await env.KV.put("k", "before")
-            head = f"PUT {url.path} HTTP/1.1\r\nHost: h\r\nMF-Binding: KV\r\nMF-URL: https://fake-host/k\r\n{framing}\r\n\r\n"
-            for _ in range(5):
-                async with await anyio.connect_tcp(url.host, url.port or 80) as socket:
-                    await socket.send(head.encode() + b"7a120\r\n" + bytes(500_000))
-            # Another write of the same process comes behind what the first ones have left.
-            await env.KV.put("other", bytes(1_000_000))
-            assert await env.KV.get("k") == "before"
-    with sqlite3.connect(tmp_path / ".capnweb" / "kv-KV.sqlite3") as connection:
-        assert connection.execute("SELECT count(DISTINCT blob) FROM chunks").fetchall() == [(1,)]
-        assert connection.execute("SELECT count(*) FROM loose").fetchall() == [(0,)]
-    connection.close()
+async def test_a_client_that_leaves_in_the_middle_of_a_write_changes_nothing(
+    url: str, name: str, directory: Path, framing: str
+) -> None:
+    server = httpx2.URL(url)
+    async with connect_env(url) as env:
+        await env[name].put("k", "before")
+        head = f"PUT {server.path} HTTP/1.1\r\nHost: h\r\nMF-Binding: {name}\r\nMF-URL: https://fake-host/k\r\n{framing}\r\n\r\n"
+        for _ in range(5):
+            async with await anyio.connect_tcp(server.host, server.port or 80) as socket:
+                await socket.send(head.encode() + b"7a120\r\n" + bytes(500_000))
+        await env[name].put("other", bytes(1_000_000))
+        assert await env[name].get("k") == "before"
+        with contextlib.closing(sqlite3.connect(directory / ".capnweb" / f"kv-{name}.sqlite3")) as connection:
+            kept = "SELECT count(DISTINCT blob), (SELECT count(*) FROM loose) FROM chunks"
+            with anyio.fail_after(20):  # until the server has heard that they left
+                while connection.execute(kept).fetchall() != [(1, 0)]:
+                    await env[name].get("k")
 
 
 async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None:
@@ -426,7 +436,7 @@ async def test_the_examples_of_the_document_run(remote: KvNamespace) -> None:
 # Ownership
 
 
-async def test_nothing_is_left_of_uses_over_rpc(tmp_path: Path) -> None:
+async def test_nothing_is_left_of_uses_over_rpc(url: str, name: str) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(4):
             yield bytes(100_000)
@@ -435,27 +445,24 @@ async def test_nothing_is_left_of_uses_over_rpc(tmp_path: Path) -> None:
         yield b"half"
         raise RuntimeError("the source broke")
 
-    config = tmp_path / "capnweb.toml"
-    config.write_text(CONFIG)
-    with serving(config) as server:
-        async with open_session(ProxyAddress(server.url).rpc_url("KV")) as session:
-            kv = session.remote_main
-            await kv.list()
-            before = session.stats()
-            for _ in range(5):
-                await kv.put("k", ReadableStream(pieces()), {"metadata": {"a": 1}})
-                for problem in (
-                    lambda: kv.put("k", ReadableStream(failing())),
-                    lambda: kv.put("", ReadableStream(pieces())),
-                ):
-                    with pytest.raises((RuntimeError, TypeError)):
-                        await problem()
-                found = await kv.getWithMetadata("k", "stream")
-                assert sum([len(chunk) async for chunk in found["value"]]) == 400_000
-                unread = await kv.get("k", "stream")
-                await unread.aclose()
-            del found, unread
-            with anyio.fail_after(20):
-                while session.stats() != before:
-                    await kv.list()
-                    gc.collect()
+    async with open_session(ProxyAddress(url).rpc_url(name)) as session:
+        kv = session.remote_main
+        await kv.list()
+        before = session.stats()
+        for _ in range(5):
+            await kv.put("k", ReadableStream(pieces()), {"metadata": {"a": 1}})
+            for problem in (
+                lambda: kv.put("k", ReadableStream(failing())),
+                lambda: kv.put("", ReadableStream(pieces())),
+            ):
+                with pytest.raises((RuntimeError, TypeError)):
+                    await problem()
+            found = await kv.getWithMetadata("k", "stream")
+            assert sum([len(chunk) async for chunk in found["value"]]) == 400_000
+            unread = await kv.get("k", "stream")
+            await unread.aclose()
+        del found, unread
+        with anyio.fail_after(20):
+            while session.stats() != before:
+                await kv.list()
+                gc.collect()

@@ -20,10 +20,10 @@ from redis_server import redis_server
 from capnweb_py.web import ReadableStream
 from proxy_server.stores import redis as redis_store
 from proxy_server.stores.chunks import in_chunks
-from proxy_server.stores.kv import CHUNK_BYTES, KvEntry, KvPage, KvRefusal, KvStore
+from proxy_server.stores.kv import CHUNK_BYTES, LOOSE_SECONDS, KvEntry, KvPage, KvRefusal, KvStore
 from proxy_server.stores.kv_access import Overlay, ReadOnly
 from proxy_server.stores.kv_redis import RedisKv
-from proxy_server.stores.kv_sqlite import LOOSE_SECONDS, SqliteKv
+from proxy_server.stores.kv_sqlite import SqliteKv
 
 pytestmark = [
     pytest.mark.anyio,

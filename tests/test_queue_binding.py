@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import anyio
 import pytest
 from documents import DOCUMENTS, run_examples
 from proxying import Reply, Server, fetch, http_scope, proxy, serving, start
+from queues import own_queue, queue_server
 from redis_server import redis_server
 
 from capnweb_py import UNDEFINED, RemoteError, TypedArray, memory_pair
@@ -31,28 +32,18 @@ from proxy_server.tables import ConfigError, Table
 
 pytestmark = pytest.mark.anyio
 
-# As many queues as tests may ask for: each has one of its own, of one server.
-QUEUES: Final = 120
-NUMBERS: Final = itertools.count()
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    config: Path = tmp_path_factory.mktemp("queue") / "capnweb.toml"
-    table = '[bindings.Q{0}]\ntype = "queue"\nmax_retries = 1\ndead_letter_queue = "dead-{0}"\n'
-    table += '[bindings.DEAD{0}]\ntype = "queue"\nqueue = "dead-{0}"\n'
-    config.write_text("".join(table.format(number) for number in range(QUEUES)))
-    with serving(config) as running:
+    with queue_server(tmp_path_factory.mktemp("queue")) as running:
         yield running
 
 
 @pytest.fixture(params=["http", "rpc"])
 async def queues(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[tuple[Queue, Queue]]:
-    """A queue that nobody else uses, and its dead-letter queue, by each channel."""
-    channel: Channel = request.param
-    number = next(NUMBERS)
-    async with connect_env(server.url, channel=channel) as env:
-        yield env[f"Q{number}"], env[f"DEAD{number}"]
+    """A queue and its dead-letter queue, by each channel."""
+    async with own_queue(server, request.param) as both:
+        yield both
 
 
 @pytest.fixture
@@ -176,6 +167,10 @@ async def test_limits_are_errors_with_cloudflares_numbers(queue: Queue) -> None:
     for delay in (-1, 86_401):
         with pytest.raises(QueueError, match=rf"^message delay {delay} is invalid: .* \(10203\)$"):
             await queue.send("x", delay_seconds=delay)
+        with pytest.raises(QueueError, match=rf"^message delay {delay} is invalid: .* \(10203\)$"):
+            await queue.send_batch([{"body": "x", "delay_seconds": delay}])
+        with pytest.raises(QueueError, match=rf"^batch delay {delay} is invalid: .* \(10202\)$"):
+            await queue.send_batch([{"body": "x"}], delay_seconds=delay)
     with pytest.raises(QueueError, match=r"^batch size 101 is invalid: a whole number from 1 to 100 is one \(10207\)$"):
         await queue.pull(batch_size=101)
     with pytest.raises(QueueError, match=r"^visibility timeout 43200001 is invalid"):

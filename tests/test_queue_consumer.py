@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.lowlevel
 import pytest
-from proxying import Server, serving
+from proxying import SECRET, Server, serving, start
+from queues import own_queue, queue_server
 from redis_server import redis_server
 
+from capnweb_py.backoff import Backoff
 from capnweb_py.bindings.channels import Channel
 from capnweb_py.bindings.queue import BatchHandler, MessageBatch, Queue, QueueError
 from capnweb_py.remote import connect_env
 
 pytestmark = pytest.mark.anyio
 
-# As many queues as tests may ask for: each has one of its own, of one server.
-QUEUES: Final = 100
-NUMBERS: Final = itertools.count()
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    config: Path = tmp_path_factory.mktemp("queue") / "capnweb.toml"
-    table = '[bindings.Q{0}]\ntype = "queue"\nmax_retries = 1\ndead_letter_queue = "dead-{0}"\n'
-    table += 'visibility_timeout_ms = 3600000\n[bindings.DEAD{0}]\ntype = "queue"\nqueue = "dead-{0}"\n'
-    config.write_text("".join(table.format(number) for number in range(QUEUES)))
-    with serving(config) as running:
+    with queue_server(tmp_path_factory.mktemp("queue")) as running:
         yield running
 
 
 @pytest.fixture(params=["http", "rpc"])
 async def queues(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[tuple[Queue, Queue]]:
-    """A queue that nobody else uses, and its dead-letter queue, by each channel."""
-    channel: Channel = request.param
-    number = next(NUMBERS)
-    async with connect_env(server.url, channel=channel) as env:
-        yield env[f"Q{number}"], env[f"DEAD{number}"]
+    """A queue and its dead-letter queue, by each channel."""
+    async with own_queue(server, request.param) as both:
+        yield both
 
 
 @pytest.fixture
@@ -266,6 +259,31 @@ async def test_a_queue_that_cannot_be_consumed_is_told_at_once(queue: Queue) -> 
 async def test_an_option_out_of_its_range_is_refused(queue: Queue, options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"'{next(iter(options))}' must be"):
         await queue.consume(Handler(1), **options)
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_a_consumer_goes_on_when_the_proxy_is_back(
+    tmp_path: Path, channel: Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text(f'[server]\nsecret = "{SECRET}"\n[bindings.QUEUE]\ntype = "queue"\n')
+    first = start(config)
+    handler = Handler(2)
+    with contextlib.ExitStack() as servers:
+        async with connect_env(first.url, channel=channel, backoff=Backoff(patience=0)) as env:
+            await env.QUEUE.send("before")
+            async with consuming(env.QUEUE, handler):
+                while not handler.batches:
+                    await anyio.lowlevel.checkpoint()
+                first.process.kill()
+                first.process.communicate()
+                while "is not consumed for the moment" not in caplog.text:
+                    await anyio.lowlevel.checkpoint()
+                servers.enter_context(serving(config, "--port", str(urlsplit(first.url).port)))
+                await env.QUEUE.send("after")
+                await handler.done.wait()
+    assert handler.batches[-1] == ["after"]
+    assert caplog.text.count("is not consumed for the moment") == 1
 
 
 async def test_a_consumer_goes_on_when_the_queues_redis_is_back(

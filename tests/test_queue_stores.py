@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -9,8 +10,10 @@ from typing import Final
 import anyio
 import attrs
 import pytest
+from coredis.exceptions import RedisError
 from redis_server import redis_server
 
+from proxy_server.stores import redis as redis_store
 from proxy_server.stores.queue import Delivered, NewMessage, QueueRules, QueueStore, Retry
 from proxy_server.stores.queue_redis import RedisQueue
 from proxy_server.stores.queue_sqlite import SqliteQueue
@@ -111,6 +114,20 @@ async def test_a_send_that_redis_is_asked_for_again_is_done_once(
         assert (await queue.send(texts("a"))).count == 1
         assert (await queue.send(texts("a"))).count == 1
         await queue.aclose()
+
+
+async def test_a_redis_that_does_not_answer_hangs_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "_TIMEOUT", 0.3)
+    with redis_server(tmp_path) as redis:
+        async with anyio.create_task_group() as tasks:
+            queue = await RedisQueue.open(redis.url, QueueRules("queue", 3), tasks)
+            redis.process.send_signal(signal.SIGSTOP)
+            with anyio.fail_after(20), pytest.raises((RedisError, TimeoutError)):
+                await queue.send(texts("meanwhile"))
+            redis.process.send_signal(signal.SIGCONT)
+            await queue.send(texts("after"))
+            assert bodies(await queue.pull(10, MINUTE))[-1] == "after"
+            await queue.aclose()
 
 
 async def test_two_consumers_never_have_the_same_message(stores: Stores) -> None:

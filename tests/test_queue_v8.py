@@ -12,7 +12,8 @@ from typing import Any, Final
 
 import pytest
 
-from capnweb_py.bindings.v8 import MAX_DEPTH, loads
+from capnweb_py.bindings.v8_format import MAX_DEPTH
+from capnweb_py.bindings.v8_reading import loads
 from capnweb_py.bindings.v8_writing import dumps
 from capnweb_py.errors import remote_error
 from capnweb_py.values import INVALID_DATE, UNDEFINED, BigInt, TypedArray

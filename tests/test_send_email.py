@@ -419,6 +419,13 @@ async def test_a_message_goes_by_smtp_with_its_envelope(tmp_path: Path) -> None:
             assert server.received()["content"].endswith("\r\n\r\na\r\n.\r\nb\r\n.\r\nc\r\n")
 
 
+async def test_a_message_that_was_taken_is_delivered_however_the_server_takes_leave(tmp_path: Path) -> None:
+    with mail_server("--rude") as server:
+        async with opened(tmp_path, store=f"smtp://127.0.0.1:{server.port}") as outbox:
+            await outbox.send(**FINE)
+            assert server.received()["recipients"] == [BOB]
+
+
 async def test_what_the_mail_server_refuses_is_an_error(tmp_path: Path) -> None:
     with mail_server() as server:
         async with opened(tmp_path, store=f"smtp://127.0.0.1:{server.port}") as outbox:

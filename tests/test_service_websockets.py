@@ -8,8 +8,6 @@ import gc
 import json
 import re
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from hashlib import sha1
@@ -19,7 +17,8 @@ from typing import Any, Final
 import anyio
 import pytest
 from anyio.abc import ByteStream, SocketAttribute, TaskGroup
-from proxying import ROOT, Wire, fetch, http_scope, proxy, serving, start, websocket_scope, wired
+from chat_bindings import BINDINGS, chat_server, tables
+from proxying import Wire, fetch, http_scope, proxy, serving, start, websocket_scope, wired
 
 from capnweb_py import ProxyError, RpcTarget
 from capnweb_py.remote import Env, connect_env
@@ -34,49 +33,19 @@ from proxy_server.channels.websocket import serve_fetched_websocket
 
 pytestmark = pytest.mark.anyio
 
-CONFIG: Final = """
-[bindings.SVC]
-type = "service"
-target = "tests.chat:Chat"
-
-[bindings.APP]
-type = "service"
-target = "tests.chat:chat_app"
-
-[bindings.UPSTREAM]
-type = "service"
-target = "{upstream}"
-
-[bindings.PEER]
-type = "service"
-target = "{peer}"
-"""
-BINDINGS: Final = ("SVC", "APP", "UPSTREAM", "PEER")
 CONNECT: Final = {"type": "websocket.connect"}
 
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[str]:
-    """The URL of the ASGI application on a server of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        arguments = ["tests.chat:chat_app", "--fd", str(listener.fileno()), "--ws", "websockets-sansio"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *arguments, "--log-level", "critical"],
-            cwd=ROOT,
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        finally:
-            server.terminate()
-            server.wait(20)
+    with chat_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def url(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     config: Path = tmp_path_factory.mktemp("chat") / "capnweb.toml"
-    config.write_text(CONFIG.format(upstream=upstream, peer=upstream.replace("http", "ws", 1)))
+    config.write_text(tables(upstream))
     with serving(config) as server:
         yield server.url
 

@@ -10,9 +10,10 @@ from .channels import Channels
 from .given import given
 from .service import Service
 
-__all__ = ["DispatchNamespace"]
+__all__ = ["MAX_OPTIONS", "DispatchNamespace"]
 
-# In characters of JSON: they go in a header of each request, and in the URL of a session, three times as long there.
+# In characters of JSON. They go in a header of each request, whose head has at most 64 KiB, and in the URL of a
+# session, in which most of JSON's marks are three bytes long.
 MAX_OPTIONS: Final = 16 * 1024
 
 

@@ -3,7 +3,7 @@
 - "json": whatever JSON has a form for; what a queue takes a message for that names no content type
 - "text": a str
 - "bytes": bytes
-- "v8": what JavaScript can say and JSON cannot (v8.py, v8_writing.py)
+- "v8": what JavaScript can say and JSON cannot (v8_reading.py, v8_writing.py)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, get_args
 import orjson
 
 from ..values import UNDEFINED, TypedArray
-from . import v8
+from .v8_reading import loads
 from .v8_writing import dumps
 
 __all__ = ["CONTENT_TYPES", "ContentType", "body_value", "check_content_type", "encoded_body"]
@@ -71,7 +71,7 @@ def body_value(data: bytes, content_type: str) -> Any:
     if content_type == "bytes":
         return data
     if content_type == "v8":
-        return v8.loads(data)
+        return loads(data)
     try:
         return json.loads(data)
     except RecursionError:

@@ -53,12 +53,12 @@ class EmailMessage:
 
     Attributes:
         from_: the sender; the From: header must be the same.
-        to: the recipient.
+        to: the recipient. None: the binding's one address, where it has one.
         raw: the message: text, bytes, or an async iterable of bytes.
     """
 
     from_: str
-    to: str
+    to: str | None
     raw: str | bytes | AsyncIterable[bytes]
 
 

@@ -1,4 +1,4 @@
-"""Values in V8's serialization format, written: the counterpart of v8.py, with the same types."""
+"""Values in V8's serialization format, written: the counterpart of v8_reading.py, with the same types."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from ..errors import RemoteError
 from ..values import INVALID_DATE, MAX_SAFE_INTEGER, UNDEFINED, BigInt, TypedArray
-from .v8 import ERRORS, MAX_DEPTH, VIEWS
+from .v8_format import ERRORS, MAX_DEPTH, VIEWS
 
 __all__ = ["dumps"]
 

@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
+from capnweb_py.bindings.channels import DISPATCH_OPTIONS
+from capnweb_py.bindings.dispatch_namespace import MAX_OPTIONS
 from proxy_server.bindings import Binding
 
 __all__ = ["DISPATCH_OPTIONS", "Dispatch", "DispatchError", "Dispatcher"]
-
-# The header of a request, and the parameter of an RPC session's URL.
-DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
-
-# In characters. A request's head here has at most 64 KiB, and in a URL most of JSON's marks are three bytes long.
-MAX_LENGTH: Final = 16 * 1024
 
 
 class DispatchError(Exception):
@@ -47,8 +43,8 @@ class Dispatch:
         Raises:
             DispatchError: if it is too long, no JSON, or not what a `get` has.
         """
-        if len(text) > MAX_LENGTH:
-            raise DispatchError(431, f"{len(text)} characters are too many: {MAX_LENGTH} at most")
+        if len(text) > MAX_OPTIONS:
+            raise DispatchError(431, f"{len(text)} characters are too many: {MAX_OPTIONS} at most")
         try:
             # A number that JSON does not know would arrive as one that it cannot be sent on as.
             value = json.loads(text, parse_constant=_refuse_constant)

@@ -23,11 +23,13 @@ from capnweb_py.web import Request, Response
 from proxy_server.bindings.queue_rules import (
     MAX_MESSAGE_BYTES,
     QueueRefusal,
+    checked_batch_delay,
     checked_batch_size,
     checked_content_type,
     checked_delay,
     checked_visibility,
     malformed,
+    warnings_of,
 )
 from proxy_server.stores.queue import Delivered, Metrics, NewMessage, Retry
 
@@ -63,13 +65,13 @@ async def answer(queue: Queue, request: Request) -> Response:
 
 async def _message(queue: Queue, request: Request) -> object:
     content_type = checked_content_type(request.headers.get("x-msg-fmt", "v8"))
-    delay = _delay_of(request, queue.settings.delivery_delay)
+    delay = checked_delay(_delay_of(request), queue.settings.delivery_delay)
     body = await _body(request)
     return _sent(await queue.send([NewMessage(body, content_type, delay)]))
 
 
 async def _batch(queue: Queue, request: Request) -> object:
-    default = _delay_of(request, queue.settings.delivery_delay)
+    default = checked_batch_delay(_delay_of(request), queue.settings.delivery_delay)
     document = await _json(request)
     entries = _list(document, "messages")
     if not entries:
@@ -100,8 +102,7 @@ async def _ack(queue: Queue, request: Request) -> object:
         for entry in _list(document, "retries")
     ]
     settled = await queue.settle(acks, retries)
-    warnings = [f"the queue has no message with the lease {lease}" for lease in settled.unknown]
-    return _result({"ackCount": settled.acked, "retryCount": settled.retried, "warnings": warnings})
+    return _result({"ackCount": settled.acked, "retryCount": settled.retried, "warnings": warnings_of(settled)})
 
 
 _OPERATIONS: Final[Mapping[tuple[str, str], Callable[[Queue, Request], Awaitable[object]]]] = {
@@ -160,11 +161,10 @@ def _lease(entry: Mapping[str, Any]) -> str:
     return lease
 
 
-def _delay_of(request: Request, default: int) -> int:
+def _delay_of(request: Request) -> int | str | None:
+    """The delay that a request names: a number, or a text that is none."""
     text = request.headers.get("x-msg-delay-secs")
-    if text is None:
-        return default
-    return checked_delay(int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text, default)
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 10 else text
 
 
 def _delivered(message: Delivered) -> dict[str, object]:

@@ -20,10 +20,12 @@ from capnweb_py.values import UNDEFINED
 from proxy_server.bindings.nesting import nests_deeper
 from proxy_server.bindings.queue_rules import (
     QueueRefusal,
+    checked_batch_delay,
     checked_batch_size,
     checked_delay,
     checked_visibility,
     malformed,
+    warnings_of,
 )
 from proxy_server.declined import Error
 from proxy_server.stores.queue import Delivered, Metrics, NewMessage, Retry
@@ -74,9 +76,8 @@ class QueueTarget(RpcTarget):
         if not messages:
             raise TypeError("sendBatch() requires at least one message")
         with _thrown():
-            delay = checked_delay(
-                _options("sendBatch", options).get("delaySeconds"), self._queue.settings.delivery_delay
-            )
+            given = _options("sendBatch", options)
+            delay = checked_batch_delay(given.get("delaySeconds"), self._queue.settings.delivery_delay)
             batch = [self._message(_defined(message), delay) for message in messages]
             return _sent(await self._queue.send(batch))
 
@@ -120,8 +121,7 @@ class QueueTarget(RpcTarget):
                 for entry in _entries(given, "retries")
             ]
             settled = await self._queue.settle(acks, retries)
-        warnings = [f"the queue has no message with the lease {lease}" for lease in settled.unknown]
-        return {"ackCount": settled.acked, "retryCount": settled.retried, "warnings": warnings}
+        return {"ackCount": settled.acked, "retryCount": settled.retried, "warnings": warnings_of(settled)}
 
     def _message(self, request: Mapping[str, Any], default_delay: int) -> NewMessage:
         content_type = check_content_type(request.get("contentType", "json"))

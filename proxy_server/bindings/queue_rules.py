@@ -11,7 +11,7 @@ from typing import Final
 
 from capnweb_py.bindings.queue_bodies import CONTENT_TYPES
 from proxy_server.declined import Declined
-from proxy_server.stores.queue import NewMessage
+from proxy_server.stores.queue import NewMessage, Settled
 
 __all__ = [
     "MAX_BATCH_BYTES",
@@ -22,11 +22,13 @@ __all__ = [
     "MAX_VISIBILITY",
     "QueueRefusal",
     "check_batch",
+    "checked_batch_delay",
     "checked_batch_size",
     "checked_content_type",
     "checked_delay",
     "checked_visibility",
     "malformed",
+    "warnings_of",
 ]
 
 MAX_MESSAGE_BYTES: Final = 128_000
@@ -93,14 +95,31 @@ def checked_content_type(content_type: object) -> str:
 
 
 def checked_delay(delay: object, default: int) -> int:
-    """A delay in seconds, or the default where there is none. Raises QueueRefusal if it is none, or too long."""
+    """The delay of a message in seconds, or the default where there is none.
+
+    Raises:
+        QueueRefusal: if it is none, or too long.
+    """
+    return _delay(delay, default, "message", 10203)
+
+
+def checked_batch_delay(delay: object, default: int) -> int:
+    """The delay of all messages of a batch that have none of their own, as `checked_delay`."""
+    return _delay(delay, default, "batch", 10202)
+
+
+def _delay(delay: object, default: int, what: str, code: int) -> int:
     if delay is None:
         return default
     if type(delay) is not int or not 0 <= delay <= MAX_DELAY:
-        raise QueueRefusal(
-            400, 10203, f"message delay {delay} is invalid: a whole number of seconds from 0 to {MAX_DELAY} is one"
-        )
+        problem = f"{what} delay {delay} is invalid: a whole number of seconds from 0 to {MAX_DELAY} is one"
+        raise QueueRefusal(400, code, problem)
     return delay
+
+
+def warnings_of(settled: Settled) -> list[str]:
+    """What the settling of leases says of those that it has not found."""
+    return [f"the queue has no message with the lease {lease}" for lease in settled.unknown]
 
 
 def checked_batch_size(size: object, default: int) -> int:

@@ -136,4 +136,5 @@ def _parameters(imported: object) -> Mapping[str, inspect.Parameter] | None:
 
 
 def described(value: object) -> str:
+    """What messages say that a value is."""
     return f"an instance of {type(value).__name__}"

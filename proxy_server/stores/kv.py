@@ -18,6 +18,7 @@ from proxy_server.declined import Declined
 
 __all__ = [
     "CHUNK_BYTES",
+    "LOOSE_SECONDS",
     "TOO_SLOW",
     "Clock",
     "KvBody",
@@ -39,6 +40,9 @@ KvBody: TypeAlias = bytes | AsyncIterable[bytes]
 
 # Up to this size a value is kept and handed out in one piece; a larger one goes in pieces of this size.
 CHUNK_BYTES: Final = 256 * 1024
+
+# How long a large value may be read after it was replaced, and how long its writer may wait with the next chunk.
+LOOSE_SECONDS: Final = 600
 
 
 class KvRefusal(Declined):

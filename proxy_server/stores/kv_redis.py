@@ -30,6 +30,7 @@ from capnweb_py.web import ReadableStream
 from proxy_server.stores.chunks import in_chunks
 from proxy_server.stores.kv import (
     CHUNK_BYTES,
+    LOOSE_SECONDS,
     TOO_SLOW,
     Clock,
     KvBody,
@@ -44,12 +45,9 @@ from proxy_server.stores.kv import (
 from proxy_server.stores.kv_redis_scripts import DELETE, GET, LIST, PUT, WRITE
 from proxy_server.stores.redis import RedisConnection
 
-__all__ = ["LOOSE_SECONDS", "RedisKv"]
+__all__ = ["RedisKv"]
 
 _LOG: Final = logging.getLogger("proxy_server")
-
-# How long a value may be read after it was replaced, and how long its writer may wait for the next chunk.
-LOOSE_SECONDS: Final = 600
 
 
 class RedisKv:

@@ -19,6 +19,7 @@ import anyio
 from capnweb_py.web import ReadableStream
 from proxy_server.stores.chunks import in_chunks
 from proxy_server.stores.kv import (
+    LOOSE_SECONDS,
     TOO_SLOW,
     Clock,
     KvBody,
@@ -32,10 +33,7 @@ from proxy_server.stores.kv import (
 )
 from proxy_server.stores.sqlite import SqliteFile
 
-__all__ = ["LOOSE_SECONDS", "SqliteKv"]
-
-# How long a value may be read after it was replaced, and how long its writer may wait for the next chunk.
-LOOSE_SECONDS: Final = 600
+__all__ = ["SqliteKv"]
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (

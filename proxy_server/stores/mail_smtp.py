@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import smtplib
 import ssl
+from contextlib import suppress
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
@@ -100,8 +101,15 @@ class SmtpOutlet:
 
     def _send(self, mail: Mail) -> dict[str, tuple[int, bytes]]:
         """Send a message. Returns the recipients that were refused, where others were not."""
-        with self._connected() as connection:
-            return connection.sendmail(mail.sender, list(mail.recipients), mail.content)
+        connection = self._connected()
+        try:
+            refused = connection.sendmail(mail.sender, list(mail.recipients), mail.content)
+            # The message is the server's now: how it takes leave changes nothing (RFC 5321, section 4.1.1.10).
+            with suppress(OSError, smtplib.SMTPException):
+                connection.quit()
+        finally:
+            connection.close()
+        return refused
 
     def _connected(self) -> smtplib.SMTP:
         server = self._server

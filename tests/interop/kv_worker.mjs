@@ -1,5 +1,6 @@
 // The Worker of test_workerd_kv.py: all that a Worker can do with a KV namespace, over whatever stands behind env.KV. A request
-// to /NAME runs what SCENARIOS has under NAME, and answers as worker.mjs does. Keys of each scenario begin with its name.
+// to /NAME runs what SCENARIOS has under NAME, on env.KV or the binding that it names, and answers as worker.mjs does. Keys of
+// each scenario begin with its name.
 
 function errorParts({ name, message, constructor }) {
   return { class: constructor.name, name, message };
@@ -432,9 +433,8 @@ export default {
   async fetch(request, env) {
     const scenario = SCENARIOS[new URL(request.url).pathname.slice(1)];
     try {
-      // The one namespace of env, whatever its name is there.
-      const [KV] = Object.values(env);
-      return Response.json({ result: (await scenario({ KV }, await request.json())) ?? null });
+      const { binding = "KV", ...given } = await request.json();
+      return Response.json({ result: (await scenario({ KV: env[binding] }, given)) ?? null });
     } catch (error) {
       return Response.json({ thrown: { ...errorParts(error), stack: error.stack } });
     }

@@ -7,45 +7,27 @@ it by workerd itself: where there is one, answers must be the same.
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from proxying import ROOT, serving
+from chat_bindings import BINDINGS, chat_server, tables
+from proxying import serving
 
 from capnweb_py.websocket_client import open_web_socket
 
 from .node import HERE
-from .runtime import DEADLINE, Worker, workerd
+from .runtime import Worker, workerd
 
 pytestmark = pytest.mark.anyio
 
 CONFIG: Final = """
-[bindings.SVC]
-type = "service"
-target = "tests.chat:Chat"
-
-[bindings.APP]
-type = "service"
-target = "tests.chat:chat_app"
-
-[bindings.UPSTREAM]
-type = "service"
-target = "{upstream}"
-
-[bindings.PEER]
-type = "service"
-target = "{peer}"
-
 [bindings.ADMIN]
 type = "service"
 target = "tests.chat"
 entrypoint = "Admin"
-props = {{ realm = "all" }}
+props = { realm = "all" }
 
 [bindings.MEDIA]
 type = "media"
@@ -72,14 +54,11 @@ type = "dispatch_namespace"
 
 [bindings.DISPATCH.services.tenant]
 target = "tests.chat:Tenant"
-props = {{ plan = "free" }}
+props = { plan = "free" }
 
 [bindings.DISPATCH.services.app]
 target = "tests.chat:chat_app"
 """
-
-# What serves the same in four ways.
-BINDINGS: Final = ("SVC", "APP", "UPSTREAM", "PEER")
 
 # Bindings of the Workers runtime that are services by other names.
 OTHER_NAMES: Final = ("MEDIA", "STREAM", "SEARCH", "ARTIFACTS", "FLAGS")
@@ -87,27 +66,15 @@ OTHER_NAMES: Final = ("MEDIA", "STREAM", "SEARCH", "ARTIFACTS", "FLAGS")
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[str]:
-    """The URL of the ASGI application on a server of its own."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        arguments = ["tests.chat:chat_app", "--fd", str(listener.fileno()), "--ws", "websockets-sansio"]
-        server = subprocess.Popen(
-            [sys.executable, "-m", "uvicorn", *arguments, "--log-level", "critical"],
-            cwd=ROOT,
-            pass_fds=[listener.fileno()],
-            stdin=subprocess.DEVNULL,
-        )
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        finally:
-            server.terminate()
-            server.wait(DEADLINE)
+    with chat_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
 def worker(node: str, upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """The Worker with all bindings behind our proxy."""
     config: Path = tmp_path_factory.mktemp("service") / "capnweb.toml"
-    config.write_text(CONFIG.format(upstream=upstream, peer=upstream.replace("http", "ws", 1)))
+    config.write_text(tables(upstream) + CONFIG)
     with serving(config) as server:
         remote = {"remoteProxyConnectionString": server.url}
         services = {name: {"name": name, **remote} for name in (*BINDINGS, "ADMIN")}

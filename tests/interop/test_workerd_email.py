@@ -157,6 +157,18 @@ def test_an_attachment_of_bytes_arrives(ours: Worker, mail: Path) -> None:
     assert attachments == {"a.bin": b"\x00\xff\r\n"}
 
 
+@pytest.mark.parametrize("nobody", [{"to": None}, {}], ids=["null", "undefined"])
+@pytest.mark.parametrize("form", ["sendRaw", "sendParts"])
+def test_what_is_to_nobody_goes_to_the_bindings_one_address(
+    ours: Worker, mail: Path, form: str, nobody: dict[str, None]
+) -> None:
+    """As Cloudflare's page "Send bindings" says; the simulator refuses it."""
+    parts = {name: value for name, value in PARTS.items() if name != "to"} | nobody
+    given = {"from": ADA, "raw": RAW, **nobody} if form == "sendRaw" else {"parts": parts}
+    ours.run(form, binding="SINGLE", **given)
+    assert read_one(mail)["Delivered-To"] == BOB
+
+
 def test_an_array_buffer_does_not_pass_miniflares_client(ours: Worker) -> None:
     # The capnweb that it bundles (0.5.0) has no expression for one: the call never leaves workerd.
     answer = ours.attempt("sendBytes", parts=PARTS, bytes=[1], buffer=True)

@@ -197,7 +197,7 @@ REFUSED: Final[dict[str, tuple[str, dict[str, Any], str]]] = {
     "a batch's delay too long": (
         "sendBatchAs",
         {"messages": [{"body": "x"}], "options": {"delaySeconds": 86_401}},
-        "message delay 86401 is invalid: a whole number of seconds from 0 to 86400 is one (10203)",
+        "batch delay 86401 is invalid: a whole number of seconds from 0 to 86400 is one (10202)",
     ),
     "a delay too long in a batch": (
         "sendBatchAs",

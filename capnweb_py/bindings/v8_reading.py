@@ -14,43 +14,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from ..errors import remote_error
-from ..values import INVALID_DATE, UNDEFINED, BigInt, TypedArray
+from ..values import INVALID_DATE, UNDEFINED, TypedArray
+from .v8_cursor import Cursor
+from .v8_format import ERRORS, MAX_DEPTH, VIEWS
 
-__all__ = ["ERRORS", "MAX_DEPTH", "VIEWS", "loads"]
-
-# How deep a value may be nested: each level is a call in Python.
-MAX_DEPTH: Final = 200
+__all__ = ["loads"]
 
 # How long an array may be that says its length and has few items: `a = []; a[2 ** 32 - 2] = 1` is a few bytes long.
 _MAX_SPARSE_LENGTH: Final = 100_000
 
-# V8 13 writes version 15, and reads all versions; what is here changed in none of these.
-_VERSIONS: Final = range(13, 16)
-_VERSION_TAG: Final = 0xFF
-
-# Views, by the second byte of their tag. There is no Float16Array among the values of values.py.
-VIEWS: Final = {
-    "b": "Int8Array",
-    "B": "Uint8Array",
-    "C": "Uint8ClampedArray",
-    "w": "Int16Array",
-    "W": "Uint16Array",
-    "d": "Int32Array",
-    "D": "Uint32Array",
-    "f": "Float32Array",
-    "F": "Float64Array",
-    "q": "BigInt64Array",
-    "Q": "BigUint64Array",
-    "?": "DataView",
-}
-ERRORS: Final = {
-    "E": "EvalError",
-    "R": "RangeError",
-    "F": "ReferenceError",
-    "S": "SyntaxError",
-    "T": "TypeError",
-    "U": "URIError",
-}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _ARRAY_INDEX: Final = re.compile("0|[1-9][0-9]{0,9}")
 
@@ -66,19 +38,17 @@ def loads(data: bytes) -> Any:
             objects, a host object of the Workers runtime, one that is nested deeper than MAX_DEPTH.
     """
     try:
-        return _Reader(data).whole()
+        return _Reader(data).value()
     except (IndexError, struct.error):
         raise ValueError("the bytes are no value in V8's format: they end too early") from None
 
 
 class _Reader:
-    """Reads one value. The position moves on over what has been read."""
+    """Reads one value. What it raises beside ValueError says that the bytes end too early."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
+        self._cursor = Cursor(data)
         self._depth = 0
-        self._version = 0
         # Objects by their numbers, which count them in the order in which they begin.
         self._objects: list[Any] = []
         self._readers: Final[dict[str, Callable[[], Any]]] = {
@@ -86,13 +56,13 @@ class _Reader:
             "0": lambda: None,
             "T": lambda: True,
             "F": lambda: False,
-            "I": self._zigzag,
-            "U": self._varint,
-            "N": self._double,
-            "Z": self._bigint,
-            '"': self._latin1,
-            "c": self._utf16,
-            "S": lambda: _text(self._bytes(self._varint()), "utf-8"),
+            "I": self._cursor.zigzag,
+            "U": self._cursor.varint,
+            "N": self._cursor.double,
+            "Z": self._cursor.bigint,
+            '"': self._cursor.latin1,
+            "c": self._cursor.utf16,
+            "S": self._cursor.utf8,
             "^": self._reference,
             "o": self._object,
             "A": self._dense_array,
@@ -100,9 +70,9 @@ class _Reader:
             "D": self._date,
             "y": lambda: self._boxed(lambda: True),
             "x": lambda: self._boxed(lambda: False),
-            "n": lambda: self._boxed(self._double),
-            "z": lambda: self._boxed(self._bigint),
-            "s": lambda: self._boxed(self._value),
+            "n": lambda: self._boxed(self._cursor.double),
+            "z": lambda: self._boxed(self._cursor.bigint),
+            "s": lambda: self._boxed(self.value),
             ";": self._map,
             "'": self._set,
             "B": self._buffer,
@@ -110,74 +80,9 @@ class _Reader:
             "r": self._error,
         }
 
-    def whole(self) -> Any:
-        if not self._data or self._data[0] != _VERSION_TAG:
-            raise ValueError("the bytes are no value in V8's format: they do not begin as one")
-        self._at = 1
-        self._version = self._varint()
-        if self._version not in _VERSIONS:
-            raise ValueError(f"the value is in version {self._version} of V8's format, which is not read here")
-        return self._value()
-
-    # Pieces
-
-    def _byte(self) -> int:
-        value = self._data[self._at]
-        self._at += 1
-        return value
-
-    def _bytes(self, length: int) -> bytes:
-        end = self._at + length
-        if end > len(self._data):
-            raise IndexError
-        piece = self._data[self._at : end]
-        self._at = end
-        return piece
-
-    def _varint(self) -> int:
-        """An unsigned number of at most 32 bits, seven of them a byte, the lowest first."""
-        value = 0
-        for shift in range(0, 35, 7):
-            byte = self._byte()
-            value |= (byte & 0x7F) << shift
-            if not byte & 0x80:
-                return value & 0xFFFFFFFF
-        raise ValueError("the bytes are no value in V8's format: a number is too long")
-
-    def _peek(self) -> str:
-        """The next tag. Zeros before a tag only align what comes after it."""
-        while self._data[self._at] == 0:
-            self._at += 1
-        return chr(self._data[self._at])
-
-    def _tag(self) -> str:
-        tag = self._peek()
-        self._at += 1
-        return tag
-
-    def _zigzag(self) -> int:
-        value = self._varint()
-        return (value >> 1) ^ -(value & 1)
-
-    def _double(self) -> float:
-        value: float = struct.unpack("<d", self._bytes(8))[0]
-        return value
-
-    def _bigint(self) -> BigInt:
-        bits = self._varint()
-        magnitude = int.from_bytes(self._bytes((bits >> 1) & 0x3FFFFFFF), "little")
-        return BigInt(-magnitude if bits & 1 else magnitude)
-
-    def _latin1(self) -> str:
-        return self._bytes(self._varint()).decode("latin-1")
-
-    def _utf16(self) -> str:
-        return _text(self._bytes(self._varint()), "utf-16-le")
-
-    # Values
-
-    def _value(self) -> Any:
-        tag = self._tag()
+    def value(self) -> Any:
+        """The next value."""
+        tag = self._cursor.tag()
         if tag not in self._readers:
             raise ValueError(f"the value has a part with the tag {tag!r} of V8's format, for which Python has no value")
         if self._depth == MAX_DEPTH:
@@ -188,7 +93,7 @@ class _Reader:
         return value
 
     def _reference(self) -> Any:
-        number = self._varint()
+        number = self._cursor.varint()
         if number >= len(self._objects) or self._objects[number] is _UNFINISHED:
             raise ValueError("the value refers to an object that it does not have yet")
         return self._objects[number]
@@ -205,7 +110,7 @@ class _Reader:
         return self._objects[number]
 
     def _date(self) -> Any:
-        milliseconds = self._double()
+        milliseconds = self._cursor.double()
         try:
             return self._kept(_EPOCH + timedelta(milliseconds=milliseconds))
         except (ValueError, OverflowError):
@@ -214,83 +119,83 @@ class _Reader:
     def _object(self) -> dict[str, Any]:
         made: dict[str, Any] = self._kept({})
         made.update(self._properties("{"))
-        self._varint()  # how many there were
+        self._cursor.varint()  # how many there were
         return made
 
     def _properties(self, end: str) -> dict[str, Any]:
         """Names and values, up to the tag that ends them."""
         found: dict[str, Any] = {}
-        while self._peek() != end:
-            name = self._value()
+        while self._cursor.peek() != end:
+            name = self.value()
             if isinstance(name, bool) or not isinstance(name, (str, int, float)):
                 raise ValueError("the value has a property whose name is none")
-            found[str(name)] = self._value()
-        self._tag()
+            found[str(name)] = self.value()
+        self._cursor.tag()
         return found
 
     def _dense_array(self) -> list[Any]:
-        length = self._varint()
-        if length > len(self._data) - self._at:
+        length = self._cursor.varint()
+        if length > self._cursor.left:
             raise IndexError
         made: list[Any] = self._kept([])
         for _ in range(length):
-            if self._peek() == "-":  # a hole
-                self._tag()
+            if self._cursor.peek() == "-":  # a hole
+                self._cursor.tag()
                 made.append(UNDEFINED)
             else:
-                made.append(self._value())
+                made.append(self.value())
         self._properties("$")  # an array's properties besides its items: a list has none
-        self._varint()
-        self._varint()
+        self._cursor.varint()
+        self._cursor.varint()
         return made
 
     def _sparse_array(self) -> list[Any]:
-        length = self._varint()
+        length = self._cursor.varint()
         if length > _MAX_SPARSE_LENGTH:
             raise ValueError(f"the value has an array of {length} items, nearly all of which are missing")
         made: list[Any] = self._kept([UNDEFINED] * length)
         for name, value in self._properties("@").items():
             if _ARRAY_INDEX.fullmatch(name) and int(name) < length:
                 made[int(name)] = value
-        self._varint()
-        self._varint()
+        self._cursor.varint()
+        self._cursor.varint()
         return made
 
     def _map(self) -> dict[Any, Any]:
         made: dict[Any, Any] = self._kept({})
-        while self._peek() != ":":
-            key = self._value()
-            made[_hashable(key, "a Map whose keys are objects")] = self._value()
-        self._tag()
-        self._varint()
+        while self._cursor.peek() != ":":
+            key = self.value()
+            made[_hashable(key, "a Map whose keys are objects")] = self.value()
+        self._cursor.tag()
+        self._cursor.varint()
         return made
 
     def _set(self) -> set[Any]:
         made: set[Any] = self._kept(set())
-        while self._peek() != ",":
-            made.add(_hashable(self._value(), "a Set of objects"))
-        self._tag()
-        self._varint()
+        while self._cursor.peek() != ",":
+            made.add(_hashable(self.value(), "a Set of objects"))
+        self._cursor.tag()
+        self._cursor.varint()
         return made
 
     def _buffer(self) -> Any:
-        return self._buffer_or_view(self._bytes(self._varint()))
+        return self._buffer_or_view(self._cursor.take(self._cursor.varint()))
 
     def _resizable_buffer(self) -> Any:
-        length = self._varint()
-        self._varint()  # the most that it may grow to
-        return self._buffer_or_view(self._bytes(length))
+        length = self._cursor.varint()
+        self._cursor.varint()  # the most that it may grow to
+        return self._buffer_or_view(self._cursor.take(length))
 
     def _buffer_or_view(self, buffer: bytes) -> Any:
         """An ArrayBuffer, and a view of it where one follows: the two are one value then, with a number each."""
         self._kept(buffer)
-        if self._at == len(self._data) or self._peek() != "V":
+        if self._cursor.left == 0 or self._cursor.peek() != "V":
             return buffer
-        self._tag()
-        kind = VIEWS.get(chr(self._byte()))
-        start, length = self._varint(), self._varint()
-        if self._version >= 14:
-            self._varint()  # whether it grows with its buffer
+        self._cursor.tag()
+        kind = VIEWS.get(chr(self._cursor.byte()))
+        start, length = self._cursor.varint(), self._cursor.varint()
+        if self._cursor.version >= 14:
+            self._cursor.varint()  # whether it grows with its buffer
         if kind is None or start + length > len(buffer):
             raise ValueError("the value has a view of an ArrayBuffer that is not valid")
         data = buffer[start : start + length]
@@ -301,7 +206,7 @@ class _Reader:
         self._objects.append(_UNFINISHED)
         name, message = "Error", ""
         stack: str | None = None
-        while (tag := chr(self._byte())) != ".":
+        while (tag := chr(self._cursor.byte())) != ".":
             if tag in ERRORS:
                 name = ERRORS[tag]
             elif tag == "m":
@@ -309,14 +214,14 @@ class _Reader:
             elif tag == "s":
                 stack = self._text()
             elif tag == "c":
-                self._value()
+                self.value()
             else:
                 raise ValueError(_BAD_ERROR)
         self._objects[number] = remote_error(name, message, stack)
         return self._objects[number]  # type: ignore[no-any-return]
 
     def _text(self) -> str:
-        value = self._value()
+        value = self.value()
         if not isinstance(value, str):
             raise ValueError(_BAD_ERROR)
         return value
@@ -326,13 +231,6 @@ _BAD_ERROR: Final = "the value has an error that is not valid"
 
 # Stands for an object whose inside is still being read, and that Python makes only afterwards.
 _UNFINISHED: Final = object()
-
-
-def _text(data: bytes, encoding: str) -> str:
-    try:
-        return data.decode(encoding, "surrogatepass")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"the value has a text that is none: {error.reason}") from None
 
 
 def _hashable(value: Any, what: str) -> Any:
