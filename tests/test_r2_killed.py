@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
+from uuid import uuid4
 
 import anyio
 import pytest
@@ -105,9 +106,10 @@ def config(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
         yield path
     else:
         with s3_server() as server:
-            server.make_bucket("bucket")
+            name = f"bucket-{uuid4().hex}"
+            server.make_bucket(name)
             options = "".join(f'{name} = "{value}"\n' for name, value in server.options.items())
-            path.write_text(CONFIG.format(store="s3://bucket", options=options))
+            path.write_text(CONFIG.format(store=f"s3://{name}", options=options))
             yield path
 
 
