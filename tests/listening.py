@@ -40,7 +40,14 @@ async def listening(handler: Callable[[Any], Awaitable[None]], tls: ssl.SSLConte
 @asynccontextmanager
 async def proxy_server(**bindings: Mapping[str, Any]) -> AsyncIterator[str]:
     """A proxy server with these bindings, as tables of its configuration; yields its connection string."""
-    app = ProxyApp(read({"bindings": bindings}, Path("capnweb.toml")).bindings, Gate(SECRET))
+    async with proxy_server_in(Path(), **bindings) as url:
+        yield url
+
+
+@asynccontextmanager
+async def proxy_server_in(folder: Path, **bindings: Mapping[str, Any]) -> AsyncIterator[str]:
+    """The same, with its configuration in a folder."""
+    app = ProxyApp(read({"bindings": bindings}, folder / "capnweb.toml").bindings, Gate(SECRET))
     server = asgi_server(app)
     authority = server.__enter__()
     try:

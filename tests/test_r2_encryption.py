@@ -187,10 +187,12 @@ async def test_content_is_not_read_as_if_it_were_shorter(tmp_path: Path) -> None
     async with files(tmp_path) as bucket:
         await put(bucket, "a", bytes_of(2 * 64 * KIB), encryption=KEY)
     path = only_blob(tmp_path)
-    reader = SealedReader(FileBlobs(tmp_path), Blob(path.name, 64 * KIB), KEY, 0, 64 * KIB)
+    blobs = FileBlobs(tmp_path)
+    reader = SealedReader(blobs, Blob(path.name, 64 * KIB), KEY, 0, 64 * KIB)
     with pytest.raises(OSError, match="encrypted content was damaged"):
         reader.read()
     reader.close()
+    blobs.close()
 
 
 async def test_a_server_that_cannot_encrypt_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
 
@@ -101,6 +102,42 @@ async def test_a_reader_of_what_is_replaced_reads_on(store: R2Store) -> None:
     await put(store, "a", b"new")
     await store.delete(["a"])
     assert await read(opened.body) == b"x" * MIB
+
+
+@pytest.mark.parametrize("kind", ["files", "s3"])
+async def test_an_object_that_is_replaced_while_it_is_opened_is_the_new_one(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        if kind == "files":
+            bucket = await stack.enter_async_context(files(tmp_path))
+        else:
+            server: S3 = request.getfixturevalue("s3")
+            name = f"bucket-{uuid4().hex}"
+            server.make_bucket(name)
+            bucket = await stack.enter_async_context(objects(server, name))
+        await put(bucket, "a", b"old")
+        get = bucket._records.get
+
+        async def replaced(key: str) -> Record | None:
+            bucket._records.get = get  # type: ignore[method-assign]
+            record = await get(key)
+            await put(bucket, "a", b"new")
+            return record
+
+        bucket._records.get = replaced  # type: ignore[method-assign]
+        assert await content(bucket, "a") == b"new"
+
+
+async def test_content_that_is_lost_is_an_error(tmp_path: Path) -> None:
+    async with files(tmp_path) as bucket:
+        info = await put(bucket, "a", b"content")
+        record = await bucket._records.get("a")
+        assert record is not None
+        bucket._blobs.delete([blob.id for blob in record.blobs])
+        with pytest.raises(FileNotFoundError):
+            await bucket.get("a", None, None)
+        assert await bucket.head("a") == info
 
 
 async def test_ranges(store: R2Store) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 import attrs
 
 from ..web import Blob, Headers, ReadableStream
-from .r2_requests import HTTP_METADATA
+from .r2_requests import CHECKSUMS, HTTP_METADATA
 
 __all__ = [
     "R2Checksums",
@@ -22,12 +22,12 @@ __all__ = [
     "R2Objects",
     "R2Range",
     "R2UploadedPart",
+    "date_of",
     "object_from_fields",
     "object_from_rpc",
 ]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_CHECKSUMS: Final = ("md5", "sha1", "sha256", "sha384", "sha512")
 
 
 @attrs.frozen
@@ -216,15 +216,15 @@ def object_from_fields(
     if not listed:
         http, custom = http or {}, custom or []
     if http is not None and "cacheExpiry" in http:
-        http = {**http, "cacheExpiry": _date(int(http["cacheExpiry"]))}
+        http = {**http, "cacheExpiry": date_of(int(http["cacheExpiry"]))}
     numbers = fields.get("checksums") or {}
-    digests = [numbers.get(str(number)) for number in range(len(_CHECKSUMS))]
+    digests = [numbers.get(str(number)) for number in range(len(CHECKSUMS))]
     values: dict[str, Any] = {
         "key": fields["name"],
         "version": fields["version"],
         "size": int(fields["size"]),
         "etag": fields["etag"],
-        "uploaded": _date(int(fields["uploaded"])),
+        "uploaded": date_of(int(fields["uploaded"])),
         "checksums": R2Checksums(*(None if digest is None else bytes.fromhex(digest) for digest in digests)),
         "http_metadata": None if http is None else R2HttpMetadata.from_options(http),
         "custom_metadata": None if custom is None else {pair["k"]: pair["v"] for pair in custom},
@@ -261,7 +261,8 @@ def _range(fields: Mapping[str, Any] | None) -> R2Range | None:
     return None if fields is None else R2Range(int(fields["offset"]), int(fields["length"]))
 
 
-def _date(milliseconds: int) -> datetime:
+def date_of(milliseconds: int) -> datetime:
+    """A date of so many milliseconds since 1970."""
     try:
         return _EPOCH + timedelta(milliseconds=milliseconds)
     except OverflowError:

@@ -19,7 +19,9 @@ from ..values import UNDEFINED, TypedArray
 from ..web import Headers
 
 __all__ = [
+    "CHECKSUMS",
     "HTTP_METADATA",
+    "INCLUDES",
     "R2Error",
     "RangeError",
     "abort_request",
@@ -36,8 +38,8 @@ __all__ = [
 
 _VERSION: Final = 1
 
-# The checksums: their names, those in messages, and their lengths in bytes.
-_CHECKSUMS: Final = (
+# The checksums, in the order of their numbers in answers: their names, those in messages, and their lengths in bytes.
+CHECKSUMS: Final = (
     ("md5", "MD5", 16),
     ("sha1", "SHA-1", 20),
     ("sha256", "SHA-256", 32),
@@ -56,7 +58,7 @@ HTTP_METADATA: Final = {
 }
 
 # What a list can include, by the numbers that the wire has for them.
-_INCLUDES: Final = {"httpMetadata": 0, "customMetadata": 1}
+INCLUDES: Final = {"httpMetadata": 0, "customMetadata": 1}
 
 # What is between ETags in a header, and how one begins; with "W" alone it is a weak one that is not quoted.
 _ETAG_BEGIN: Final = re.compile(r'([ \t,]*)(\*|W/"|W|")')
@@ -210,7 +212,7 @@ def _part_number(value: object) -> int:
 
 def _include(name: str) -> int:
     try:
-        return _INCLUDES[name]
+        return INCLUDES[name]
     except KeyError:
         raise RangeError(f"Unsupported include value {name}") from None
 
@@ -334,7 +336,7 @@ def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checksum(options: Mapping[str, Any]) -> dict[str, str]:
     made: dict[str, str] = {}
-    for name, title, length in _CHECKSUMS:
+    for name, title, length in CHECKSUMS:
         value = _option(options, name)
         if value is None:
             continue

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from capnweb_py.bindings.r2_requests import INCLUDES
 from proxy_server.bindings.r2_requests import number, string
 from proxy_server.stores.r2 import CHECKSUM_NAMES, InvalidArgument, ObjectInfo, Start
 from proxy_server.stores.r2_rules import MAX_LISTED_KEYS, after_prefix, check_limit
@@ -20,8 +21,8 @@ __all__ = ["Page", "Query", "object_fields"]
 _CHECKSUM_NUMBERS: Final = {name: str(number) for number, name in enumerate(CHECKSUM_NAMES)}
 
 # The numbers of what a list can include.
-_HTTP: Final = 0
-_CUSTOM: Final = 1
+_HTTP: Final = INCLUDES["httpMetadata"]
+_CUSTOM: Final = INCLUDES["customMetadata"]
 
 # How large a page of a listing may be, as JSON. The runtime takes 1 MiB at most.
 _MAX_PAGE_BYTES: Final = 800_000

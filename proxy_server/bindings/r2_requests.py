@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from capnweb_py.bindings.r2_requests import HTTP_METADATA
 from proxy_server.stores.r2 import (
     CHECKSUM_NAMES,
     ByteRange,
@@ -34,6 +35,7 @@ __all__ = [
     "read_request",
     "string",
     "strings",
+    "well_formed",
 ]
 
 _METHODS: Final = frozenset(
@@ -51,7 +53,8 @@ _METHODS: Final = frozenset(
 )
 
 _STORAGE_CLASSES: Final = ("Standard", "InfrequentAccess")
-_HTTP_FIELDS: Final = ("contentType", "contentLanguage", "contentDisposition", "contentEncoding", "cacheControl")
+# All but the date.
+_HTTP_FIELDS: Final = tuple(name for name in HTTP_METADATA if name != "cacheExpiry")
 
 
 def read_request(text: str | bytes) -> dict[str, Any]:
@@ -77,12 +80,16 @@ def string(request: Mapping[str, Any], name: str, default: str | None = None) ->
     value = request.get(name, default)
     if not isinstance(value, str):
         raise InvalidArgument
+    return well_formed(value)
+
+
+def well_formed(text: str) -> str:
+    """What JavaScript's `toWellFormed` makes of a text: half a character becomes U+FFFD."""
     try:
-        value.encode()
+        text.encode()
     except UnicodeEncodeError:
-        # What JavaScript makes of half a character.
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return value
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def strings(request: Mapping[str, Any], name: str) -> list[str]:

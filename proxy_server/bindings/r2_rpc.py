@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from capnweb_py.bindings.r2_objects import date_of
 from capnweb_py.bindings.r2_requests import (
     R2Error,
     abort_request,
@@ -29,12 +29,12 @@ from capnweb_py.values import UNDEFINED
 from capnweb_py.web import Blob, ReadableStream
 from proxy_server.bindings.r2_listing import object_fields
 from proxy_server.bindings.r2_operations import R2Operations, failures_refused
+from proxy_server.bindings.r2_requests import well_formed
 from proxy_server.stores import r2
 from proxy_server.stores.r2 import CHECKSUM_NAMES
 
 __all__ = ["MultipartUpload", "R2BucketTarget"]
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PLAIN: Final = ("version", "size", "etag", "storageClass")
 
 
@@ -185,7 +185,7 @@ def _content(value: object) -> ReadableStream[bytes]:
     if value is None:
         value = b""
     if isinstance(value, str):
-        value = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+        value = well_formed(value).encode()
     if (content := bytes_of(value)) is not None:
         value = Blob(content)
     if isinstance(value, Blob):
@@ -198,7 +198,7 @@ def _content(value: object) -> ReadableStream[bytes]:
 def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
     """An R2Object of the fields that the runtime reads one from."""
     numbers = fields["checksums"]
-    made = {"key": fields["name"], "httpEtag": f'"{fields["etag"]}"', "uploaded": _date(fields["uploaded"])}
+    made = {"key": fields["name"], "httpEtag": f'"{fields["etag"]}"', "uploaded": date_of(fields["uploaded"])}
     made |= {name: fields[name] for name in _PLAIN}
     made["checksums"] = {
         name: bytes.fromhex(numbers[str(number)])
@@ -212,16 +212,8 @@ def _object(fields: Mapping[str, Any]) -> dict[str, Any]:
     if "httpFields" in fields:
         http = dict(fields["httpFields"])
         if "cacheExpiry" in http:
-            http["cacheExpiry"] = _date(http["cacheExpiry"])
+            http["cacheExpiry"] = date_of(http["cacheExpiry"])
         made["httpMetadata"] = http
     if "customFields" in fields:
         made["customMetadata"] = {pair["k"]: pair["v"] for pair in fields["customFields"]}
     return made
-
-
-def _date(milliseconds: int) -> datetime:
-    try:
-        return _EPOCH + timedelta(milliseconds=milliseconds)
-    except OverflowError:
-        # JavaScript's dates go further.
-        return datetime.max.replace(tzinfo=UTC)

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 import attrs
 
+from capnweb_py.bindings.r2_requests import CHECKSUMS
 from capnweb_py.web import ReadableStream
 from proxy_server.declined import Declined
 
@@ -50,7 +51,7 @@ __all__ = [
 ]
 
 # The checksums that an object can have: R2's names, and those that its errors use.
-CHECKSUM_NAMES: Final = {"md5": "MD5", "sha1": "SHA-1", "sha256": "SHA-256", "sha384": "SHA-384", "sha512": "SHA-512"}
+CHECKSUM_NAMES: Final = {name: title for name, title, _ in CHECKSUMS}
 
 
 @attrs.frozen

@@ -86,16 +86,30 @@ class Bucket:
     async def get(
         self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
     ) -> OpenObject:
-        record = await self._records.get(key)
-        if record is None:
-            raise NoSuchKey
-        check_key(encryption, record.info.key_md5)
-        if not holds(only_if, record.info):
-            raise PreconditionFailed(record.info)
-        offset, length = resolve_range(wanted, record.info.size)
-        source = Reading(self._blobs, slices_of(record.blobs, offset, length), self._release, encryption)
-        self._readers.update(source.blob_ids)
-        return OpenObject(record.info, offset, length, ReadableStream(source, length=length))
+        missing = None
+        while True:
+            record = await self._records.get(key)
+            if record is None:
+                raise NoSuchKey
+            check_key(encryption, record.info.key_md5)
+            if not holds(only_if, record.info):
+                raise PreconditionFailed(record.info)
+            offset, length = resolve_range(wanted, record.info.size)
+            source = Reading(self._blobs, slices_of(record.blobs, offset, length), self._release, encryption)
+            self._readers.update(source.blob_ids)
+            try:
+                await source.open()
+            except FileNotFoundError:
+                # It was replaced, and its content deleted, since the record was read.
+                await source.aclose()
+                if missing == record.info.version:
+                    raise
+                missing = record.info.version
+                continue
+            except BaseException:
+                await source.aclose()
+                raise
+            return OpenObject(record.info, offset, length, ReadableStream(source, length=length))
 
     async def put(
         self, key: str, body: AsyncIterable[bytes], options: PutOptions, beneath: ObjectInfo | None = None

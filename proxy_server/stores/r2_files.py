@@ -3,9 +3,10 @@
     index.sqlite3       records, uploads and parts; in an overlay, the keys that are deleted there
     blobs/ab/abcd...    content, each file under a random name: a key is never a path
     incoming/abcd...    content that is being written
+    in-use              locked by each process that has the bucket open
 
 A file is written under "incoming", synced and renamed before the index refers to it. What a crash leaves behind is in
-the table "unreferenced", and is deleted a day later, when the bucket is opened.
+the table "unreferenced", and is deleted when the bucket is opened; where it is open already, when that is a day old.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import os
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import IO, Final
 
 import anyio.to_thread
 
+from proxy_server.stores.in_use import InUse
 from proxy_server.stores.r2 import NoSuchUpload, Start
 from proxy_server.stores.r2_bucket import Bucket
 from proxy_server.stores.r2_parts import ABORTED, OPEN, Blob, Part, Record, Upload
@@ -43,7 +46,7 @@ CREATE TABLE IF NOT EXISTS unreferenced (blob TEXT PRIMARY KEY, since INTEGER NO
 CREATE TABLE IF NOT EXISTS deleted (key TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 
-# What a crash leaves is deleted when it is this old, in milliseconds: another process may be writing it.
+# Where another process may be writing it, what a crash has left is deleted when it is this old, in milliseconds.
 _LEFT_OVER: Final = 24 * 3600 * 1000
 # An upload that nobody completes is aborted when it is this old (Cloudflare's default: seven days).
 _UPLOAD_AGE: Final = 7 * 24 * 3600 * 1000
@@ -59,22 +62,29 @@ async def open_files(folder: Path) -> tuple[Bucket, SqliteFile]:
         OSError: if the folder cannot be made.
         sqlite3.Error: if the index cannot be opened.
     """
-    blobs = await anyio.to_thread.run_sync(FileBlobs, folder)
-    index = await SqliteFile.open(folder / INDEX, _SCHEMA)
-    records = SqliteRecords(index)
-    left_over = await records.left_over()
-    await anyio.to_thread.run_sync(blobs.delete, left_over)
-    await records.forget(left_over)
-    return Bucket(blobs, records), index
+    async with AsyncExitStack() as undo:
+        blobs = await anyio.to_thread.run_sync(FileBlobs, folder)
+        undo.callback(blobs.close)
+        index = await SqliteFile.open(folder / INDEX, _SCHEMA)
+        undo.push_async_callback(index.aclose)
+        records = SqliteRecords(index)
+        left_over = await records.left_over(0 if blobs.in_use.alone else _LEFT_OVER)
+        await anyio.to_thread.run_sync(blobs.delete, left_over)
+        await records.forget(left_over)
+        await anyio.to_thread.run_sync(blobs.in_use.share)
+        undo.pop_all()
+        return Bucket(blobs, records), index
 
 
 class FileBlobs:
     """Blobs, a file each."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.in_use = InUse(folder)
         self._blobs = folder / "blobs"
         self._incoming = folder / "incoming"
-        self._blobs.mkdir(parents=True, exist_ok=True)
+        self._blobs.mkdir(exist_ok=True)
         self._incoming.mkdir(exist_ok=True)
 
     def create(self, blob_id: str) -> FileWriter:
@@ -89,7 +99,7 @@ class FileBlobs:
             (self._incoming / blob_id).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Nothing is held."""
+        self.in_use.close()
 
     def _path(self, blob_id: str) -> Path:
         return self._blobs / blob_id[:2] / blob_id
@@ -152,8 +162,8 @@ class SqliteRecords:
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
-    async def left_over(self) -> list[str]:
-        """Give up uploads that are too old. Returns the blobs that nothing has referred to for long."""
+    async def left_over(self, age: int) -> list[str]:
+        """Give up uploads that are too old. Returns the blobs that nothing has referred to for so many milliseconds."""
 
         def work(connection: sqlite3.Connection) -> list[str]:
             now = _now()
@@ -166,7 +176,7 @@ class SqliteRecords:
             connection.execute(
                 "UPDATE uploads SET state = ? WHERE state = ? AND created < ?", (ABORTED, OPEN, now - _UPLOAD_AGE)
             )
-            rows = connection.execute("SELECT blob FROM unreferenced WHERE since < ?", (now - _LEFT_OVER,))
+            rows = connection.execute("SELECT blob FROM unreferenced WHERE since <= ?", (now - age,))
             return [blob for (blob,) in rows]
 
         return await self._file.run(work)

@@ -144,7 +144,10 @@ class ObjectReader:
     """A part of an object that is being read."""
 
     def __init__(self, store: Any, path: str, offset: int, length: int) -> None:
-        found = obstore.get(store, path, options={"range": (offset, offset + length)})
+        try:
+            found = obstore.get(store, path, options={"range": (offset, offset + length)})
+        except NotFoundError as error:
+            raise FileNotFoundError(path) from error
         self._chunks: Iterator[Any] = iter(found.stream(min_chunk_size=_CHUNK_BYTES))
 
     def read(self) -> bytes:

@@ -48,6 +48,11 @@ class Reading:
         self._reader: BlobReader | None = None
         self._closed = False
 
+    async def open(self) -> None:
+        """Open the first blob. Raises FileNotFoundError if it has been deleted."""
+        if self._slices:
+            self._reader = await anyio.to_thread.run_sync(self._open, self._slices.pop(0))
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 

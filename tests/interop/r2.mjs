@@ -54,7 +54,7 @@ async function values() {
 }
 
 async function streams() {
-  const size = 9 * MIB + 1;
+  const size = 2 * MIB + 1;
   await bucket.put("large", streamOf(size, 120));
   const object = await bucket.get("large", { range: new Headers({ Range: "bytes=1-" }) });
   let received = 0;

@@ -1,5 +1,5 @@
-// R2 as a Worker uses it: a request to /NAME runs what SCENARIOS has under NAME on env.BUCKET, emptied before. Nothing here
-// judges: the Python tests compare what our proxy and Miniflare's own simulator give.
+// R2 as a Worker uses it: a request to /NAME with {bucket} runs what SCENARIOS has under NAME on that binding, emptied
+// before. Nothing here judges: the Python tests compare what our proxy and Miniflare's own simulator give.
 
 const MIB = 1024 * 1024;
 
@@ -623,12 +623,13 @@ const SCENARIOS = {
 };
 
 export default {
-  async fetch(request, { BUCKET }) {
+  async fetch(request, env) {
     const scenario = SCENARIOS[new URL(request.url).pathname.slice(1)];
     try {
       const values = await request.json();
-      if (values.fresh !== false) await emptied(BUCKET);
-      return Response.json({ result: await scenario(BUCKET, values) });
+      const bucket = env[values.bucket];
+      await emptied(bucket);
+      return Response.json({ result: await scenario(bucket, values) });
     } catch (error) {
       return Response.json({ thrown: { ...errorParts(error), stack: error.stack } });
     }
