@@ -22,7 +22,7 @@ from anyio.abc import SocketStream
 from proxy_server.bindings import BindingError
 from proxy_server.channels import LOG
 
-__all__ = ["CONNECT_TIMEOUT", "AddressRefused", "AllowList", "reason_of", "split_address"]
+__all__ = ["CONNECT_TIMEOUT", "AddressRefused", "AllowList", "broke_off", "reason_of", "split_address"]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -249,6 +249,11 @@ def _embedded(address: _Address) -> _Address:
 
 def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def broke_off(error: BaseException) -> str:
+    """What is said of a connection that has ended in an error."""
+    return f"the connection broke off: {reason_of(error)}"
 
 
 def reason_of(error: BaseException) -> str:
