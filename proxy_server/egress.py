@@ -134,7 +134,7 @@ class AllowList:
 
         Raises:
             AddressRefused: if there is none.
-            OSError: if the name has no address.
+            OSError: if the name has no address. TimeoutError if that takes too long to find out.
         """
         literal = _literal(host)
         if literal is not None:
@@ -144,7 +144,8 @@ class AllowList:
         name = _name(host)
         if name is None or not self._has_name(name, port):
             raise AddressRefused(f"refused: {_shown(host, port)} is not on the binding's allow-list")
-        found = await anyio.getaddrinfo(name, port, type=SOCK_STREAM)
+        with anyio.fail_after(CONNECT_TIMEOUT):
+            found = await anyio.getaddrinfo(name, port, type=SOCK_STREAM)
         addresses = list(dict.fromkeys(ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in found))
         allowed = [
             address
