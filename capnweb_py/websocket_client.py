@@ -24,7 +24,7 @@ from .options import DEFAULT_OPTIONS
 from .web import Headers, Response
 from .web_socket import NORMAL, WebSocket, WebSocketRefused, check_close, check_message
 
-__all__ = ["ClientWebSocket", "open_web_socket"]
+__all__ = ["CLOSE_TIMEOUT", "ClientWebSocket", "open_web_socket"]
 
 # How long, in seconds, a server may take to answer a handshake, connecting included.
 HANDSHAKE_TIMEOUT: Final = 60.0

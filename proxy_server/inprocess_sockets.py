@@ -16,6 +16,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from capnweb_py.loops import Spawn
 from capnweb_py.web import Headers, Request, Response
 from capnweb_py.web_socket import LOST, NORMAL, WebSocket, WebSocketClosed, WebSocketRefused, check_close, check_message
+from capnweb_py.websocket_client import CLOSE_TIMEOUT
 from proxy_server.bindings import Binding
 from proxy_server.channels import BODILESS_STATUSES, Scope
 from proxy_server.channels.websocket import serve_fetched_websocket
@@ -62,9 +63,14 @@ async def open_local_socket(
         except anyio.BrokenResourceError as error:
             raise OSError("the client has left") from error  # ASGI, section "Disconnected Client"
 
+    ended = anyio.Event()
+
     async def run() -> None:
-        with binding_sends, binding_receives:
-            await serve_fetched_websocket(binding, _scope(request, subprotocols), receive, send)
+        try:
+            with binding_sends, binding_receives:
+                await serve_fetched_websocket(binding, _scope(request, subprotocols), receive, send)
+        finally:
+            ended.set()
 
     with to_binding, from_binding:
         await to_binding.send({"type": "websocket.connect"})
@@ -73,8 +79,11 @@ async def open_local_socket(
         try:
             yield socket
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await socket.close()
+                from_binding.close()
+                # What was said last is on its way: a program that ends now would cut it off.
+                await ended.wait()
 
 
 def _scope(request: Request, subprotocols: Sequence[str]) -> Scope:

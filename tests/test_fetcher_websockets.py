@@ -17,6 +17,7 @@ from websocket_server import WebSocketServer, websocket_server
 
 from capnweb_py.remote import connect_env
 from capnweb_py.web_socket import WebSocketRefused
+from proxy_server import platform_env
 
 pytestmark = pytest.mark.anyio
 
@@ -109,6 +110,18 @@ async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
     ):
         assert await opened.receive() == "hello"
     assert server.asked[-1][1]["host"] == f"db.invalid:{port}"
+
+
+async def test_what_is_said_last_arrives_from_a_program_that_ends_at_once(tmp_path: Path) -> None:
+    """There is no proxy then: the binding is in the program's own process."""
+    config = tmp_path / "capnweb.toml"
+    with websocket_server() as server:
+        config.write_text(f'[bindings.IT]\ntype = "browser"\nurl = "http://{server.address}/"\n')
+        async with platform_env(config) as env, env.IT.websocket("https://any/listen") as opened:
+            for number in range(10):
+                await opened.send(str(number))
+        heard = await anyio.to_thread.run_sync(server.heard.get, True, 10)
+    assert heard == ([str(number) for number in range(10)], 1000)
 
 
 async def test_a_redirect_is_not_followed(server: WebSocketServer) -> None:
