@@ -28,7 +28,7 @@ class WebSocketServer:
 
 @contextmanager
 def websocket_server(tls: ssl.SSLContext | None = None) -> Iterator[WebSocketServer]:
-    """It says hello, echoes but on /listen, and closes after "bye". A request that is no handshake it answers as one."""
+    """It says hello, echoes but on /listen, and closes after "bye". What is no handshake it answers as a request."""
     asked: list[tuple[str, dict[str, str]]] = []
 
     def respond(connection: ServerConnection, request: Request) -> Response | None:
