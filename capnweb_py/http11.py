@@ -418,7 +418,10 @@ class _Exchange:
         status_text = bytes(head.reason).decode("latin-1")
         if head.status_code in _BODILESS_STATUSES:
             return Response(status=head.status_code, status_text=status_text, headers=headers)
-        length = headers.get("content-length") if method != "HEAD" and "transfer-encoding" not in headers else None
+        if "transfer-encoding" in headers:
+            # RFC 9112, section 6.3: the length beside it is wrong, and whoever passes the response on removes it.
+            headers.pop("content-length", None)
+        length = None if method == "HEAD" else headers.get("content-length")
         body = ReadableStream(_ResponseBody(self, self._client), length=None if length is None else int(length))
         return Response(body, status=head.status_code, status_text=status_text, headers=headers)
 

@@ -24,6 +24,7 @@ __all__ = [
     "WebSocketClosed",
     "WebSocketRefused",
     "check_close",
+    "check_message",
     "sendable_code",
 ]
 
@@ -77,15 +78,18 @@ class WebSocket(ABC):
     def subprotocol(self) -> str | None:
         """What both sides agreed to speak, if they named anything."""
 
-    @property
-    @abstractmethod
-    def close_code(self) -> int | None:
-        """How the WebSocket was closed, as of `WebSocketClosed.code`; None while it is open."""
+    # How it ended: what either side said first. None while it is open.
+    _end: WebSocketClosed | None = None
 
     @property
-    @abstractmethod
+    def close_code(self) -> int | None:
+        """How the WebSocket was closed, as of `WebSocketClosed.code`; None while it is open."""
+        return None if self._end is None else self._end.code
+
+    @property
     def close_reason(self) -> str:
         """What was said when it was closed; empty while it is open."""
+        return "" if self._end is None else self._end.reason
 
     @abstractmethod
     async def send(self, message: str | bytes | bytearray | memoryview) -> None:
@@ -112,6 +116,11 @@ class WebSocket(ABC):
             ValueError: if the code is none that may be sent, or the reason is longer than 123 bytes.
         """
 
+    def _closed(self) -> WebSocketClosed:
+        """The error about the end, to raise: a new one each time."""
+        code = self.close_code
+        return WebSocketClosed(LOST if code is None else code, self.close_reason)
+
     def __aiter__(self) -> WebSocket:
         return self
 
@@ -122,6 +131,9 @@ class WebSocket(ABC):
             if error.code == LOST:
                 raise
             raise StopAsyncIteration from None
+
+    def __repr__(self) -> str:
+        return f"<WebSocket {'open' if self.close_code is None else f'closed {self.close_code}'}>"
 
 
 class ServerWebSocket(WebSocket):
@@ -152,6 +164,12 @@ def sendable_code(code: int) -> int:
     if code in _CODES:
         return code
     return NORMAL if code == NO_STATUS else INTERNAL_ERROR
+
+
+def check_message(message: object) -> None:
+    """Check what is to be sent as one message. Raises TypeError if it is none."""
+    if not isinstance(message, str | bytes | bytearray | memoryview):
+        raise TypeError(f"a message is a str or bytes, not {type(message).__name__}")
 
 
 def check_close(code: int, reason: str) -> None:

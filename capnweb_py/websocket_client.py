@@ -24,9 +24,9 @@ from .loops import on_asyncio
 from .options import DEFAULT_OPTIONS
 from .transports.websocket import close_over_trio
 from .web import Headers, Response
-from .web_socket import LOST, NORMAL, WebSocket, WebSocketClosed, WebSocketRefused, check_close
+from .web_socket import NORMAL, WebSocket, WebSocketRefused, check_close, check_message
 
-__all__ = ["ClientWebSocket", "open_web_socket"]
+__all__ = ["CLOSE_TIMEOUT", "ClientWebSocket", "open_web_socket"]
 
 # How long, in seconds, a server may take to answer a handshake, connecting included.
 HANDSHAKE_TIMEOUT: Final = 60.0
@@ -159,8 +159,7 @@ class ClientWebSocket(WebSocket):
         return self._connection.close_reason or ""
 
     async def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        if not isinstance(message, str | bytes | bytearray | memoryview):
-            raise TypeError(f"a message is a str or bytes, not {type(message).__name__}")
+        check_message(message)
         try:
             await self._connection.send(message)
         except ConnectionClosed as error:
@@ -176,13 +175,6 @@ class ClientWebSocket(WebSocket):
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         check_close(code, reason)
         await self._close(code, reason)
-
-    def _closed(self) -> WebSocketClosed:
-        code = self.close_code
-        return WebSocketClosed(LOST if code is None else code, self.close_reason)
-
-    def __repr__(self) -> str:
-        return f"<WebSocket {'open' if self.close_code is None else f'closed {self.close_code}'}>"
 
 
 class _NoRedirect:

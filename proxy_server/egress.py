@@ -22,7 +22,7 @@ from anyio.abc import SocketStream
 from proxy_server.bindings import BindingError
 from proxy_server.channels import LOG
 
-__all__ = ["CONNECT_TIMEOUT", "AddressRefused", "AllowList", "reason_of", "split_address"]
+__all__ = ["CONNECT_TIMEOUT", "AddressRefused", "AllowList", "broke_off", "reason_of", "split_address"]
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -134,7 +134,7 @@ class AllowList:
 
         Raises:
             AddressRefused: if there is none.
-            OSError: if the name has no address.
+            OSError: if the name has no address. TimeoutError if that takes too long to find out.
         """
         literal = _literal(host)
         if literal is not None:
@@ -144,7 +144,8 @@ class AllowList:
         name = _name(host)
         if name is None or not self._has_name(name, port):
             raise AddressRefused(f"refused: {_shown(host, port)} is not on the binding's allow-list")
-        found = await anyio.getaddrinfo(name, port, type=SOCK_STREAM)
+        with anyio.fail_after(CONNECT_TIMEOUT):
+            found = await anyio.getaddrinfo(name, port, type=SOCK_STREAM)
         addresses = list(dict.fromkeys(ipaddress.ip_address(sockaddr[0]) for *_, sockaddr in found))
         allowed = [
             address
@@ -249,6 +250,11 @@ def _embedded(address: _Address) -> _Address:
 
 def _shown(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def broke_off(error: BaseException) -> str:
+    """What is said of a connection that has ended in an error."""
+    return f"the connection broke off: {reason_of(error)}"
 
 
 def reason_of(error: BaseException) -> str:

@@ -15,9 +15,10 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from capnweb_py.loops import Spawn
 from capnweb_py.web import Headers, Request, Response
-from capnweb_py.web_socket import LOST, NORMAL, WebSocket, WebSocketClosed, WebSocketRefused, check_close
+from capnweb_py.web_socket import LOST, NORMAL, WebSocket, WebSocketClosed, WebSocketRefused, check_close, check_message
+from capnweb_py.websocket_client import CLOSE_TIMEOUT
 from proxy_server.bindings import Binding
-from proxy_server.channels import Scope
+from proxy_server.channels import BODILESS_STATUSES, Scope
 from proxy_server.channels.websocket import serve_fetched_websocket
 
 __all__ = ["open_local_socket"]
@@ -26,9 +27,6 @@ _Event = MutableMapping[str, Any]
 
 # How many messages one end may be ahead of the other.
 _AHEAD: Final = 16
-
-# The same statuses as in `Response`: those of a refusal have no body.
-_BODILESS: Final = frozenset({204, 205, 304})
 
 
 @asynccontextmanager
@@ -65,9 +63,14 @@ async def open_local_socket(
         except anyio.BrokenResourceError as error:
             raise OSError("the client has left") from error  # ASGI, section "Disconnected Client"
 
+    ended = anyio.Event()
+
     async def run() -> None:
-        with binding_sends, binding_receives:
-            await serve_fetched_websocket(binding, _scope(request, subprotocols), receive, send)
+        try:
+            with binding_sends, binding_receives:
+                await serve_fetched_websocket(binding, _scope(request, subprotocols), receive, send)
+        finally:
+            ended.set()
 
     with to_binding, from_binding:
         await to_binding.send({"type": "websocket.connect"})
@@ -76,8 +79,11 @@ async def open_local_socket(
         try:
             yield socket
         finally:
-            with anyio.CancelScope(shield=True):
+            with anyio.move_on_after(CLOSE_TIMEOUT, shield=True):
                 await socket.close()
+                from_binding.close()
+                # What was said last is on its way: a program that ends now would cut it off.
+                await ended.wait()
 
 
 def _scope(request: Request, subprotocols: Sequence[str]) -> Scope:
@@ -98,7 +104,9 @@ def _scope(request: Request, subprotocols: Sequence[str]) -> Scope:
 
 def _refusal(start: Mapping[str, Any], body: bytes) -> Response:
     headers = Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"])
-    return Response(body or None if start["status"] not in _BODILESS else None, status=start["status"], headers=headers)
+    return Response(
+        body or None if start["status"] not in BODILESS_STATUSES else None, status=start["status"], headers=headers
+    )
 
 
 class _LocalSocket(WebSocket):
@@ -110,8 +118,6 @@ class _LocalSocket(WebSocket):
         self._to_binding = to_binding
         self._from_binding = from_binding
         self._subprotocol: str | None = None
-        # How it ended: what either side said first.
-        self._end: WebSocketClosed | None = None
 
     async def open(self, title: str) -> None:
         """Wait for the answer to the handshake."""
@@ -129,17 +135,8 @@ class _LocalSocket(WebSocket):
     def subprotocol(self) -> str | None:
         return self._subprotocol
 
-    @property
-    def close_code(self) -> int | None:
-        return None if self._end is None else self._end.code
-
-    @property
-    def close_reason(self) -> str:
-        return "" if self._end is None else self._end.reason
-
     async def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        if not isinstance(message, str | bytes | bytearray | memoryview):
-            raise TypeError(f"a message is a str or bytes, not {type(message).__name__}")
+        check_message(message)
         if self._end is not None:
             raise self._closed()
         said = {"text": message} if isinstance(message, str) else {"bytes": bytes(message)}
@@ -169,10 +166,3 @@ class _LocalSocket(WebSocket):
         if self._end is None:
             self._end = WebSocketClosed(code, reason)
             self._to_binding.close()
-
-    def _closed(self) -> WebSocketClosed:
-        assert self._end is not None, "it is closed"
-        return WebSocketClosed(self._end.code, self._end.reason)
-
-    def __repr__(self) -> str:
-        return f"<WebSocket {'open' if self._end is None else f'closed {self._end.code}'}>"

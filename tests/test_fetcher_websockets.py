@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from websocket_server import WebSocketServer, websocket_server
 
 from capnweb_py.remote import connect_env
 from capnweb_py.web_socket import WebSocketRefused
+from proxy_server import platform_env
 
 pytestmark = pytest.mark.anyio
 
@@ -45,15 +47,15 @@ async def refused(binding: Any, url: str, **options: Any) -> tuple[int, str]:
 async def test_messages_pass_both_ways_and_the_end_has_its_code(server: WebSocketServer) -> None:
     async with (
         through("browser", url=f"http://{server.address}/base/") as browser,
-        browser.websocket("https://browser/v1/devtools?a=b") as socket,
+        browser.websocket("https://browser/v1/devtools?a=b") as opened,
     ):
-        assert await socket.receive() == "hello"
+        assert await opened.receive() == "hello"
         for message in ["text", "\u00fc\U0001f600", "", b"\x00\xff", bytes(1 << 20)]:
-            await socket.send(message)
-            assert await socket.receive() == message
-        await socket.send("bye")
-        assert [message async for message in socket] == []
-        assert (socket.close_code, socket.close_reason) == (4000, "as you wish")
+            await opened.send(message)
+            assert await opened.receive() == message
+        await opened.send("bye")
+        assert [message async for message in opened] == []
+        assert (opened.close_code, opened.close_reason) == (4000, "as you wish")
     assert server.asked[-1][0] == "/base/v1/devtools?a=b"
 
 
@@ -67,8 +69,8 @@ async def test_the_headers_of_the_configuration_are_put_in_place_of_the_clients(
             "x-dropped": "1",
             "host": "other.example",
         }
-        async with binding.websocket("ws://any/", headers=given) as socket:
-            assert await socket.receive() == "hello"
+        async with binding.websocket("ws://any/", headers=given) as opened:
+            assert await opened.receive() == "hello"
     _, asked = server.asked[-1]
     assert (asked["authorization"], asked["x-team"], asked["x-a"]) == ("the proxy's", "static", "b")
     assert asked["host"] == server.address
@@ -80,8 +82,8 @@ async def test_the_list_says_where_they_may_go(server: WebSocketServer, kind: st
     key = "allow" if kind == "vpc_service" else "allow_hosts"
     port = server.address.rpartition(":")[2]
     async with through(kind, **{key: [server.address, f"*:{port}"]}) as binding:
-        async with binding.websocket(f"http://{server.address}/") as socket:
-            assert await socket.receive() == "hello"
+        async with binding.websocket(f"http://{server.address}/") as opened:
+            assert await opened.receive() == "hello"
         before = len(server.asked)
         elsewhere = (403, "refused: 127.0.0.2:80 is not on the binding's allow-list")
         assert await refused(binding, "http://127.0.0.2/") == elsewhere
@@ -91,14 +93,35 @@ async def test_the_list_says_where_they_may_go(server: WebSocketServer, kind: st
         assert len(server.asked) == before
 
 
-async def test_a_name_on_the_list_is_connected_to_by_an_address_that_was_checked(server: WebSocketServer) -> None:
+async def test_the_address_that_was_checked_is_the_one_that_is_connected_to(
+    server: WebSocketServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever looks this name up again finds nothing."""
+
+    async def look_up(host: str, port: int, **_kind: object) -> list[Any]:
+        assert host == "db.invalid"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr("proxy_server.egress.anyio.getaddrinfo", look_up)
     port = server.address.rpartition(":")[2]
     async with (
-        through("mtls_certificate", allow_hosts=[f"localhost:{port}"]) as binding,
-        binding.websocket(f"ws://localhost:{port}/") as socket,
+        through("mtls_certificate", allow_hosts=[f"db.invalid:{port}", "127.0.0.0/8:*"]) as binding,
+        binding.websocket(f"ws://db.invalid:{port}/") as opened,
     ):
-        assert await socket.receive() == "hello"
-    assert server.asked[-1][1]["host"] == f"localhost:{port}"
+        assert await opened.receive() == "hello"
+    assert server.asked[-1][1]["host"] == f"db.invalid:{port}"
+
+
+async def test_what_is_said_last_arrives_from_a_program_that_ends_at_once(tmp_path: Path) -> None:
+    """There is no proxy then: the binding is in the program's own process."""
+    config = tmp_path / "capnweb.toml"
+    with websocket_server() as server:
+        config.write_text(f'[bindings.IT]\ntype = "browser"\nurl = "http://{server.address}/"\n')
+        async with platform_env(config) as env, env.IT.websocket("https://any/listen") as opened:
+            for number in range(10):
+                await opened.send(str(number))
+        heard = await anyio.to_thread.run_sync(server.heard.get, True, 10)
+    assert heard == ([str(number) for number in range(10)], 1000)
 
 
 async def test_a_redirect_is_not_followed(server: WebSocketServer) -> None:
@@ -137,9 +160,9 @@ async def test_over_tls_certificates_are_shown_and_asked_for(tmp_path: Path) -> 
         url = f"https://localhost:{port}"
         async with (
             through("mtls_certificate", url=url, ca=str(tmp_path / "ca.pem"), **files) as binding,
-            binding.websocket("http://any/") as socket,
+            binding.websocket("http://any/") as opened,
         ):
-            assert await socket.receive() == "hello"
+            assert await opened.receive() == "hello"
         async with through(url=url) as binding:
             status, text = await refused(binding, "http://any/")
     assert status == 502

@@ -12,7 +12,7 @@ import anyio
 import httpx2
 import pytest
 from pictures import RED, flat
-from proxying import serving
+from proxying import fetch, http_scope, proxy, serving
 
 from capnweb_py import RemoteError
 from capnweb_py.remote import Env, connect_env
@@ -249,3 +249,26 @@ def test_a_public_url_that_is_none() -> None:
     table = {"type": "images", "public_url": "ws://x"}
     with pytest.raises(ConfigError, match=r"bindings\.IMAGES\.public_url: an http: or https: URL is needed here"):
         read({"bindings": {"IMAGES": table}}, Path("capnweb.toml"))
+
+
+async def test_what_a_server_fails_with_is_not_for_strangers() -> None:
+    class Broken:
+        def rpc_main(self) -> object: ...
+        async def fetch(self, _request: Any) -> Any: ...
+        async def aclose(self) -> None: ...
+
+        def at(self, _server: str, _path: str) -> Any: ...
+
+        async def public(self, _path: str, _request: Any) -> Any:
+            raise RuntimeError("/srv/secret/place")
+
+    async with proxy(IMAGES=Broken()) as app:
+        reply = await fetch(app, http_scope(None, path="/public/IMAGES/x"))
+    assert (reply.status, reply.body) == (500, b"the server failed: its log says how")
+
+
+async def test_a_server_that_stops_says_so() -> None:
+    async with proxy() as app:
+        await app.drain(0)
+        reply = await fetch(app, http_scope(None, path="/public/IMAGES/x"))
+    assert reply.status == 503

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import queue
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http import HTTPStatus
 
 import attrs
+from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
 
@@ -20,11 +22,13 @@ class WebSocketServer:
 
     address: str
     asked: list[tuple[str, dict[str, str]]]
+    # What each WebSocket that its client ended was told: the messages, and the close code.
+    heard: queue.Queue[tuple[list[str | bytes], int | None]] = attrs.field(factory=queue.Queue)
 
 
 @contextmanager
 def websocket_server(tls: ssl.SSLContext | None = None) -> Iterator[WebSocketServer]:
-    """It says hello, echoes, and closes after "bye". A request that is no handshake it answers as one."""
+    """It says hello, echoes but on /listen, and closes after "bye". What is no handshake it answers as a request."""
     asked: list[tuple[str, dict[str, str]]] = []
 
     def respond(connection: ServerConnection, request: Request) -> Response | None:
@@ -39,17 +43,23 @@ def websocket_server(tls: ssl.SSLContext | None = None) -> Iterator[WebSocketSer
 
     def talk(connection: ServerConnection) -> None:
         connection.send("hello")
-        for message in connection:
-            if message == "bye":
-                connection.close(4000, "as you wish")
-                return
-            connection.send(message)
+        messages = []
+        with suppress(ConnectionClosed):
+            for message in connection:
+                if message == "bye":
+                    connection.close(4000, "as you wish")
+                    return
+                messages.append(message)
+                if connection.request is None or not connection.request.path.endswith("/listen"):
+                    connection.send(message)
+        running.heard.put((messages, connection.close_code))
 
     with serve(talk, "127.0.0.1", 0, process_request=respond, ssl=tls) as server:
+        running = WebSocketServer(f"127.0.0.1:{server.socket.getsockname()[1]}", asked)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield WebSocketServer(f"127.0.0.1:{server.socket.getsockname()[1]}", asked)
+            yield running
         finally:
             server.shutdown()
             thread.join()

@@ -23,11 +23,9 @@ from ..loops import on_asyncio
 from ..stub import RpcStub
 from ..transports.websocket import readable_refusals
 from ..web import ReadableStream
+from ..web_socket import NORMAL
 
 __all__ = ["TunnelError", "open_tunnel", "rpc_stream"]
-
-# RFC 6455, section 7.4.1.
-_NORMAL: Final = 1000
 
 # The longest message that is taken, in bytes, and how many wait to be received before nothing more is read. Ours are
 # of 64 KiB at most, and a Worker's of what its socket gave at a time.
@@ -126,7 +124,7 @@ class _Tunnel(_ReceivedBytes):
         except ConnectionClosed as error:
             if self._closed:
                 raise anyio.ClosedResourceError from None
-            if self._eof_sent or (error.rcvd is not None and error.rcvd.code == _NORMAL):
+            if self._eof_sent or (error.rcvd is not None and error.rcvd.code == NORMAL):
                 raise anyio.EndOfStream from None
             raise _failure(error) from error
         return message.encode() if isinstance(message, str) else bytes(message)
@@ -178,7 +176,7 @@ class _Tunnel(_ReceivedBytes):
         async with anyio.create_task_group() as tasks:
             # While messages wait to be received, `websockets` reads no more, and would not see that it is closed.
             tasks.start_soon(self._take_the_rest)
-            await close(_NORMAL)
+            await close(NORMAL)
 
     async def _take_the_rest(self) -> None:
         try:
@@ -194,7 +192,7 @@ def _failure(error: ConnectionClosed) -> TunnelError:
     closed = error.rcvd
     if closed is None:
         return TunnelError("the connection to the proxy is lost")
-    if closed.code == _NORMAL:
+    if closed.code == NORMAL:
         return TunnelError("the other side has ended the connection")
     return TunnelError(closed.reason or f"the proxy closed the tunnel with the code {closed.code}")
 

@@ -18,7 +18,7 @@ from capnweb_py.target import RpcTarget
 from capnweb_py.web import ReadableStream, Response
 from proxy_server.bindings import BindingError, Connectable
 from proxy_server.bindings.fetcher import request_of
-from proxy_server.egress import reason_of
+from proxy_server.egress import broke_off
 
 __all__ = ["ConnectTarget"]
 
@@ -66,7 +66,7 @@ class _Socket:
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-            raise ConnectionError(f"the connection broke off: {reason_of(error)}") from error
+            raise ConnectionError(broke_off(error)) from error
 
     async def aclose(self) -> None:
         await self.end("readable")
@@ -76,7 +76,7 @@ class _Socket:
         try:
             await self._stream.send(chunk.encode() if isinstance(chunk, str) else bytes(memoryview(chunk)))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-            raise ConnectionError(f"the connection broke off: {reason_of(error)}") from error
+            raise ConnectionError(broke_off(error)) from error
 
     async def end(self, direction: str) -> None:
         """One direction has ended."""

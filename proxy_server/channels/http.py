@@ -137,6 +137,9 @@ def _has_body(scope: Scope) -> bool:
 
 
 def _declared_length(scope: Scope) -> int | None:
+    """RFC 9112, section 6.3: a length beside a transfer coding is none."""
+    if header(scope, b"transfer-encoding") is not None:
+        return None
     length = header(scope, b"content-length")
     return None if length is None else int(length)
 

@@ -13,7 +13,7 @@ import attrs
 
 from capnweb_py.web import Headers, ReadableStream, Request, Response
 from proxy_server.bindings import Binding, PublicBinding
-from proxy_server.channels import Receive, Scope, Send, header
+from proxy_server.channels import LOG, Receive, Scope, Send, header
 from proxy_server.channels.http import serve_http
 
 __all__ = ["placed", "public_path", "serve_public"]
@@ -23,6 +23,10 @@ _SEGMENT: Final = "public"
 # How the schemes of ASGI's scopes are written in the URLs of requests.
 _SCHEMES: Final = {"ws": "http", "wss": "https"}
 
+# The page that asks is anybody's.
+_FROM_ANYWHERE: Final = {"access-control-allow-origin": "*"}
+
+_FAILED: Final = "the server failed: its log says how"
 _NOTHING: Final = "there is nothing here: this URL was given to nobody, or has been used, or has expired"
 
 
@@ -57,11 +61,21 @@ class _PublicSide:
 
     async def fetch(self, request: Request) -> Response:
         response = None
-        if isinstance(self.binding, PublicBinding):
-            response = await self.binding.public(self.path, request)
-        if response is None:
-            response = Response(_NOTHING, status=404, headers={"access-control-allow-origin": "*"})
-        return response
+        try:
+            if isinstance(self.binding, PublicBinding):
+                response = await self.binding.public(self.path, request)
+        except ConnectionError:
+            raise  # the client left
+        except Exception as error:
+            # What it says is not for strangers.
+            LOG.warning("a public URL failed: %s", type(error).__name__)
+            LOG.debug("what it failed with", exc_info=True)
+            return Response(_FAILED, status=500, headers=_FROM_ANYWHERE)
+        finally:
+            if request.body is not None:
+                # Of a form that is refused, the rest is not read.
+                await request.body.aclose()
+        return Response(_NOTHING, status=404, headers=_FROM_ANYWHERE) if response is None else response
 
 
 def _as_it_is(scope: Scope, method: str, body: ReadableStream[bytes] | None) -> Request:

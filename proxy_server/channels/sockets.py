@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 import anyio
 
 from capnweb_py.web import Headers, HeadersInit, Response
-from capnweb_py.web_socket import LOST, NO_STATUS, NORMAL, ServerWebSocket, WebSocketClosed, check_close
+from capnweb_py.web_socket import LOST, NO_STATUS, NORMAL, ServerWebSocket, WebSocketClosed, check_close, check_message
 from proxy_server.channels import LOG
 from proxy_server.channels.handshake import ClientLeft, Handshake
 
@@ -66,8 +66,6 @@ class _Socket(ServerWebSocket):
         self._handshake = handshake
         self._subprotocol: str | None = None
         self._arrive, self._arrived = anyio.create_memory_object_stream[str | bytes](1)
-        # How it ended: the client's close frame, or what was said here.
-        self._end: WebSocketClosed | None = None
 
     @property
     def subprotocols(self) -> tuple[str, ...]:
@@ -76,14 +74,6 @@ class _Socket(ServerWebSocket):
     @property
     def subprotocol(self) -> str | None:
         return self._subprotocol
-
-    @property
-    def close_code(self) -> int | None:
-        return None if self._end is None else self._end.code
-
-    @property
-    def close_reason(self) -> str:
-        return "" if self._end is None else self._end.reason
 
     async def accept(self, *, subprotocol: str | None = None, headers: HeadersInit | None = None) -> None:
         if subprotocol is not None and subprotocol not in self.subprotocols:
@@ -97,14 +87,10 @@ class _Socket(ServerWebSocket):
         await self._send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": encoded})
 
     async def send(self, message: str | bytes | bytearray | memoryview) -> None:
-        if isinstance(message, str):
-            event: dict[str, object] = {"type": "websocket.send", "text": message}
-        elif isinstance(message, bytes | bytearray | memoryview):
-            event = {"type": "websocket.send", "bytes": bytes(message)}
-        else:
-            raise TypeError(f"a message is a str or bytes, not {type(message).__name__}")
+        check_message(message)
+        said = {"text": message} if isinstance(message, str) else {"bytes": bytes(message)}
         await self._accepted()
-        await self._send(event)
+        await self._send({"type": "websocket.send", **said})
 
     async def receive(self) -> str | bytes:
         await self._accepted()
@@ -161,10 +147,6 @@ class _Socket(ServerWebSocket):
             await self._handshake.send(event)
         except ClientLeft as error:
             raise self._closed() from error
-
-    def _closed(self) -> WebSocketClosed:
-        end = self._end or WebSocketClosed(LOST, "")
-        return WebSocketClosed(end.code, end.reason)
 
 
 def _end(code: int | None, reason: str | None) -> WebSocketClosed:

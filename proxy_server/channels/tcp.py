@@ -22,18 +22,15 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 
 from capnweb_py.transports.driver import cut_reason
+from capnweb_py.web_socket import INTERNAL_ERROR, LOST, NO_STATUS, NORMAL
 from proxy_server.bindings import Binding, BindingError, Connectable
 from proxy_server.channels import Receive, Send, send_text
-from proxy_server.egress import reason_of
+from proxy_server.egress import broke_off
 
 __all__ = ["serve_connection_string", "serve_tcp"]
 
-# Close codes (RFC 6455, section 7.4.1).
-_END: Final = 1000
-_FAILURE: Final = 1011
-
-# The codes by which ASGI servers tell that a WebSocket was lost, or that they stop.
-_LOST: Final = frozenset({None, 1005, 1006, 1012})
+# The codes by which ASGI servers tell that a WebSocket was lost, or that they stop (1012).
+_LOST: Final = frozenset({None, NO_STATUS, LOST, 1012})
 
 # How long, in seconds, what is left may take to be delivered once one side has ended the connection.
 _LINGER: Final = 10.0
@@ -49,7 +46,7 @@ async def serve_tcp(binding: Connectable, address: str, receive: Receive, send: 
     try:
         stream = await binding.connect(address)
     except (BindingError, ConnectionError) as error:
-        await _close(send, _FAILURE, str(error))
+        await _close(send, INTERNAL_ERROR, str(error))
         return
     try:
         await _Tunnel(stream, receive, send).run()
@@ -103,11 +100,11 @@ class _Tunnel:
             while True:
                 await self._stream.receive()
         except anyio.EndOfStream:
-            await self._finish(_END)
+            await self._finish(NORMAL)
         except anyio.ClosedResourceError:
             pass  # the other direction has ended it
         except (anyio.BrokenResourceError, OSError) as error:
-            await self._finish(_FAILURE, f"the connection broke off: {reason_of(error)}")
+            await self._finish(INTERNAL_ERROR, broke_off(error))
 
     async def _outgoing(self, both: anyio.CancelScope) -> None:
         """From the WebSocket to the connection. Cancels both directions if they have no more to do."""
@@ -122,7 +119,7 @@ class _Tunnel:
                 return
             await self._stream.send_eof()
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
-            await self._finish(_FAILURE, f"the connection broke off: {reason_of(error)}")
+            await self._finish(INTERNAL_ERROR, broke_off(error))
             both.cancel()
         else:
             both.deadline = anyio.current_time() + _LINGER

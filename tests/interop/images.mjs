@@ -96,6 +96,19 @@ async function hosted() {
   return { kept, pages, creator: updated.creator, deleted, missing, error: await thrownBy(gone.update({})) };
 }
 
+/** An image that is announced here, and uploaded and seen by anybody who has the URLs. */
+async function uploadedDirectly() {
+  const { id, uploadURL } = await images.hosted.createDirectUpload({ metadata: { by: "node" }, expiresIn: 600 });
+  const form = new FormData();
+  form.append("file", new File([image], "holiday.png"));
+  const answer = await fetch(uploadURL, { method: "POST", body: form });
+  const shown = await fetch(await images.hosted.image(id).signedUrl({ variant: "public", expiresIn: 60 }));
+  const same = Buffer.from(await shown.arrayBuffer()).equals(Buffer.from(image));
+  const { filename, draft, meta } = await images.hosted.image(id).details();
+  await images.hosted.image(id).delete();
+  return { status: answer.status, same, filename, draft, meta };
+}
+
 const report = {
   info: await images.info(image),
   thumbnail: await thumbnail(),
@@ -103,6 +116,7 @@ const report = {
   errors: await errors(),
   streams: await streams(),
   hosted: await hosted(),
+  direct: await uploadedDirectly(),
   forms: [...new Set(log.entries.map(({ form }) => form))].sort(),
 };
 console.log(JSON.stringify(report));

@@ -99,3 +99,8 @@ def test_hosted_images(report: dict[str, Any]) -> None:
     assert (result["deleted"], result["missing"]) == ([True, True, True], [None, None, False])
     # npm capnweb knows the names of JavaScript's own errors.
     assert result["error"] == {"name": "Error", "message": "Image not found: node/bytes", "code": 5404}
+
+
+def test_an_image_is_uploaded_and_seen_by_url(report: dict[str, Any]) -> None:
+    known = {"filename": "holiday.png", "draft": False, "meta": {"by": "node"}}
+    assert report["direct"] == {"status": 200, "same": True, **known}
