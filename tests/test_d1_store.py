@@ -358,9 +358,7 @@ async def test_a_result_that_no_message_holds_is_refused_on_the_rpc_channel(
     async with memory_pair(None, d1_rpc.D1Target(store)) as (client, _server):
         database = client.remote_main
         assert await database.prepare("SELECT length(zeroblob(200)) AS n").first("n") == 200
-        with pytest.raises(
-            RemoteError, match="larger than 1000 bytes, which is more than a message holds"
-        ):
+        with pytest.raises(RemoteError, match="larger than 1000 bytes, which is more than a message holds"):
             await database.prepare("SELECT zeroblob(300)").all()
         answer = await database.query({"queries": [{"sql": "SELECT zeroblob(300)"}]})
         assert answer["error"].message.startswith("the result is larger than 1000 bytes")

@@ -53,11 +53,15 @@ _LIMITS: Final = {
     apsw.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 
-# The store's own table. It counts the transactions that wrote: the last one's number is the bookmark.
+# The store's own table, which the runtime has as well, with this SQL, and shows in listings. Here it counts the
+# transactions that wrote: the last one's number is the bookmark.
 OWN_TABLE: Final = "_cf_METADATA"
 _IS_MADE: Final = f"SELECT 1 FROM sqlite_schema WHERE name = '{OWN_TABLE}'"
 _SCHEMA: Final = f"""
-CREATE TABLE {OWN_TABLE} (key INTEGER PRIMARY KEY, value BLOB);
+CREATE TABLE {OWN_TABLE} (
+        key INTEGER PRIMARY KEY,
+        value BLOB
+      );
 INSERT INTO {OWN_TABLE} VALUES (1, 0), (2, lower(hex(randomblob(16))));
 """
 

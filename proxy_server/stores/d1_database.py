@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import apsw
+import orjson
 
 from .d1 import (
     MAX_RESULT_BYTES,
@@ -56,6 +57,15 @@ _CELL_BYTES: Final = 32
 
 _SIZE: Final = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
+)
+# How many indexes a table has, and how many with one of some columns. That of WITHOUT ROWID is the table itself.
+_INDEXES: Final = (
+    "SELECT count(*) FROM pragma_index_list(?1) AS i WHERE (i.origin <> 'pk' OR NOT"
+    " (SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE))"
+)
+_INDEXES_OF_COLUMNS: Final = (
+    f"{_INDEXES} AND EXISTS (SELECT 1 FROM pragma_index_info(i.name) WHERE name COLLATE NOCASE IN"
+    " (SELECT value FROM json_each(?2)))"
 )
 _RESERVED: Final = "SELECT count(*) FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_'"
 
@@ -253,14 +263,17 @@ class Database:
         """Of what a scan passed, SQLite counts each row but the first; of what an index found, nothing: at least the
         rows that came out were read."""
         scanned = self._scanned + 1 if self._scanned else 0
-        return max(scanned, returned, 1) if self.rules.read else scanned
+        return max(scanned, returned, 1) if self.rules.read or self.rules.updated else scanned
 
     def _rows_written(self, changes: int) -> int:
-        """An inserted row is written once more for each index of its table, a change of the schema once."""
+        """A row is written once more for each index of its table: for all of them where it is inserted, for those with
+        a changed column where it is updated. A change of the schema is written once."""
         schema = int(self.rules.defines)
         if not changes:
             return schema
-        indexes = sum(self._own("SELECT count(*) FROM pragma_index_list(?)", name) for name in self.rules.inserted)
+        indexes = sum(self._own(_INDEXES, table) for table in self.rules.inserted)
+        for table in self.rules.updated.keys() - self.rules.inserted:
+            indexes += self._own(_INDEXES_OF_COLUMNS, table, orjson.dumps([*self.rules.updated[table]]).decode())
         return int(schema + changes * (1 + indexes))
 
     def _bookmark(self, wrote: bool) -> str:
