@@ -20,6 +20,7 @@ from .d1 import (
     MAX_SQL_BYTES,
     MAX_VALUE_BYTES,
     OUT_OF_MEMORY,
+    WRONG_PARAMETERS,
     D1Failure,
 )
 from .d1_functions import install
@@ -112,7 +113,7 @@ def failures(rules: Rules, why_interrupted: Callable[[], str]) -> Iterator[None]
     try:
         yield
     except apsw.BindingsError as error:
-        raise D1Failure("Wrong number of parameter bindings for SQL query.") from error
+        raise D1Failure(WRONG_PARAMETERS) from error
     except apsw.InterruptError as error:
         raise D1Failure(why_interrupted()) from error
     except apsw.NoMemError as error:

@@ -409,7 +409,7 @@ async def test_a_proxy_that_is_killed_has_lost_no_acknowledged_batch(node: str, 
 
 def test_accesses(node: str, tmp_path: Path) -> None:
     """A Worker whose database is for reading, and then an overlay of it."""
-    found = {}
+    found: dict[str, list[Any]] = {}
     for access in ["full", "read", "overlay", "full"]:
         config = tmp_path / "capnweb.toml"
         config.write_text(f'[server]\nstate_dir = "{tmp_path}"\n[bindings.DB]\ntype = "d1"\naccess = "{access}"\n')
