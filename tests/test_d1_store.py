@@ -1,4 +1,4 @@
-"""The embedded database of D1: what statements may not leave behind, its dumps and large answers. And requests that are none.
+"""The embedded database of D1: what statements may not leave behind, dumps, large answers; and requests that are none.
 
 What SQL is answered, and with which texts, is compared with the runtime's own in interop/test_d1_workerd.py.
 """
