@@ -20,8 +20,10 @@ from proxy_server.stores.d1_values import wire_cell
 __all__ = ["MAX_REQUEST_BYTES", "D1Service"]
 
 # How large one request may be, in bytes. Our own limit: a row of two megabytes, written as an array of numbers, is a
-# half. What is read of JSON may take twenty-five times as much memory, so long ones are read one at a time.
+# half. What is read of JSON takes more memory, above all its arrays and objects: so they are counted by their brackets
+# (those in texts, too), and long requests are read one at a time.
 MAX_REQUEST_BYTES: Final = 16_000_000
+MAX_BRACKETS: Final = 2_000_000
 
 # The header with the bookmark, or the constraint, that a session sends, and with the bookmark that it gets.
 _TOKEN: Final = "x-cf-d1-session-commit-token"
@@ -94,6 +96,8 @@ async def _body(request: Request) -> bytes:
 
 def _statements(body: bytes) -> list[Statement]:
     """The statements of a request: an object with `sql` and `params`, or an array of them."""
+    if body.count(b"[") + body.count(b"{") > MAX_BRACKETS:
+        raise D1Failure(f"{OUT_OF_MEMORY} The request has more than {MAX_BRACKETS} brackets.")
     try:
         queries = orjson.loads(body)
     except orjson.JSONDecodeError as error:

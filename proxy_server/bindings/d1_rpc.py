@@ -18,7 +18,15 @@ from capnweb_py.target import RpcTarget
 from capnweb_py.values import UNDEFINED
 from capnweb_py.web import ReadableStream
 from proxy_server.declined import Error
-from proxy_server.stores.d1 import D1Failure, D1Store, Outcome, SqlValue, Statement
+from proxy_server.stores.d1 import (
+    MAX_PARAMETERS,
+    WRONG_PARAMETERS,
+    D1Failure,
+    D1Store,
+    Outcome,
+    SqlValue,
+    Statement,
+)
 from proxy_server.stores.d1_values import param_from_wire, wire_cell
 
 __all__ = ["MAX_MESSAGE_BYTES", "D1Target", "SessionTarget", "StatementTarget", "statement_of"]
@@ -48,6 +56,8 @@ def statement_of(query: object) -> Statement:
         params = []
     if not isinstance(params, list):
         raise D1Failure('the "params" of a query are an array')
+    if len(params) > 10 * MAX_PARAMETERS:  # a few too many are SQLite's to refuse, by the statement
+        raise D1Failure(WRONG_PARAMETERS)
     return Statement(query["sql"], [param_from_wire(param) for param in params])
 
 

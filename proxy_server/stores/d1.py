@@ -29,6 +29,7 @@ __all__ = [
     "OVERLOADED",
     "READ_ONLY",
     "TIMED_OUT",
+    "WRONG_PARAMETERS",
     "D1Failure",
     "D1Store",
     "D1Unreachable",
@@ -60,6 +61,8 @@ TIMED_OUT: Final = "D1 DB storage operation exceeded timeout which caused object
 OUT_OF_MEMORY: Final = "D1 DB's isolate exceeded its memory limit and was reset."
 # What it says of a database that has too much to do.
 OVERLOADED: Final = "D1 DB is overloaded. Too many requests queued."
+# What it says of parameters that are more, or fewer, than the statement has.
+WRONG_PARAMETERS: Final = "Wrong number of parameter bindings for SQL query."
 # What it says of parameters that are not in the last of several.
 ONLY_LAST_HAS_PARAMETERS: Final = (
     "When executing multiple SQL statements in a single call, only the last statement can have parameters."

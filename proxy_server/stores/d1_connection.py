@@ -20,6 +20,7 @@ from .d1 import (
     MAX_SQL_BYTES,
     MAX_VALUE_BYTES,
     OUT_OF_MEMORY,
+    WRONG_PARAMETERS,
     D1Failure,
 )
 from .d1_functions import install
@@ -53,11 +54,15 @@ _LIMITS: Final = {
     apsw.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 
-# The store's own table. It counts the transactions that wrote: the last one's number is the bookmark.
+# The store's own table, which the runtime has as well, with this SQL, and shows in listings. Here it counts the
+# transactions that wrote: the last one's number is the bookmark.
 OWN_TABLE: Final = "_cf_METADATA"
 _IS_MADE: Final = f"SELECT 1 FROM sqlite_schema WHERE name = '{OWN_TABLE}'"
 _SCHEMA: Final = f"""
-CREATE TABLE {OWN_TABLE} (key INTEGER PRIMARY KEY, value BLOB);
+CREATE TABLE {OWN_TABLE} (
+        key INTEGER PRIMARY KEY,
+        value BLOB
+      );
 INSERT INTO {OWN_TABLE} VALUES (1, 0), (2, lower(hex(randomblob(16))));
 """
 
@@ -108,7 +113,7 @@ def failures(rules: Rules, why_interrupted: Callable[[], str]) -> Iterator[None]
     try:
         yield
     except apsw.BindingsError as error:
-        raise D1Failure("Wrong number of parameter bindings for SQL query.") from error
+        raise D1Failure(WRONG_PARAMETERS) from error
     except apsw.InterruptError as error:
         raise D1Failure(why_interrupted()) from error
     except apsw.NoMemError as error:

@@ -57,6 +57,15 @@ _CELL_BYTES: Final = 32
 _SIZE: Final = (
     "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 )
+# How many indexes a table has, and how many with one of some columns. That of WITHOUT ROWID is the table itself.
+_INDEXES: Final = (
+    "SELECT count(*) FROM pragma_index_list(?1) AS i WHERE (i.origin <> 'pk' OR NOT"
+    " (SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE))"
+)
+_INDEXES_OF_COLUMNS: Final = (
+    "SELECT count(DISTINCT i.name) FROM pragma_index_list(?) AS i, pragma_index_info(i.name) AS c"
+    " WHERE lower(c.name) IN ({})"
+)
 _RESERVED: Final = "SELECT count(*) FROM sqlite_schema WHERE lower(substr(name, 1, 4)) = '_cf_'"
 
 
@@ -103,7 +112,7 @@ class Database:
     def transaction(self, lease: Lease, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
         """What is done meanwhile is one transaction: it is committed at the end, or rolled back when that raises."""
         self._lease, self._held, self._has_filled_disk = lease, 0, False
-        self._next_look = math.inf if _free_bytes() < _RESERVED_BYTES else 0.0
+        self._next_look = 0.0
         try:
             with failures(self.rules, self._why_interrupted):
                 self._own(begin)
@@ -130,11 +139,12 @@ class Database:
         return self._lease.is_over() or self._fills_disk()
 
     def _fills_disk(self) -> bool:
-        """Whether there is little space left for temporary files, which there was when the transaction began."""
+        """Whether there is little space left for temporary files, which there was at the first look."""
         now = time.monotonic()
         if now >= self._next_look:
-            self._next_look = now + _LOOK_AT_DISK_EVERY
-            self._has_filled_disk = _free_bytes() < _RESERVED_BYTES
+            is_little, is_first = _free_bytes() < _RESERVED_BYTES, self._next_look == 0.0
+            self._has_filled_disk = is_little and not is_first
+            self._next_look = math.inf if is_little and is_first else now + _LOOK_AT_DISK_EVERY
         return self._has_filled_disk
 
     def _why_interrupted(self) -> str:
@@ -164,7 +174,7 @@ class Database:
             return value
 
     def _one(self, statement: Statement) -> Outcome:
-        if self.must_stop():  # short statements take too few steps for SQLite to ask
+        if self._lease is None or self._lease.is_over():  # short statements take too few steps for SQLite to ask
             raise apsw.InterruptError("interrupted")
         connection, start = self.connection, time.perf_counter()
         changes, last_row_id = connection.total_changes(), connection.last_insert_rowid()
@@ -253,14 +263,18 @@ class Database:
         """Of what a scan passed, SQLite counts each row but the first; of what an index found, nothing: at least the
         rows that came out were read."""
         scanned = self._scanned + 1 if self._scanned else 0
-        return max(scanned, returned, 1) if self.rules.read else scanned
+        return max(scanned, returned, 1) if self.rules.read or self.rules.updated else scanned
 
     def _rows_written(self, changes: int) -> int:
-        """An inserted row is written once more for each index of its table, a change of the schema once."""
+        """A row is written once more for each index of its table: for all of them where it is inserted, for those with
+        a changed column where it is updated. A change of the schema is written once."""
         schema = int(self.rules.defines)
         if not changes:
             return schema
-        indexes = sum(self._own("SELECT count(*) FROM pragma_index_list(?)", name) for name in self.rules.inserted)
+        indexes = sum(self._own(_INDEXES, table) for table in self.rules.inserted)
+        for table in self.rules.updated.keys() - self.rules.inserted:
+            columns = [column.lower() for column in self.rules.updated[table]]
+            indexes += self._own(_INDEXES_OF_COLUMNS.format(", ".join("?" * len(columns))), table, *columns)
         return int(schema + changes * (1 + indexes))
 
     def _bookmark(self, wrote: bool) -> str:

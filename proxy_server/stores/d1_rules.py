@@ -106,6 +106,7 @@ class Rules:
         refusal: why the last statement was refused, where there is a better text than SQLite's.
         read, written: the tables that were read, and written, by the statements since `begin`.
         inserted: those of the written ones into which rows were inserted.
+        updated: of those whose rows were updated, the columns that were.
         altered: whether a table was altered.
         pragmas: the pragmas that were set.
     """
@@ -132,6 +133,7 @@ class Rules:
         self.read: set[str] = set()
         self.written: set[str] = set()
         self.inserted: set[str] = set()
+        self.updated: dict[str, set[str]] = {}
         self.altered = False
 
     @property
@@ -189,6 +191,8 @@ class Rules:
             self.written.add(first)
             if action == apsw.SQLITE_INSERT:
                 self.inserted.add(first)
+            elif action == apsw.SQLITE_UPDATE:
+                self.updated.setdefault(first, set()).add(second or "")
         elif action in {apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_DROP_TABLE}:
             self.written.add(first)
             self.altered = self.altered or action == apsw.SQLITE_ALTER_TABLE

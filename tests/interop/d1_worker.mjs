@@ -94,6 +94,18 @@ const SCENARIOS = {
     });
   },
 
+  /** Batches until one fails: how many were acknowledged, and what the failure says. */
+  async untilFailure({ DB }, { name }) {
+    for (let number = 0; ; number++) {
+      const add = DB.prepare("INSERT INTO halves VALUES (?1, zeroblob(20000))").bind(`${name}-${number}`);
+      try {
+        await DB.batch([add, add]);
+      } catch (error) {
+        return { acknowledged: number, message: error.message };
+      }
+    }
+  },
+
   /** Many at a time: each of them adds one. */
   async together({ DB }, { count }) {
     await DB.exec("CREATE TABLE IF NOT EXISTS counter (n)");
