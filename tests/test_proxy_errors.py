@@ -14,9 +14,12 @@ import pytest
 from asgi_server import asgi_server
 from proxying import SECRET, Server, serving, start
 
-from capnweb_py import AnswerLost, Backoff, ProxyDenied, ProxyError, RpcError, Unreachable
-from capnweb_py.bindings.channels import Channel
+from capnweb_py import AnswerLost, Backoff, ProxyDenied, ProxyError, RpcError, RpcTarget, Unreachable, memory_pair
+from capnweb_py.bindings import FACADES
+from capnweb_py.bindings.channels import Channel, Channels, ProxyAddress
+from capnweb_py.http11 import Http11Client
 from capnweb_py.remote import Env, MissingBinding, connect_env
+from proxy_server.refusals import STOPPED
 
 pytestmark = pytest.mark.anyio
 
@@ -366,6 +369,26 @@ async def test_after_its_end_an_env_says_that_nothing_was_run(url: str, channel:
     with pytest.raises(RpcError) as caught:
         await env.KV.get("k")
     assert getattr(caught.value, "may_have_run", None) is False
+
+
+@pytest.mark.parametrize("name", [name for name in USES if name.partition(" ")[0] not in {"dispatched", "service"}])
+async def test_a_call_that_a_stopping_server_refuses_was_not_run(name: str) -> None:
+    """Every facade says so, in the same words."""
+    kind, use = USES[name]
+    async with memory_pair(None, Nothing()) as (client, server):
+        refusal = ConnectionRefusedError(STOPPED.text)
+        refusal.may_have_run = False  # type: ignore[attr-defined]
+        server.retire(refusal)
+        address = ProxyAddress("http://unused.example/")
+        facade = FACADES[kind](Channels("X", address, Http11Client(print), lambda: client.remote_main, "rpc"))
+        with pytest.raises(ConnectionError, match="the server is shutting down") as caught:
+            await use(facade)
+    assert isinstance(caught.value, RpcError)
+    assert getattr(caught.value, "may_have_run", None) is False
+
+
+class Nothing(RpcTarget):
+    """An object of which nothing is ever called."""
 
 
 # The env itself
