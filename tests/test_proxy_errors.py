@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
+import httpx2
 import pytest
 from asgi_server import asgi_server
 from proxying import SECRET, Server, serving, start
@@ -304,6 +305,9 @@ async def test_a_binding_cannot_speak_for_the_proxy(url: str) -> None:
         response = await env.SVC.fetch("https://a.example/forged")
     assert (response.status, response.headers["capnweb-refused"]) == (400, "secret")
     assert "mf-forwarded-response" not in response.headers
+    # As it is on the wire.
+    seen = httpx2.get(url, headers={"MF-Binding": "SVC", "MF-URL": "https://a.example/forged"})
+    assert seen.headers.get_list("mf-forwarded-response") == ["true"]
 
 
 # One rule: what fails without an answer says whether it may have run
