@@ -31,8 +31,8 @@ Channel = Literal["http", "rpc"]
 # refuses to be used as something else. An extension of this project's.
 TYPE: Final = "capnweb-type"
 
-# RFC 9110, section 15.5: what is asked for is not there, or not of this kind. Of a binding that has an answer of its own
-# to all that its facade asks, these are none.
+# RFC 9110, section 15.5: what is asked for is not there, or not of this kind. Where a binding has an answer of its own
+# to all that its facade asks, these are of something else.
 FOREIGN: Final = frozenset({404, 405})
 
 # What says which service of a dispatch namespace is meant: a header of a request, or a parameter of a session's URL.
