@@ -528,7 +528,7 @@ async def test_refusals_do_not_fill_a_disk(caplog: pytest.LogCaptureFixture) -> 
 
         caplog.clear()
         for _ in range(times):
-            await refusals.refuse(refusal, "line\nfeed" * 100, {"type": "http"}, send, send)  # type: ignore[arg-type]
+            await refusals.refuse(refusal, "line\nfeed" * 100, {"type": "http"}, send, send)
         return [vars(record)["refused"] for record in caplog.records]
 
     logged = await refuse(secret, 1000)

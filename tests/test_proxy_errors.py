@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,17 @@ import pytest
 from asgi_server import asgi_server
 from proxying import SECRET, Server, serving, start
 
-from capnweb_py import AnswerLost, Backoff, ProxyDenied, ProxyError, RpcError, RpcTarget, Unreachable, memory_pair
+from capnweb_py import (
+    AnswerLost,
+    Backoff,
+    ProxyDenied,
+    ProxyError,
+    RpcError,
+    RpcTarget,
+    SessionClosed,
+    Unreachable,
+    memory_pair,
+)
 from capnweb_py.bindings import FACADES
 from capnweb_py.bindings.channels import Channel, Channels, ProxyAddress
 from capnweb_py.http11 import Http11Client
@@ -367,6 +377,25 @@ async def test_a_proxy_that_has_gone_before_the_call(server: Server, name: str, 
 
 
 @channels
+async def test_a_proxy_that_goes_in_the_middle_of_a_call(server: Server, channel: Channel) -> None:
+    async def value() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        server.process.kill()
+        await anyio.sleep_forever()
+
+    async with connect_env(server.url, channel=channel, backoff=Backoff(patience=0)) as env:
+        await env.KV.get("k")
+        with anyio.fail_after(20), pytest.raises((SessionClosed, ConnectionError)) as caught:
+            await env.KV.put("k", value())
+        assert isinstance(caught.value, SessionClosed if channel == "rpc" else AnswerLost)
+        assert getattr(caught.value, "may_have_run", None) is True
+        server.ended()
+        with pytest.raises(Unreachable) as after:
+            await env.KV.get("k")
+        assert after.value.may_have_run is False
+
+
+@channels
 async def test_after_its_end_an_env_says_that_nothing_was_run(url: str, channel: Channel) -> None:
     async with connect_env(url, channel=channel) as env:
         await env.KV.get("k")
@@ -381,7 +410,7 @@ async def test_a_call_that_a_stopping_server_refuses_was_not_run(name: str) -> N
     kind, use = USES[name]
     async with memory_pair(None, Nothing()) as (client, server):
         refusal = ConnectionRefusedError(STOPPED.text)
-        refusal.may_have_run = False  # type: ignore[attr-defined]
+        refusal.may_have_run = False
         server.retire(refusal)
         address = ProxyAddress("http://unused.example/")
         facade = FACADES[kind](Channels("X", address, Http11Client(print), lambda: client.remote_main, "rpc"))
