@@ -1,6 +1,4 @@
-"""What a binding does not do because of what was asked of it: the base of such errors of every type, and what is made
-of them for those who call over RPC.
-"""
+"""What a binding does not do because of what was asked of it: the base of such errors, and what callers by RPC get."""
 
 from __future__ import annotations
 

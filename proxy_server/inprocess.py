@@ -52,6 +52,7 @@ class InProcessChannels(Channels):
     ) -> None:
         self.name = name
         self.preferred = preferred
+        self._where = f"the binding {name!r}"
         self._binding = binding
         self._tasks = tasks
         self._session_options = options

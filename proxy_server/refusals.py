@@ -7,6 +7,7 @@ many lines in a while, and the next one says how many there would have been.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, MutableMapping
@@ -119,7 +120,9 @@ def _log(refused: Mapping[str, Any]) -> None:
     if refused["left_out"]:
         text += "; %s more like it were not logged"
         values.append(refused["left_out"])
-    LOG.warning(text, *values, extra={"refused": refused})
+    # A client that comes while the server stops has done nothing wrong.
+    level = logging.INFO if refused["reason"] == STOPPING else logging.WARNING
+    LOG.log(level, text, *values, extra={"refused": refused})
 
 
 def forwarded(send: Send) -> Send:

@@ -114,6 +114,7 @@ async def test_a_call_that_runs_is_finished_before_the_server_stops(configured: 
             server.process.terminate()
             error = await refused(env.SVC)
             assert "the server is shutting down, and has not run this" in str(error)
+            assert isinstance(error, ConnectionError)
             assert error.may_have_run is False
             assert await counter.increment() == 2, "what was given out before goes on"
             held.go_on.set()
@@ -527,7 +528,7 @@ async def test_refusals_do_not_fill_a_disk(caplog: pytest.LogCaptureFixture) -> 
 
         caplog.clear()
         for _ in range(times):
-            await refusals.refuse(refusal, "line\nfeed" * 100, {"type": "http"}, send, send)  # type: ignore[arg-type]
+            await refusals.refuse(refusal, "line\nfeed" * 100, {"type": "http"}, send, send)
         return [vars(record)["refused"] for record in caplog.records]
 
     logged = await refuse(secret, 1000)

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import anyio
+import httpx2
 import pytest
 from asgi_server import asgi_server
 from proxying import SECRET, Server, serving, start
 
-from capnweb_py import AnswerLost, Backoff, ProxyDenied, ProxyError, RpcError, Unreachable
-from capnweb_py.bindings.channels import Channel
+from capnweb_py import (
+    AnswerLost,
+    Backoff,
+    ProxyDenied,
+    ProxyError,
+    RpcError,
+    RpcTarget,
+    SessionClosed,
+    Unreachable,
+    memory_pair,
+)
+from capnweb_py.bindings import FACADES
+from capnweb_py.bindings.channels import Channel, Channels, ProxyAddress
+from capnweb_py.http11 import Http11Client
 from capnweb_py.remote import Env, MissingBinding, connect_env
+from proxy_server.refusals import STOPPED
 
 pytestmark = pytest.mark.anyio
 
@@ -301,6 +315,9 @@ async def test_a_binding_cannot_speak_for_the_proxy(url: str) -> None:
         response = await env.SVC.fetch("https://a.example/forged")
     assert (response.status, response.headers["capnweb-refused"]) == (400, "secret")
     assert "mf-forwarded-response" not in response.headers
+    # As it is on the wire.
+    seen = httpx2.get(url, headers={"MF-Binding": "SVC", "MF-URL": "https://a.example/forged"})
+    assert seen.headers.get_list("mf-forwarded-response") == ["true"]
 
 
 # One rule: what fails without an answer says whether it may have run
@@ -360,12 +377,51 @@ async def test_a_proxy_that_has_gone_before_the_call(server: Server, name: str, 
 
 
 @channels
+async def test_a_proxy_that_goes_in_the_middle_of_a_call(server: Server, channel: Channel) -> None:
+    async def value() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        server.process.kill()
+        await anyio.sleep_forever()
+
+    async with connect_env(server.url, channel=channel, backoff=Backoff(patience=0)) as env:
+        await env.KV.get("k")
+        with anyio.fail_after(20), pytest.raises((SessionClosed, ConnectionError)) as caught:
+            await env.KV.put("k", value())
+        assert isinstance(caught.value, SessionClosed if channel == "rpc" else AnswerLost)
+        assert getattr(caught.value, "may_have_run", None) is True
+        server.ended()
+        with pytest.raises(Unreachable) as after:
+            await env.KV.get("k")
+        assert after.value.may_have_run is False
+
+
+@channels
 async def test_after_its_end_an_env_says_that_nothing_was_run(url: str, channel: Channel) -> None:
     async with connect_env(url, channel=channel) as env:
         await env.KV.get("k")
     with pytest.raises(RpcError) as caught:
         await env.KV.get("k")
     assert getattr(caught.value, "may_have_run", None) is False
+
+
+@pytest.mark.parametrize("name", [name for name in USES if name.partition(" ")[0] not in {"dispatched", "service"}])
+async def test_a_call_that_a_stopping_server_refuses_was_not_run(name: str) -> None:
+    """Every facade says so, in the same words."""
+    kind, use = USES[name]
+    async with memory_pair(None, Nothing()) as (client, server):
+        refusal = ConnectionRefusedError(STOPPED.text)
+        refusal.may_have_run = False
+        server.retire(refusal)
+        address = ProxyAddress("http://unused.example/")
+        facade = FACADES[kind](Channels("X", address, Http11Client(print), lambda: client.remote_main, "rpc"))
+        with pytest.raises(ConnectionError, match="the server is shutting down") as caught:
+            await use(facade)
+    assert isinstance(caught.value, RpcError)
+    assert getattr(caught.value, "may_have_run", None) is False
+
+
+class Nothing(RpcTarget):
+    """An object of which nothing is ever called."""
 
 
 # The env itself

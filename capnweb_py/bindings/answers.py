@@ -21,7 +21,7 @@ from ..http11 import Http11Client
 from ..web import Headers, Request, Response
 from .address import ProxyAddress
 
-__all__ = ["DESCRIBE", "FORWARDED", "REFUSED", "STOPPING", "Answers"]
+__all__ = ["DESCRIBE", "FORWARDED", "REFUSED", "STOPPING", "Answers", "shown"]
 
 ConnectionT = TypeVar("ConnectionT")
 
@@ -160,7 +160,7 @@ class Answers:
             described: dict[str, Any] = json.loads(answer)["bindings"]
             return described
         if (response.status, said) != _NO_BINDING and response.status != _UPGRADE_REQUIRED:
-            raise self._no_proxy(_shown(response.status, response.status_text, response.headers), None)
+            raise self._no_proxy(shown(response), None)
         self._is_proxy = True
         return None
 
@@ -171,7 +171,7 @@ class Answers:
         except Unreachable as error:
             await _close(response)
             if isinstance(error, ProxyError) and error.reason == "no_proxy":
-                raise self._no_proxy(_shown(response.status, response.status_text, response.headers), binding) from None
+                raise self._no_proxy(shown(response), binding) from None
             raise AnswerLost(f"whether the binding {binding!r} has answered is not known: {error}") from error
 
     async def _refusal(self, reason: str, said: str, binding: str | None, kind: str | None) -> Exception:
@@ -207,21 +207,20 @@ class Answers:
             return ""
         return f": it has {', '.join(sorted(known))}" if known else ": it has none at all"
 
-    def _no_proxy(self, shown: str, binding: str | None) -> ProxyError:
+    def _no_proxy(self, said: str, binding: str | None) -> ProxyError:
         of_binding = "" if binding is None else f" to a request for the binding {binding!r}"
         return ProxyError(
-            f"what answers at {self._address.host} is no proxy server: it said {shown}{of_binding}. Is the connection"
+            f"what answers at {self._address.host} is no proxy server: it said {said}{of_binding}. Is the connection"
             ' string all of what "python -m proxy_server serve" printed?',
             "no_proxy",
         )
 
     def _intercepted(self, response: Response, binding: str) -> Unreachable | AnswerLost:
-        shown = _shown(response.status, response.status_text, response.headers)
         text = f"something on the way to {self._address.title} answered in its place, for the binding {binding!r}"
         # A gateway that has passed the request on may not have received the answer.
         if response.status > _RAISED:
-            return AnswerLost(f"{text}: {shown}")
-        return ProxyError(f"{text}: {shown}", "intercepted")
+            return AnswerLost(f"{text}: {shown(response)}")
+        return ProxyError(f"{text}: {shown(response)}", "intercepted")
 
 
 def _not_found(binding: str) -> str:
@@ -229,14 +228,19 @@ def _not_found(binding: str) -> str:
     return f'Binding "{binding}" not found'
 
 
+def shown(response: Response) -> str:
+    """A response in a few words: what it says of itself, and nothing of its body."""
+    return _shown(response.status, response.status_text, response.headers)
+
+
 def _shown(status: int, phrase: str, headers: Mapping[str, str]) -> str:
-    """An answer in a few words: never more of where it leads than the host."""
+    # Never more of where it leads than the host.
     media_type = headers.get("content-type", "").partition(";")[0].strip()
-    shown = " ".join(["HTTP", str(status), *([phrase] if phrase else [])])[:_QUOTED_CHARACTERS]
+    said = " ".join(["HTTP", str(status), *([phrase] if phrase else [])])[:_QUOTED_CHARACTERS]
     details = [media_type[:_QUOTED_CHARACTERS]] if media_type else []
     if 300 <= status < 400 and "location" in headers:
         details.append(f"which leads to {urlsplit(headers['location']).hostname}")
-    return f"{shown} ({', '.join(details)})" if details else shown
+    return f"{said} ({', '.join(details)})" if details else said
 
 
 async def _close(response: Response) -> None:

@@ -20,16 +20,20 @@ from ..web import Headers, Request, Response
 from ..web_socket import WebSocket, WebSocketRefused
 from ..websocket_client import open_web_socket
 from .address import ProxyAddress
-from .answers import Answers
+from .answers import Answers, shown
 from .tunnel import open_tunnel
 
-__all__ = ["DISPATCH_OPTIONS", "TYPE", "Channel", "Channels", "ProxyAddress", "rpc_url"]
+__all__ = ["DISPATCH_OPTIONS", "FOREIGN", "TYPE", "Channel", "Channels", "ProxyAddress", "rpc_url"]
 
 Channel = Literal["http", "rpc"]
 
 # As which type the binding is used: a header of a request, or a parameter of a session's URL. A proxy that knows it
 # refuses to be used as something else. An extension of this project's.
 TYPE: Final = "capnweb-type"
+
+# RFC 9110, section 15.5: what is asked for is not there, or not of this kind. Where a binding has an answer of its own
+# to all that its facade asks, these are of something else.
+FOREIGN: Final = frozenset({404, 405})
 
 # What says which service of a dispatch namespace is meant: a header of a request, or a parameter of a session's URL.
 DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
@@ -70,6 +74,7 @@ class Channels:
         self._open_other = open_other
         self._metadata = dict(metadata or {})
         self._kind = kind
+        self._where = f"the binding {name!r} of {address.title}"
         self._answers = answers or Answers(address, http)
 
     @property
@@ -170,6 +175,14 @@ class Channels:
             metadata=metadata,
             kind=self._kind,
             answers=self._answers,
+        )
+
+    def strange(self, response: Response, kind: str) -> ProxyError:
+        """The error of an answer that no binding of a type gives. A proxy that knows no types passes everything on."""
+        return ProxyError(
+            f"{self._where} does not answer as one of the type {kind!r} does: it said {shown(response)}. Has it another"
+            " type there?",
+            "type",
         )
 
     @property

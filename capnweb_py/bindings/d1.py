@@ -15,7 +15,7 @@ import orjson
 from ..errors import RemoteError, RpcError, has_not_run
 from ..stub import RpcStub
 from ..web import ReadableStream, Request
-from .channels import Channels
+from .channels import FOREIGN, Channels
 from .d1_values import MAX_SAFE_INTEGER, D1Value, bindable, readable, unbindable
 
 __all__ = ["D1Database", "D1Error", "D1ExecResult", "D1PreparedStatement", "D1Result", "D1Session", "D1TypeError"]
@@ -304,6 +304,8 @@ async def _query_by_http(
     try:
         answer = orjson.loads(text)
     except orjson.JSONDecodeError:
+        if response.status in FOREIGN:
+            raise channels.strange(response, "d1") from None
         raise D1Failed(f"Failed to parse body as JSON, got: {text.decode(errors='replace')}") from None
     answers = answer if isinstance(answer, list) else [answer]
     for one in answers:

@@ -45,8 +45,9 @@ class Fetcher:
             request: the request, or its URL, which the further arguments then make one of.
 
         Raises:
-            ConnectionError: if the proxy cannot be reached. Reading the body raises it if it breaks off.
-            RpcError: the same over the RPC channel.
+            ConnectionError: if the proxy cannot be reached, or refuses the request. Reading the body raises it if it
+                breaks off.
+            SessionClosed: if the session is lost meanwhile, over the RPC channel.
         """
         if isinstance(request, str):
             request = Request(request, method=method, headers=headers, body=body)

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from ..web import ReadableStream, Request, Response
-from .channels import Channels
+from .channels import FOREIGN, Channels
 from .images_order import Chain, TextPicture, ordered
 from .images_source import Operation, PictureStream, images_error
 
@@ -32,7 +32,7 @@ _Field: TypeAlias = tuple[str, bytes | PictureStream | str]
 async def http_info(channels: Channels, picture: bytes | PictureStream) -> Mapping[str, Any]:
     """What a picture is, by the names of the Workers API."""
     response = await _post(channels, "/info", [("image", picture)])
-    info: dict[str, Any] = json.loads(await _body(response, "INFO"))
+    info: dict[str, Any] = json.loads(await _body(channels, response, "INFO"))
     # What the runtime renames. Miniflare's images service has its name already.
     if "file_size" in info:
         info["fileSize"] = info.pop("file_size")
@@ -49,7 +49,7 @@ async def http_output(channels: Channels, chain: Chain, output: Mapping[str, Any
     options |= {name: output.get(name) for name in ("background", "anim")}
     fields += [(name, _text(value)) for name, value in options.items() if value is not None]
     response = await _post(channels, "/transform", fields)
-    data = await _body(response, "TRANSFORM")
+    data = await _body(channels, response, "TRANSFORM")
     content_type = response.headers.get("content-type")
     if content_type is None:
         raise images_error(f"IMAGES_TRANSFORM_ERROR {_INTERNAL}: No content-type on bindings response", _INTERNAL)
@@ -102,10 +102,12 @@ def _head(boundary: str, name: str, content: bytes | PictureStream | str) -> byt
     return f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"{file}\r\n\r\n'.encode()
 
 
-async def _body(response: Response, operation: Operation) -> bytes:
+async def _body(channels: Channels, response: Response, operation: Operation) -> bytes:
     """The body of an answer. Raises RemoteError if it is an error."""
     body = await response.bytes()
     number = _ERROR_NUMBER.search(response.headers.get("cf-images-binding", ""))
+    if number is None and response.status in FOREIGN:
+        raise channels.strange(response, "images")
     text = "" if number is None and response.status < 400 else body.decode(errors="replace")
     if number is not None:
         raise images_error(f"IMAGES_{operation}_{text}".strip(), int(number[1]))

@@ -26,6 +26,9 @@ __all__ = ["Found", "KvError", "KvWay", "OverHttp", "OverRpc", "PutOptions", "js
 _HOST: Final = "https://fake-host/"
 _TEXT_TYPE: Final = "text/plain;charset=UTF-8"
 
+# RFC 9110, section 15.5.6: every method that is used here, a namespace knows.
+_NO_METHOD: Final = 405
+
 _FAILED: Final = re.compile(r"KV ([A-Z_]+) failed: ([0-9]+) ?(.*)", re.DOTALL)
 
 
@@ -81,15 +84,15 @@ class OverHttp:
     """The HTTP channel."""
 
     def __init__(self, channels: Channels) -> None:
-        self._fetch = channels.fetch
+        self._channels = channels
 
     async def get(self, key: str, cache_ttl: int | None) -> Found:
-        response = await self._fetch(Request(_url(key, cache_ttl=cache_ttl)))
+        response = await self._channels.fetch(Request(_url(key, cache_ttl=cache_ttl)))
         cache_status = response.headers.get("CF-Cache-Status")
         if response.status in {404, 410}:
             await response.bytes()
             return Found(cache_status=cache_status)
-        await _check(response, "GET")
+        await self._check(response, "GET")
         metadata = response.headers.get("CF-KV-Metadata")
         value = in_pieces(b"") if response.body is None else response.body
         return Found(value, None if metadata is None else _utf8(metadata), cache_status)
@@ -102,8 +105,8 @@ class OverHttp:
             asked["cacheTtl"] = str(cache_ttl)
         headers = {"content-type": "application/json"}
         body = json.dumps(asked).encode()
-        response = await self._fetch(Request(f"{_HOST}bulk/get", method="POST", headers=headers, body=body))
-        await _check(response, "GET_BULK")
+        response = await self._channels.fetch(Request(f"{_HOST}bulk/get", method="POST", headers=headers, body=body))
+        await self._check(response, "GET_BULK")
         values: dict[str, Any] = await response.json()
         return values
 
@@ -112,27 +115,35 @@ class OverHttp:
         headers = {}
         if options.metadata is not None:
             headers["CF-KV-Metadata"] = options.metadata.encode().decode("latin-1")
-        response = await self._fetch(Request(url, method="PUT", headers=headers, body=value))
-        await _check(response, "PUT")
+        response = await self._channels.fetch(Request(url, method="PUT", headers=headers, body=value))
+        await self._check(response, "PUT")
         await response.bytes()
 
     async def delete(self, key: str) -> None:
-        response = await self._fetch(Request(_url(key), method="DELETE"))
-        await _check(response, "DELETE")
+        response = await self._channels.fetch(Request(_url(key), method="DELETE"))
+        await self._check(response, "DELETE")
         await response.bytes()
 
     async def list(self, prefix: str | None, limit: int | None, cursor: str | None) -> dict[str, Any]:
         # The runtime passes on no limit below 1.
         count = limit if limit is not None and limit > 0 else None
         query = _query({"key_count_limit": count, "prefix": prefix, "cursor": cursor})
-        response = await self._fetch(Request(_HOST + query))
-        await _check(response, "GET")
+        response = await self._channels.fetch(Request(_HOST + query))
+        await self._check(response, "GET")
         found: dict[str, Any] = await response.json()
         for key in found["keys"]:
             if isinstance(key.get("metadata"), str):
                 key["metadata"] = json.loads(key["metadata"])
         found["cacheStatus"] = response.headers.get("CF-Cache-Status")
         return found
+
+    async def _check(self, response: Response, method: str) -> None:
+        if not response.ok:
+            text = await response.text()
+            if response.status == _NO_METHOD:
+                raise self._channels.strange(response, "kv_namespace")
+            # The reason is in the status line, which not every server on the way can write.
+            raise KvError(method, response.status, response.status_text or text)
 
 
 def _url(key: str, **options: int | None) -> str:
@@ -146,13 +157,6 @@ def _query(options: Mapping[str, str | int | None]) -> str:
 
 def _utf8(header: str) -> str:
     return header.encode("latin-1").decode(errors="replace")
-
-
-async def _check(response: Response, method: str) -> None:
-    if not response.ok:
-        text = await response.text()
-        # The reason is in the status line, which not every server on the way can write.
-        raise KvError(method, response.status, response.status_text or text)
 
 
 class OverRpc:

@@ -17,7 +17,7 @@ import attrs
 
 from ..errors import RemoteError, RpcError
 from ..web import Request, Response
-from .channels import Channels
+from .channels import FOREIGN, Channels
 from .given import given
 from .queue_bodies import ContentType
 
@@ -167,6 +167,8 @@ class HttpQueue:
             raise QueueError(
                 f"the queue {self._channels.name!r} has no consumers here: its proxy only sends to it", _UNKNOWN_CODE
             )
+        if response.status in FOREIGN and _ERROR_CODE not in response.headers:
+            raise self._channels.strange(response, "queue")
         if response.status != 200:
             raise _error(response)
         return json.loads(answer)
@@ -217,6 +219,9 @@ class RpcQueue:
         return warnings
 
 
+# The header of a queue's own errors.
+_ERROR_CODE: Final = "cf-queues-error-code"
+
 # What the runtime says, and its number, where a queue does not tell why it failed.
 _UNKNOWN_CODE: Final = 15000
 _UNKNOWN_CAUSE: Final = "Unknown Internal Error"
@@ -224,7 +229,7 @@ _UNKNOWN_CAUSE: Final = "Unknown Internal Error"
 
 def _error(response: Response) -> QueueError:
     """The error of a response, as the runtime makes it of the response's headers."""
-    code = response.headers.get("cf-queues-error-code", str(_UNKNOWN_CODE))
+    code = response.headers.get(_ERROR_CODE, str(_UNKNOWN_CODE))
     cause = response.headers.get("cf-queues-error-cause", _UNKNOWN_CAUSE)
     return QueueError(f"{cause} ({code})", int(code) if code.isascii() and code.isdigit() else _UNKNOWN_CODE)
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 from ..errors import RemoteError
 from ..stub import RpcStub
 from ..web import Blob, ReadableStream, Request, Response
-from .channels import Channels
+from .channels import FOREIGN, Channels
 from .r2_framing import ERROR_HEADER, REQUEST_HEADER, SIZE_HEADER, prefixed, split
 from .r2_objects import R2Object, R2Objects, object_from_fields, object_from_rpc
 from .r2_requests import (
@@ -127,12 +127,15 @@ class HttpBucket:
         body = response.body or Blob(b"").stream()
         content = None
         try:
+            self._check(response)
             error = _error(request, response)
             refused = error is not None and error.code in _PRECONDITIONS
             if error is not None and error.code == _NO_SUCH_KEY:
                 return None
             if error is not None and not (refused and SIZE_HEADER in response.headers):
                 raise error
+            if SIZE_HEADER not in response.headers:
+                raise self._channels.strange(response, "r2_bucket")
             text, rest = await split(body, int(response.headers[SIZE_HEADER]))
             content = rest if with_body and not refused else None
             return json.loads(text), content
@@ -140,12 +143,18 @@ class HttpBucket:
             if content is None:
                 await body.aclose()
 
+    def _check(self, response: Response) -> None:
+        # A bucket names a reason for what it refuses, but for what is no request of its own.
+        if response.status in FOREIGN and ERROR_HEADER not in response.headers:
+            raise self._channels.strange(response, "r2_bucket")
+
     async def _write(self, request: Mapping[str, Any], content: Content = b"") -> dict[str, Any]:
         text = json.dumps(request).encode()
         body = text + content if isinstance(content, bytes) else prefixed(text, content)
         headers = {SIZE_HEADER: str(len(text))}
         response = await self._channels.fetch(Request(_URL, method="PUT", headers=headers, body=body))
         answer = await response.bytes()
+        self._check(response)
         error = _error(request, response)
         if error is not None and not (error.code == _NO_SUCH_KEY and request["method"] == "delete"):
             raise error
