@@ -99,6 +99,9 @@ class Host(Protocol):
         """Much waits to be sent, more may follow, and the peer has said nothing for a while: it can begin with what
         there is. A host that sends at once calls `messages_to_send` before this returns."""
 
+    def rest(self) -> None:
+        """Much was done for what the peer has sent: others are to have their turn before its next message."""
+
     def wake_from_anywhere(self) -> None:
         """The same as `wake`, called from any thread, and from inside the garbage collector."""
 
@@ -189,9 +192,9 @@ class RpcSession:
         "__weakref__", "_aborted", "_answers_taken", "_begun", "_blobs", "_called", "_codec", "_collected", "_decided",
         "_drained", "_embargo", "_end", "_exports", "_host", "_imports", "_letting_go", "_limits", "_local_main",
         "_main", "_meter", "_name", "_next_export", "_next_import", "_next_pushed", "_next_watcher", "_options",
-        "_outbox", "_pipes", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told", "_unanswered",
-        "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes", "congested", "deliveries",
-        "holding", "woke",
+        "_outbox", "_pipes", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told",
+        "_unanswered", "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes", "congested",
+        "deliveries", "holding", "woke",
     )  # fmt: skip
 
     def __init__(
@@ -266,7 +269,7 @@ class RpcSession:
         self.holding = False
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
-        self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
+        self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps, host.rest)
         self._unread = Unread(self._limits.max_unread, self._meter)
         spawn = host.spawn
         self._blobs = BlobReader(spawn, self._limits.max_blob_size)
