@@ -10,6 +10,7 @@ holds the results.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from .errors import LimitExceeded
@@ -22,6 +23,9 @@ _BLOCKS: Final = (str, bytes, bytearray)
 # A block of text or bytes is shared, not copied, but whoever sends the value writes it as often as it is there.
 _BYTES_PER_VALUE: Final = 256
 
+# How many steps are much: some tens of milliseconds.
+_MANY_STEPS: Final = 10_000
+
 
 class Meter:
     """Counts values: an item of a list or dict is one, and so is each 256 bytes of text or bytes. Counts steps of maps.
@@ -29,10 +33,14 @@ class Meter:
     Args:
         limit: `Limits.max_copied`.
         max_steps: `Limits.max_map_steps`.
+        rest: called when many steps were done, which other sessions had to wait for.
     """
 
-    def __init__(self, limit: int, max_steps: int) -> None:
+    def __init__(self, limit: int, max_steps: int, rest: Callable[[], object]) -> None:
         self._limit = limit
+        self._rest = rest
+        # Steps since it was called.
+        self._since_rest = 0
         # How many values may still be put in the place of promises.
         self.left = limit
         self._max_steps = max_steps
@@ -66,6 +74,10 @@ class Meter:
             return False
         self._steps += count
         self._kept += count
+        self._since_rest += count
+        if self._since_rest >= _MANY_STEPS:
+            self._since_rest = 0
+            self._rest()
         return True
 
     def charge(self, value: Any) -> None:

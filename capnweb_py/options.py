@@ -49,6 +49,7 @@ class Limits:
         max_map_steps: what maps do: items, and for each item the parts of all instructions, which are the items of
             every array and object in them. Of one message, and of all results that the peer holds; past it the map
             fails.
+        max_streams: streams that the peer has made to write into them, and has not released.
         max_unread: bytes of chunks that the peer has written into streams and nobody has read, with what it takes to
             hold them; the write that passes it fails, and its stream ends.
         max_blob_size: bytes of the peer's blobs that are on their way in, all of them added up; the blob that passes it
@@ -68,6 +69,7 @@ class Limits:
     max_running: int = _count(16_384)
     max_copied: int = _count(250_000)
     max_map_steps: int = _count(500_000)
+    max_streams: int = _count(16_384)
     max_unread: int = _count(64 * 1024 * 1024)
     max_blob_size: int = _count(256 * 1024 * 1024)
     max_unsent: int = _count(8 * 1024 * 1024)

@@ -211,39 +211,61 @@ class Settling:
         if self._callbacks and callback in self._callbacks:
             del self._callbacks[callback]
 
-    def placed(self, error: BaseException | None) -> None:
-        """One promise is in place, or has failed. The first error settles it."""
+    def placed(self, error: BaseException | None, work: list[Callable[[], object]]) -> None:
+        """One promise is in place, or has failed. The first error settles it: who waits for that is added to `work`."""
         self._left -= 1
         if self._callbacks is not None and (error is not None or not self._left):
             self.error = error
             callbacks, self._callbacks = self._callbacks, None
             self._awaited_by.clear()
-            for callback in callbacks:
-                callback()
+            work += reversed(callbacks)
 
 
-def settle(payload: Payload, meter: Meter | None = None, outer: Settling | None = None) -> Settling | None:
+def settle(payload: Payload, meter: Meter | None = None) -> Settling | None:
     """Replace the promises in a payload that owns its value by what they resolve to, which the meter counts.
+
+    Returns what to wait for, and whose error to raise then; None where nothing had to be replaced.
+    """
+    if payload.promises:
+        work: list[Callable[[], object]] = []
+        _begin(payload, meter, None, work)
+        _do(work)
+    return payload.settling
+
+
+def _begin(payload: Payload, meter: Meter | None, outer: Settling | None, work: list[Callable[[], object]]) -> None:
+    """Begin to replace the promises in a payload, if nobody has: what is to be done is added to `work`.
 
     Args:
         payload: the payload.
         meter: what counts.
         outer: what waits for it, because the payload takes the place of a promise there.
-
-    Returns what to wait for, and whose error to raise then; None where nothing had to be replaced.
+        work: see `_do`.
     """
     if payload.promises:
         promises, payload.promises = payload.promises, ()
         payload.settling = Settling(len(promises))
         if outer is not None:
             payload.settling.await_for(outer)
-        for located in promises:
-            Placement(located, payload.settling, payload.settling, meter)()
+        for located in reversed(promises):
+            work.append(Placement(located, payload.settling, payload.settling, meter))
     elif outer is not None and payload.settling is not None and not payload.settling.done:
         if outer.is_awaited_by(payload.settling):
             raise RpcError("the value contains itself: a promise in it resolves to what it is in")
         payload.settling.await_for(outer)
-    return payload.settling
+
+
+def _do(work: list[Callable[[], object]]) -> None:
+    """Do what is there to be done, and all that follows from it, from the end.
+
+    A loop: a peer decides how deep promises are inside what other promises resolve to.
+    """
+    while work:
+        item = work.pop()
+        if isinstance(item, Placement):
+            item.step(work)
+        else:
+            item()
 
 
 class Placement:
@@ -271,6 +293,13 @@ class Placement:
         self._waits_for: Pending | None = None
 
     def __call__(self) -> None:
+        work: list[Callable[[], object]] = []
+        self.step(work)
+        if work:
+            _do(work)
+
+    def step(self, work: list[Callable[[], object]]) -> None:
+        """Go on as far as may be. What follows from that is added to `work`."""
         located = self._located
         if located is None:
             return
@@ -280,10 +309,12 @@ class Placement:
                 error = self._resolve(located[2])
             if error is None:
                 resolution = self._resolution
-                inner = None if resolution is None else settle(resolution, self._meter, self._outer)
-                if resolution is None or (inner is not None and not inner.done):
-                    if inner is not None:
-                        self._wait_for(inner)
+                if resolution is None:
+                    return
+                _begin(resolution, self._meter, self._outer, work)
+                inner = resolution.settling
+                if inner is not None and not inner.done:
+                    self._wait_for(inner)
                     return
                 _put(located, resolution.value)
                 error = None if inner is None else inner.error
@@ -291,7 +322,7 @@ class Placement:
             drop_tracebacks(raised)  # whose frames hold the container, and what else is in it
             error = raised
         self._located = self._resolution = self._waits_for = None
-        self._settling.placed(error)
+        self._settling.placed(error, work)
 
     def _resolve(self, hook: Hook) -> BaseException | None:
         """Take what the promise resolved to, if it has. Returns the error that it failed with.

@@ -99,6 +99,9 @@ class Host(Protocol):
         """Much waits to be sent, more may follow, and the peer has said nothing for a while: it can begin with what
         there is. A host that sends at once calls `messages_to_send` before this returns."""
 
+    def rest(self) -> None:
+        """Much was done for what the peer has sent: others are to have their turn before its next message."""
+
     def wake_from_anywhere(self) -> None:
         """The same as `wake`, called from any thread, and from inside the garbage collector."""
 
@@ -152,6 +155,12 @@ class _Export:
             pending.unsubscribe(callback)
 
 
+class _Pipe(_Export):
+    """The entry of a stream that the peer has made, to write into it."""
+
+    __slots__ = ()
+
+
 @attrs.frozen
 class _Stream:
     """A stream that an expression was made for.
@@ -183,9 +192,9 @@ class RpcSession:
         "__weakref__", "_aborted", "_answers_taken", "_begun", "_blobs", "_called", "_codec", "_collected", "_decided",
         "_drained", "_embargo", "_end", "_exports", "_host", "_imports", "_letting_go", "_limits", "_local_main",
         "_main", "_meter", "_name", "_next_export", "_next_import", "_next_pushed", "_next_watcher", "_options",
-        "_outbox", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told", "_unanswered",
-        "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes", "congested", "deliveries",
-        "holding", "woke",
+        "_outbox", "_pipes", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told",
+        "_unanswered", "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes", "congested",
+        "deliveries", "holding", "woke",
     )  # fmt: skip
 
     def __init__(
@@ -213,6 +222,8 @@ class RpcSession:
         main = ErrorHook(RpcError("this connection has no main object")) if local_main is None else hook_of(local_main)
         self._exports: dict[int, _Export] = {0: _Export(main)}
         self._next_pushed = 1  # the id of the peer's next call
+        # How many entries are streams that the peer has made.
+        self._pipes = 0
         self._next_export = -1
         self._imports: dict[int, Import] = {0: Import(self, 0)}
         self._next_import = 1
@@ -258,7 +269,7 @@ class RpcSession:
         self.holding = False
         # Whether a message has settled what somebody waits for, who is about to go on. Reset by the host.
         self.woke = False
-        self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps)
+        self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps, host.rest)
         self._unread = Unread(self._limits.max_unread, self._meter)
         spawn = host.spawn
         self._blobs = BlobReader(spawn, self._limits.max_blob_size)
@@ -571,8 +582,11 @@ class RpcSession:
         export_id = self._next_pushed
         self._next_pushed += 1
         self._check_exports()
+        if self._pipes >= self._limits.max_streams:
+            raise LimitExceeded(f"more than max_streams = {self._limits.max_streams} streams of the peer are in use")
+        self._pipes += 1
         queue = WriteQueue(self._unread)
-        self._exports[export_id] = export = _Export(WriterHook(queue))
+        self._exports[export_id] = export = _Pipe(WriterHook(queue))
         export.readable = queue
         return True
 
@@ -702,6 +716,8 @@ class RpcSession:
         export.count -= count
         if export.count == 0:
             del self._exports[export_id]
+            if export.__class__ is _Pipe:
+                self._pipes -= 1
             export.ended(None)
             if export.resolving and not export.answered:
                 self._count_answered()  # nobody waits for it any more

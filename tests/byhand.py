@@ -39,7 +39,7 @@ class Peer:
     def wake(self) -> None:
         """The test looks when it likes."""
 
-    hurry = send_now = wake_from_anywhere = wake
+    hurry = send_now = rest = wake_from_anywhere = wake
 
     def now(self) -> float:
         return self.clock

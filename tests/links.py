@@ -29,7 +29,7 @@ class _End:
     def wake(self) -> None:
         """The link looks at both whenever nothing else runs."""
 
-    hurry = send_now = wake_from_anywhere = wake
+    hurry = send_now = rest = wake_from_anywhere = wake
 
     def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self._link.spawn(run)

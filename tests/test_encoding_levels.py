@@ -78,7 +78,7 @@ class Idle:
     def wake(self) -> None:
         """The test looks when it likes."""
 
-    hurry = send_now = wake_from_anywhere = wake
+    hurry = send_now = rest = wake_from_anywhere = wake
 
     def spawn(self, run: Callable[[], Any]) -> None:
         raise AssertionError("nothing is to run")

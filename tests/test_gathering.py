@@ -182,29 +182,26 @@ async def test_an_error_of_this_side_keeps_its_traceback() -> None:
 
 
 async def test_promises_inside_each_other_are_no_deep_recursion() -> None:
-    levels = 200
-    values = [anyio.Event() for _ in range(levels)]
+    levels = 5000
+    found: list[Any] = []
+    async with by_hand() as peer:
+        promise = peer.main.f()
 
-    async def value(number: int) -> Any:
-        await values[number].wait()
-        return [promises[number + 1]] if number + 1 < levels else "innermost"
+        async def run() -> None:
+            found.extend(await gather(promise))
 
-    async with memory_pair(Api(), None):
-        promises = [RpcPromise(value(number)) for number in range(levels)]
         async with anyio.create_task_group() as tasks:
-            found: list[Any] = []
-
-            async def run() -> None:
-                found.append(await gather(promises[0]))
-
             tasks.start_soon(run)
-            for event in values:  # the innermost is there last
-                await anyio.wait_all_tasks_blocked()
-                event.set()
-        (whole,) = found[0]
-        for _ in range(levels - 1):
-            (whole,) = whole
-        assert whole == "innermost"
+            await anyio.wait_all_tasks_blocked()
+            peer.hear()
+            peer.say("resolve", 1, [[["promise", -1]]])
+            for level in range(1, levels):
+                peer.say("resolve", -level, [[["promise", -level - 1]]])
+            peer.say("resolve", -levels, "innermost")  # the innermost is there last
+    (whole,) = found
+    for _ in range(levels):
+        (whole,) = whole
+    assert whole == "innermost"
 
 
 async def test_what_a_cancelled_gather_waited_for_does_not_refer_to_it() -> None:

@@ -39,6 +39,25 @@ def test_promises_that_double_are_resolved_some_at_a_time() -> None:
     assert peer.session.stats().exports < 500
 
 
+def test_promises_inside_each_other_are_resolved_at_any_depth() -> None:
+    levels = 5000
+    found: list[Any] = []
+
+    class Deep(RpcTarget):
+        def take(self, value: Any) -> None:
+            found.append(value)
+
+    peer = Peer(Deep())
+    peer.say("push", "innermost")
+    for level in range(1, levels + 1):
+        peer.say("push", [[["pipeline", level]]])
+    assert peer.call("take", ["pipeline", levels + 1])[0] == "resolve"
+    (whole,) = found
+    for _ in range(levels):
+        (whole,) = whole
+    assert whole == "innermost"
+
+
 def test_a_result_that_is_passed_on_twice_each_time_is_refused_in_the_end() -> None:
     peer = Peer(Api(), SessionOptions(limits=Limits(max_copied=1000)))
     peer.say("push", ["pipeline", 0, ["echo"], [1]])

@@ -477,7 +477,7 @@ async def test_a_mapper_is_disposed_whatever_it_is_applied_to(kind: str) -> None
         "failed": ErrorHook(ValueError("failed")),
         "failed promise": failed,
         "disposed import": imported,
-        "writer": WriterHook(WriteQueue(Unread(1, Meter(1, 1)))),
+        "writer": WriterHook(WriteQueue(Unread(1, Meter(1, 1, int)))),
         "placeholder": placeholders[0]._hook,
         "atom": RpcStub(5)._hook,
     }

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol, TypeVar
 
 import anyio
+import anyio.lowlevel
 from anyio.abc import TaskStatus
 
 from ..codec import Codec
@@ -88,6 +89,9 @@ class Driver(ABC):
         """As of `Host`."""
 
     def send_now(self) -> None:  # noqa: B027 - a driver may do without
+        """As of `Host`."""
+
+    def rest(self) -> None:  # noqa: B027 - so may one that takes few messages at a time
         """As of `Host`."""
 
     def wake_from_anywhere(self) -> None:
@@ -190,11 +194,16 @@ class StreamDriver(Driver):
         # Messages that the stream has not been given yet, and the answers among all that it has not taken, in bytes.
         self._unsent: list[Message] = []
         self._answers_sent = 0
+        # Whether others are to have their turn before the next message.
+        self._resting = False
 
     def wake(self) -> None:
         self._awake.set()
         if self.session.closed:
             self._ended.set()
+
+    def rest(self) -> None:
+        self._resting = True
 
     async def carry(self) -> None:
         async with anyio.create_task_group() as tasks:
@@ -235,6 +244,9 @@ class StreamDriver(Driver):
             while self._too_much_unsent and not self.session.closed:
                 self._awake.set()
                 await self._idle.wait()
+            if self._resting:
+                self._resting = False
+                await anyio.lowlevel.checkpoint()
 
     @property
     def _too_much_unsent(self) -> bool:

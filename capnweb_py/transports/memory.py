@@ -63,6 +63,9 @@ class _Side:
     def send_now(self) -> None:
         """So it does then."""
 
+    def rest(self) -> None:
+        """Both sides are of one program."""
+
     def wake_from_anywhere(self) -> None:
         loop = self._pair.known_loop
         if loop is not None:

@@ -100,6 +100,8 @@ class WebSocketDriver(Driver):
         # Answers written until the socket had last taken everything, in bytes, and whether reading waits for it.
         self._answers_sent = 0
         self._reading_paused = False
+        # Whether `_go_on_reading` is sure to be called soon.
+        self._go_on_due = False
         # Messages that had been read already when reading was paused: one read can hold thousands of calls.
         self._held: deque[Message] | None = None
 
@@ -135,6 +137,11 @@ class WebSocketDriver(Driver):
 
     def send_now(self) -> None:
         self._write()
+
+    def rest(self) -> None:
+        if not self.session.closed:
+            self._pause_reading()
+            self.wake()
 
     def _flush_soon(self) -> None:
         """Write, now that the turn of the loop is over in which the first message came.
@@ -180,8 +187,9 @@ class WebSocketDriver(Driver):
         self.session.woke = False
         if self._flush_due:
             self._loop.soon(self._flush_soon)
-        elif self._reading_paused and not self.session.congested:
-            self._loop.soon(self._go_on_reading)
+        elif self._reading_paused and not self.session.congested and not self._go_on_due:
+            self._go_on_due = True
+            self._loop.soon(self._go_on_soon)
         if self.session.closed and not self._ended.done():
             self._ended.set_result(None)
 
@@ -214,6 +222,10 @@ class WebSocketDriver(Driver):
             self._pings.writing_resumed()
         self.wake()
         self._answers_sent = self.session.answered_bytes
+        self._go_on_reading()
+
+    def _go_on_soon(self) -> None:
+        self._go_on_due = False
         self._go_on_reading()
 
     def _go_on_reading(self) -> None:
