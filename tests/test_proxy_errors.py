@@ -274,6 +274,12 @@ async def test_a_proxy_that_marks_nothing_is_asked_once_whether_it_is_one() -> N
             assert await env.KV.get("k") is None, "it is no proxy only where nothing has said that it is one"
 
 
+async def test_what_the_proxy_refuses_when_it_is_asked_is_what_counts() -> None:
+    refused: Answer = (401, "text/plain", b"the secret is wrong", {"capnweb-refused": "secret"})
+    with web_server(UNMARKED, refused) as url:
+        assert isinstance(await failure(url, "kv_namespace", USES["kv get"][1]), ProxyDenied)
+
+
 async def test_the_words_of_a_proxy_that_marks_nothing() -> None:
     with web_server((400, "text/plain", b'Binding "X" not found', {}), NAMES_NONE) as url:
         error = await failure(url, "kv_namespace", USES["kv get"][1])

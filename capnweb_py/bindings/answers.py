@@ -170,8 +170,8 @@ class Answers:
             await self.bindings()
         except Unreachable as error:
             await _close(response)
-            if isinstance(error, ProxyError) and error.reason == "no_proxy":
-                raise self._no_proxy(shown(response), binding) from None
+            if isinstance(error, ProxyError):
+                raise self._no_proxy(shown(response), binding) if error.reason == "no_proxy" else error from None
             raise AnswerLost(f"whether the binding {binding!r} has answered is not known: {error}") from error
 
     async def _refusal(self, reason: str, said: str, binding: str | None, kind: str | None) -> Exception:
