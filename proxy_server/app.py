@@ -47,7 +47,7 @@ _CONNECTION_STRING: Final = b"mf-hd-seed"
 
 # How many calls of one session run at a time, of the types whose calls never wait for each other, and may each return
 # tens of megabytes: a client that calls and does not read must not have all of them held here.
-_MAX_RUNNING: Final = {"d1": 4, "kv_namespace": 16}
+_MAX_RUNNING: Final = {"d1": 4, "kv_namespace": 8}
 
 
 class ProxyApp:
