@@ -52,7 +52,7 @@ _CONNECTION_STRING: Final = b"mf-hd-seed"
 
 # How many calls of one session run at a time, of the types whose calls never wait for each other, and may each return
 # tens of megabytes: a client that calls and does not read must not have all of them held here.
-_MAX_RUNNING: Final = {"d1": 4, "kv_namespace": 16}
+_MAX_RUNNING: Final = {"d1": 4, "kv_namespace": 8}
 
 
 _NOT_CONNECTABLE: Final = Refusal(400, 'this binding makes no TCP connections: those of the type "connect" do', "type")
