@@ -193,7 +193,7 @@ def test_a_server_says_what_it_did_not_understand_and_what_it_does_not_serve(tmp
         "ai": {"binding": "AI"},
     }"""
     with serving(project(tmp_path, text)) as server:
-        said = [server.stderr.readline() for _ in range(3)]
+        said = server.said().splitlines()
     assert said[0].startswith("warning: kv_namespace: no such key is known here")
     assert said[1].startswith('warning: not served: ai: the binding "AI" is Workers AI')
     assert said[2].startswith("warning: not served: kv_namespace: no such key is known here")
