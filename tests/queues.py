@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from proxying import Server, serving
+import attrs
+from proxying import serving
 
 from capnweb_py.bindings.channels import Channel
 from capnweb_py.bindings.queue import Queue
 from capnweb_py.remote import connect_env
 
-__all__ = ["own_queue", "queue_server"]
+__all__ = ["QueueServer", "own_queue", "queue_server"]
 
 # As many as the tests of one file may ask for.
 QUEUES: Final = 160
-_NUMBERS: Final = itertools.count()
 
 # Leases are long: what comes again does so for another reason.
 _TABLES: Final = """
@@ -34,18 +33,26 @@ queue = "dead-{0}"
 """
 
 
+@attrs.frozen
+class QueueServer:
+    """A running server: its connection string, and the numbers of the queues that nobody has used yet."""
+
+    url: str
+    unused: Iterator[int] = attrs.field(factory=lambda: iter(range(QUEUES)))
+
+
 @contextmanager
-def queue_server(directory: Path) -> Iterator[Server]:
+def queue_server(directory: Path) -> Iterator[QueueServer]:
     """A server with queues and their dead-letter queues, for the length of a block."""
     config = directory / "capnweb.toml"
     config.write_text("".join(_TABLES.format(number) for number in range(QUEUES)))
     with serving(config) as server:
-        yield server
+        yield QueueServer(server.url)
 
 
 @asynccontextmanager
-async def own_queue(server: Server, channel: Channel) -> AsyncIterator[tuple[Queue, Queue]]:
+async def own_queue(server: QueueServer, channel: Channel) -> AsyncIterator[tuple[Queue, Queue]]:
     """A queue that was never used before, and its dead-letter queue."""
-    number = next(_NUMBERS)
+    number = next(server.unused)
     async with connect_env(server.url, channel=channel) as env:
         yield env[f"Q{number}"], env[f"DEAD{number}"]

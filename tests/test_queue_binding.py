@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 import pytest
 from documents import DOCUMENTS, run_examples
-from proxying import Reply, Server, fetch, http_scope, proxy, serving, start
-from queues import own_queue, queue_server
+from proxying import Reply, fetch, http_scope, proxy, serving, start
+from queues import QueueServer, own_queue, queue_server
 from redis_server import redis_server
 
 from capnweb_py import UNDEFINED, RemoteError, TypedArray, memory_pair
@@ -34,13 +34,13 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
     with queue_server(tmp_path_factory.mktemp("queue")) as running:
         yield running
 
 
 @pytest.fixture(params=["http", "rpc"])
-async def queues(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[tuple[Queue, Queue]]:
+async def queues(request: pytest.FixtureRequest, server: QueueServer) -> AsyncIterator[tuple[Queue, Queue]]:
     """A queue and its dead-letter queue, by each channel."""
     async with own_queue(server, request.param) as both:
         yield both

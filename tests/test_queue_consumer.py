@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import anyio
 import anyio.lowlevel
 import pytest
-from proxying import SECRET, Server, serving, start
-from queues import own_queue, queue_server
+from proxying import SECRET, serving, start
+from queues import QueueServer, own_queue, queue_server
 from redis_server import redis_server
 
 from capnweb_py.backoff import Backoff
@@ -26,13 +26,13 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[QueueServer]:
     with queue_server(tmp_path_factory.mktemp("queue")) as running:
         yield running
 
 
 @pytest.fixture(params=["http", "rpc"])
-async def queues(request: pytest.FixtureRequest, server: Server) -> AsyncIterator[tuple[Queue, Queue]]:
+async def queues(request: pytest.FixtureRequest, server: QueueServer) -> AsyncIterator[tuple[Queue, Queue]]:
     """A queue and its dead-letter queue, by each channel."""
     async with own_queue(server, request.param) as both:
         yield both
