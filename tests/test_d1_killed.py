@@ -144,10 +144,11 @@ async def test_a_statement_in_the_midst_of_which_the_proxy_is_killed_fails_clear
         failures: list[str] = []
 
         async def run() -> None:
-            with pytest.raises((AnswerLost, SessionClosed)) as caught:
+            try:
                 await env.DB.batch([insert, env.DB.prepare(ENDLESS)])
-            assert caught.value.may_have_run
-            failures.append(str(caught.value))
+            except (AnswerLost, SessionClosed) as error:
+                assert error.may_have_run
+                failures.append(str(error))
 
         with anyio.fail_after(PROMPT * 2):
             async with anyio.create_task_group() as tasks:
