@@ -159,6 +159,9 @@ _MODULES: Final = {
 }
 
 
+# The types that the packages of a proxy server do not suffice for.
+_EXTRAS: Final = frozenset({"d1", "images"})
+
 # What has `fetch`, and objects of anybody's making: each of these can be used as any other, as far as it goes.
 _OPEN_ENDED: Final = frozenset(f"proxy_server.bindings.{module}" for module in ("service", "fetcher", "connect"))
 
@@ -226,7 +229,7 @@ def _module(table: Table, kind: str) -> ModuleType:
     try:
         return importlib.import_module(_MODULES[kind])
     except ModuleNotFoundError as error:
+        extra = kind if kind in _EXTRAS else "proxy"
         raise table.error(
-            f'"{kind}" needs the Python package "{error.name}": install capnweb-py[{kind}]',
-            "type",
+            f'"{kind}" needs the Python package "{error.name}": install capnweb-py[{extra}]', "type"
         ) from error
