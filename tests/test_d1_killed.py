@@ -89,7 +89,7 @@ def server(config: Path) -> Iterator[Server]:
     server = start(config)
     yield server
     server.process.kill()
-    server.process.communicate()
+    server.ended()
 
 
 def kept(config: Path) -> set[str]:
@@ -120,7 +120,7 @@ async def test_a_killed_proxy_has_lost_no_acknowledged_batch_and_kept_no_half_of
                     tasks.start_soon(writers.write, f"w{number}")
                 await writers.enough.wait()
                 server.process.kill()
-    server.process.communicate()
+    server.process.wait()
     assert len(writers.failures) == WRITERS
     assert [text for text in writers.failures if not CLEAR.search(text)] == []
     assert set(writers.acknowledged) <= kept(config)
@@ -130,7 +130,7 @@ async def test_a_killed_proxy_has_lost_no_acknowledged_batch_and_kept_no_half_of
             assert await env.DB.prepare("SELECT count(*) AS n FROM moves").first("n") == len(kept(config))
     finally:
         again.process.terminate()
-        again.process.communicate()
+        again.ended()
 
 
 @pytest.mark.parametrize("channel", ["http", "rpc"])

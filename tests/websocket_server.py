@@ -42,7 +42,8 @@ def websocket_server(tls: ssl.SSLContext | None = None) -> Iterator[WebSocketSer
         return connection.respond(HTTPStatus.GONE, "no session") if request.path.endswith("/gone") else None
 
     def talk(connection: ServerConnection) -> None:
-        connection.send("hello")
+        with suppress(ConnectionClosed):  # a client may have said all, and gone
+            connection.send("hello")
         messages = []
         with suppress(ConnectionClosed):
             for message in connection:
