@@ -117,7 +117,11 @@ class R2Bucket:
         Raises:
             TypeError: if an argument is not valid. RangeError, a ValueError: if the range is not.
         """
-        options = _options(range=_plain(range), onlyIf=_plain(only_if), ssecKey=ssec_key)
+        options = _options(
+            range=_plain("range", range, R2Range),
+            onlyIf=_plain("only_if", only_if, R2Conditional),
+            ssecKey=ssec_key,
+        )
         return await self._bucket.get(key, options)
 
     async def put(
@@ -156,9 +160,9 @@ class R2Bucket:
             ValueError: if the key is not 32 bytes.
         """
         options = _options(
-            httpMetadata=_plain(http_metadata),
+            httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
             customMetadata=None if custom_metadata is None else dict(custom_metadata),
-            onlyIf=_plain(only_if),
+            onlyIf=_plain("only_if", only_if, R2Conditional),
             storageClass=storage_class,
             md5=md5,
             sha1=sha1,
@@ -218,7 +222,7 @@ class R2Bucket:
     ) -> R2MultipartUpload:
         """Begin to upload an object in parts. Arguments are those of `put`; each part needs the same `ssec_key`."""
         options = _options(
-            httpMetadata=_plain(http_metadata),
+            httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
             customMetadata=None if custom_metadata is None else dict(custom_metadata),
             storageClass=storage_class,
             ssecKey=ssec_key,
@@ -282,9 +286,17 @@ def _options(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _plain(value: Any) -> Any:
-    """Options as a mapping; Headers as they are."""
-    return value if value is None or isinstance(value, Headers) else value.to_options()
+def _plain(
+    name: str,
+    value: R2Range | R2Conditional | R2HttpMetadata | Headers | None,
+    kind: type[R2Range] | type[R2Conditional] | type[R2HttpMetadata],
+) -> Mapping[str, Any] | Headers | None:
+    """An option as a mapping; Headers as they are."""
+    if value is None or isinstance(value, Headers):
+        return value
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}= takes {kind.__name__}(...) or Headers, not {type(value).__name__}")
+    return value.to_options()
 
 
 def _content(value: R2Value, length: int | None) -> Content:
