@@ -91,7 +91,7 @@ def azure_server() -> Iterator[Azure]:
             yield Azure(f"{endpoint}/{_ACCOUNT}")
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
 
 
 @asynccontextmanager
