@@ -328,7 +328,9 @@ async def test_rpc_bodies_are_values(tmp_path: Path) -> None:
 
 
 def _main(app: ProxyApp) -> Any:
-    return app._open["QUEUE"]._binding.rpc_main()
+    opened = app._open.get("QUEUE")
+    assert opened is not None
+    return opened._binding.rpc_main()
 
 
 @pytest.mark.parametrize(
