@@ -17,6 +17,7 @@ from ..stub import RpcStub
 from ..values import TypedArray
 from ..web import Blob, Headers, ReadableStream
 from .channels import Channels
+from .given import given
 from .r2_channels import BucketChannel, Content, HttpBucket, RpcBucket
 from .r2_objects import (
     R2Checksums,
@@ -69,14 +70,13 @@ class R2Conditional:
 
     def to_options(self) -> dict[str, Any]:
         """By the names of the Workers API; those that there are."""
-        named = {
-            "etagMatches": self.etag_matches,
-            "etagDoesNotMatch": self.etag_does_not_match,
-            "uploadedBefore": self.uploaded_before,
-            "uploadedAfter": self.uploaded_after,
-            "secondsGranularity": self.seconds_granularity or None,
-        }
-        return {name: value for name, value in named.items() if value is not None}
+        return given(
+            etagMatches=self.etag_matches,
+            etagDoesNotMatch=self.etag_does_not_match,
+            uploadedBefore=self.uploaded_before,
+            uploadedAfter=self.uploaded_after,
+            secondsGranularity=self.seconds_granularity or None,
+        )
 
 
 class R2Bucket:
@@ -117,7 +117,7 @@ class R2Bucket:
         Raises:
             TypeError: if an argument is not valid. RangeError, a ValueError: if the range is not.
         """
-        options = _options(
+        options = given(
             range=_plain("range", range, R2Range),
             onlyIf=_plain("only_if", only_if, R2Conditional),
             ssecKey=ssec_key,
@@ -159,7 +159,7 @@ class R2Bucket:
             TypeError: if an argument is not valid, or the length of the content is not known.
             ValueError: if the key is not 32 bytes.
         """
-        options = _options(
+        options = given(
             httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
             customMetadata=None if custom_metadata is None else dict(custom_metadata),
             onlyIf=_plain("only_if", only_if, R2Conditional),
@@ -201,7 +201,7 @@ class R2Bucket:
             RangeError, a ValueError: if something else is to be included.
         """
         return await self._bucket.list(
-            _options(
+            given(
                 prefix=prefix,
                 delimiter=delimiter,
                 limit=limit,
@@ -221,7 +221,7 @@ class R2Bucket:
         ssec_key: bytes | str | None = None,
     ) -> R2MultipartUpload:
         """Begin to upload an object in parts. Arguments are those of `put`; each part needs the same `ssec_key`."""
-        options = _options(
+        options = given(
             httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
             customMetadata=None if custom_metadata is None else dict(custom_metadata),
             storageClass=storage_class,
@@ -264,7 +264,7 @@ class R2MultipartUpload:
         Raises:
             TypeError: if there is no part of that number, or the length of the content is not known.
         """
-        options = _options(ssecKey=ssec_key)
+        options = given(ssecKey=ssec_key)
         content = _content(value, length)
         etag = await self._bucket.upload_part(self.key, self.upload_id, part_number, content, options)
         return R2UploadedPart(part_number, etag)
@@ -280,10 +280,6 @@ class R2MultipartUpload:
 
     def __repr__(self) -> str:
         return f"<multipart upload of {self.key!r}>"
-
-
-def _options(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _plain(
