@@ -1,27 +1,27 @@
 """The proxy as an ASGI application: who passes the gate, which channel is meant, and which binding.
 
-It opens all bindings when the server starts and closes them when it stops. What a channel does is in
-channels/, and what a binding does in bindings/. Routing follows Cloudflare's proxy worker.
+It opens all bindings when the server starts and closes them when it stops. What a request asks for is read in asked.py,
+and which bindings there are is kept by open_bindings.py. What a channel does is in channels/, and what a binding does
+in bindings/. Routing follows Cloudflare's proxy worker.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
-from urllib.parse import parse_qs
 
 import anyio
 import attrs
 from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.answers import DESCRIBE
-from capnweb_py.bindings.channels import TYPE
 from capnweb_py.options import DEFAULT_OPTIONS, SessionOptions
 from capnweb_py.session import RpcSession
+from proxy_server.asked import Asked
 from proxy_server.auth import Gate
-from proxy_server.bindings import Binding, Connectable, Declaration, open_binding, usable_as
+from proxy_server.bindings import Binding, Connectable, Declaration, usable_as
 from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispatcher, DispatchError
 from proxy_server.channels import LOG, Receive, Scope, Send, header
 from proxy_server.channels.http import serve_http
@@ -29,8 +29,9 @@ from proxy_server.channels.public import placed, public_path, serve_public
 from proxy_server.channels.rpc import serve_rpc
 from proxy_server.channels.tcp import serve_connection_string, serve_tcp
 from proxy_server.channels.websocket import serve_fetched_websocket
-from proxy_server.draining import Draining, close_when_idle
+from proxy_server.draining import Draining
 from proxy_server.idle_sessions import MAX_SESSIONS, IdleSessions
+from proxy_server.open_bindings import OpenBinding, OpenBindings
 from proxy_server.refusals import NAMELESS, STOPPED, Refusal, Refusals, forwarded
 from proxy_server.watching import CONTENT_TYPE, Watch
 
@@ -39,13 +40,6 @@ __all__ = ["ProxyApp"]
 # The header of a request that asks which bindings there are. Cloudflare's proxy worker does not know it, and answers as
 # to any request without a binding.
 _DESCRIBE: Final = DESCRIBE.encode()
-_DISPATCH_HEADER: Final = DISPATCH_OPTIONS.lower().encode()
-
-# As which type the client uses the binding. Ours alone says it.
-_TYPE_HEADER: Final = TYPE.encode()
-
-# Of a WebSocket that is a TCP connection: where it leads.
-_CONNECT_ADDRESS: Final = b"mf-connect-address"
 
 # The header of a request for a Hyperdrive binding's connection string.
 _CONNECTION_STRING: Final = b"mf-hd-seed"
@@ -53,7 +47,6 @@ _CONNECTION_STRING: Final = b"mf-hd-seed"
 # How many calls of one session run at a time, of the types whose calls never wait for each other, and may each return
 # tens of megabytes: a client that calls and does not read must not have all of them held here.
 _MAX_RUNNING: Final = {"d1": 4, "kv_namespace": 8}
-
 
 _NOT_CONNECTABLE: Final = Refusal(400, 'this binding makes no TCP connections: those of the type "connect" do', "type")
 
@@ -79,7 +72,7 @@ class ProxyApp:
         self._gate = gate
         self._options = options
         # Filled while `running`.
-        self._open: dict[str, _OpenBinding] = {}
+        self._open = OpenBindings()
         self._draining = Draining()
         self._idle = IdleSessions(max_sessions)
         self._refusals = Refusals()
@@ -102,7 +95,7 @@ class ProxyApp:
 
     async def _admitted_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._draining.begun and self._gate.refusal(scope) is None:
-            await self._refusals.refuse(STOPPED, _websocket_name(scope), scope, receive, send)
+            await self._refusals.refuse(STOPPED, Asked.by(scope).name, scope, receive, send)
         else:
             # Not waited for: a session is drained, and nobody knows whether another WebSocket is at rest.
             await self._websocket(scope, receive, send)
@@ -115,7 +108,7 @@ class ProxyApp:
         elif public is not None:
             await self._public(*public, scope, receive, send)
         elif self._draining.begun and self._gate.refusal(scope) is None:
-            await self._refusals.refuse(STOPPED, _http_name(scope), scope, receive, send)
+            await self._refusals.refuse(STOPPED, Asked.by(scope).name, scope, receive, send)
         else:
             with self._draining.running():
                 await self._http(scope, receive, send)
@@ -154,50 +147,13 @@ class ProxyApp:
                 await self.replace_bindings(self._declared)
                 yield
             finally:
-                with anyio.CancelScope(shield=True):
-                    retired, self._open = self._open, {}
-                    await self._retire(retired.values(), at_once=True)
+                await self._open.aclose()
             self._tasks.cancel_scope.cancel()
 
     async def replace_bindings(self, bindings: Mapping[str, Declaration]) -> None:
-        """Have these bindings, and no others. What was declared in the same words stays open, with all that runs on it.
-
-        A binding that is changed or removed goes on for the requests that it has, and for the sessions in which
-        something runs or whose clients hold something of it, and is closed after them. Other sessions are closed: the
-        next one of the same client is with what there is then.
-
-        Raises:
-            BindingError: if one cannot be opened. Then nothing has changed.
-        """
+        """Have these bindings, and no others: see `OpenBindings.replace`, which has what it raises."""
         assert self._tasks is not None, "the application is running"
-        changed = {
-            name: declared
-            for name, declared in bindings.items()
-            if name not in self._open or self._open[name].declared != declared
-        }
-        opened: dict[str, _OpenBinding] = {}
-        try:
-            for name, declared in changed.items():
-                opened[name] = _OpenBinding(declared, await open_binding(name, declared.open, self._tasks))
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                for binding in opened.values():
-                    await binding.retire(at_once=True)
-            raise
-        replaced = [binding for name, binding in self._open.items() if name in changed or name not in bindings]
-        # The new ones first: closing an old one may take its time, and a request must find one of the two.
-        self._open = {name: opened.get(name) or self._open[name] for name in bindings}
-        await self._retire(replaced)
-        for binding in replaced:
-            for session in binding.sessions:
-                self._tasks.start_soon(close_when_idle, session)
-
-    async def _retire(self, retired: Iterable[_OpenBinding], *, at_once: bool = False) -> None:
-        for binding in retired:
-            try:
-                await binding.retire(at_once=at_once)
-            except Exception:
-                LOG.exception("a binding of the type %s did not close as it should", binding.declared.kind)
+        await self._open.replace(bindings, self._tasks)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()  # "lifespan.startup"
@@ -215,22 +171,21 @@ class ProxyApp:
             await send({"type": "lifespan.shutdown.complete"})
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = _websocket_name(scope)
-        found = self._gate.refusal(scope) or self._binding(name, _type_of_websocket(scope))
+        asked = Asked.by(scope)
+        name, channel = asked.name, asked.channel
+        found = self._gate.refusal(scope) or self._binding(asked)
         if isinstance(found, Refusal) or name is None:
             await self._refusals.refuse(_certain(found), name, scope, receive, send)
             return
         # Of a WebSocket that is no RPC session there are no calls to count.
-        channel = "rpc" if _rpc_name(scope) is not None else "websocket"
         counted_receive, counted_send = self._watch.counted(name, channel, receive, send)
         async with found.used() as opened:
-            address = header(scope, _CONNECT_ADDRESS)
-            binding = _chosen(opened, _dispatch_of_websocket(scope))
+            binding = _chosen(opened, asked.dispatch)
             if isinstance(binding, Refusal):
                 await self._refusals.refuse(binding, name, scope, counted_receive, counted_send)
-            elif address is not None:
+            elif asked.address is not None:
                 if isinstance(binding, Connectable):
-                    await serve_tcp(binding, address, counted_receive, counted_send)
+                    await serve_tcp(binding, asked.address, counted_receive, counted_send)
                 else:
                     await self._refusals.refuse(_NOT_CONNECTABLE, name, scope, counted_receive, counted_send)
             elif channel == "websocket":
@@ -240,7 +195,7 @@ class ProxyApp:
                     await self._session(name, found, placed(binding, name, scope), scope, counted_receive, counted_send)
 
     async def _session(
-        self, name: str, found: _OpenBinding, binding: Binding, scope: Scope, receive: Receive, send: Send
+        self, name: str, found: OpenBinding, binding: Binding, scope: Scope, receive: Receive, send: Send
     ) -> None:
         watched = self._watch.calls_of(name)
         opened: RpcSession
@@ -269,14 +224,15 @@ class ProxyApp:
         if refusal is None and header(scope, _DESCRIBE) is not None:
             await self._describe(send)
             return
-        name = _http_name(scope)
-        found = refusal or self._binding(name, header(scope, _TYPE_HEADER))
+        asked = Asked.by(scope)
+        name = asked.name
+        found = refusal or self._binding(asked)
         if isinstance(found, Refusal) or name is None:
             await self._refusals.refuse(_certain(found), name, scope, receive, send)
             return
         receive, send = self._watch.counted(name, "http", receive, send)
         async with found.used() as opened:
-            binding = _chosen(opened, _dispatch_of_request(scope))
+            binding = _chosen(opened, asked.dispatch)
             if isinstance(binding, Refusal):
                 await self._refusals.refuse(binding, name, scope, receive, send)
             elif header(scope, _CONNECTION_STRING) is not None:
@@ -287,101 +243,27 @@ class ProxyApp:
 
     async def _describe(self, send: Send) -> None:
         """Tell which bindings there are, and of which types."""
-        bindings = {name: {"type": binding.declared.kind} for name, binding in self._open.items()}
+        bindings = {name: {"type": kind} for name, kind in self._open.kinds().items()}
         body = json.dumps({"bindings": bindings}).encode()
         await _send_page(send, 200, body, (b"content-type", b"application/json"), (_DESCRIBE, b"1"))
 
-    def _binding(self, name: str | None, wanted: str | None) -> _OpenBinding | Refusal:
-        """The binding of a name, for who wants to use it as one of a type."""
-        if not name:
+    def _binding(self, asked: Asked) -> OpenBinding | Refusal:
+        """The binding that is asked for."""
+        if not asked.name:
             return NAMELESS
-        found = self._open.get(name)
+        found = self._open.get(asked.name)
         if found is None:
             # The words of Cloudflare's proxy worker.
-            return Refusal(400, f'Binding "{name}" not found', "binding")
+            return Refusal(400, f'Binding "{asked.name}" not found', "binding")
         kind = found.declared.kind
-        if wanted is not None and not usable_as(kind, wanted):
+        if asked.kind is not None and not usable_as(kind, asked.kind):
             return Refusal(400, f"it is of the type {kind!r}", "type")
         return found
 
 
-class _OpenBinding:
-    """A binding that is open, and how many sessions and requests use it."""
-
-    def __init__(self, declared: Declaration, binding: Binding) -> None:
-        self.declared = declared
-        self._binding = binding
-        self._users = 0
-        self._retired = False
-        self.sessions: set[RpcSession] = set()
-
-    def opened(self, session: RpcSession) -> None:
-        """A session has been opened."""
-        self.sessions.add(session)
-        session.remote_main.on_broken(lambda _error: self.sessions.discard(session))
-
-    @asynccontextmanager
-    async def used(self) -> AsyncIterator[Binding]:
-        """Use the binding. The last user of one that has been retired closes it."""
-        self._users += 1
-        try:
-            yield self._binding
-        finally:
-            self._users -= 1
-            if self._retired and not self._users:
-                with anyio.CancelScope(shield=True):
-                    await self._binding.aclose()
-
-    async def retire(self, *, at_once: bool = False) -> None:
-        """Close the binding when nobody uses it any more, or now: then nobody may be about to."""
-        if at_once or not self._users:
-            await self._binding.aclose()
-        else:
-            self._retired = True
-
-
-def _certain(found: _OpenBinding | Refusal) -> Refusal:
+def _certain(found: OpenBinding | Refusal) -> Refusal:
     assert isinstance(found, Refusal), "nothing has no name"
     return found
-
-
-def _http_name(scope: Scope) -> str | None:
-    """The binding of a request."""
-    return header(scope, b"mf-binding")
-
-
-def _websocket_name(scope: Scope) -> str | None:
-    """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
-    name = _rpc_name(scope)
-    tunnel = header(scope, _CONNECT_ADDRESS) is not None
-    return header(scope, b"mf-binding") if tunnel or name is None else name
-
-
-def _rpc_name(scope: Scope) -> str | None:
-    """The binding that a WebSocket is to speak RPC with: the query names it, and for no other purpose."""
-    return _queried(scope, "MF-Binding")
-
-
-def _queried(scope: Scope, name: str) -> str | None:
-    query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    return query[name][0] if name in query else None
-
-
-def _type_of_websocket(scope: Scope) -> str | None:
-    """As which type a WebSocket's binding is to be used: in the query for RPC, in a header as of a request."""
-    return _queried(scope, TYPE) if _rpc_name(scope) is not None else header(scope, _TYPE_HEADER)
-
-
-def _dispatch_of_websocket(scope: Scope) -> str | None:
-    """What a WebSocket asks of a dispatch namespace: in the query for RPC, in a header as a request of fetch()."""
-    in_query = _rpc_name(scope) is not None
-    return _queried(scope, DISPATCH_OPTIONS) if in_query else _dispatch_of_request(scope)
-
-
-def _dispatch_of_request(scope: Scope) -> str | None:
-    """The Workers runtime writes headers in UTF-8. What is not, its JSON will say."""
-    value = header(scope, _DISPATCH_HEADER)
-    return None if value is None else value.encode("latin-1").decode("utf-8", "replace")
 
 
 def _chosen(binding: Binding, dispatch: str | None) -> Binding | Refusal:

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from capnweb_py.bindings.answers import FORWARDED, REFUSED, STOPPING
-from proxy_server.channels import LOG, Receive, Scope, Send, refuse_websocket, send_text
+from proxy_server.channels import LOG, MAX_LOGGED, Receive, Scope, Send, refuse_websocket, send_text
 
 __all__ = ["NAMELESS", "STOPPED", "Refusal", "Refusals", "forwarded"]
 
@@ -29,9 +29,6 @@ _REFUSED: Final = REFUSED.encode()
 # How many refusals of one reason are logged within so many seconds.
 MAX_LINES: Final = 10
 WINDOW: Final = 60.0
-
-# How much of a name that a client chose is logged.
-_LONGEST_NAME: Final = 200
 
 
 @attrs.frozen
@@ -105,7 +102,7 @@ class Refusals:
         lines.logged += 1
         refused = {
             "reason": refusal.reason,
-            "binding": None if name is None else ascii(name[:_LONGEST_NAME])[1:-1],
+            "binding": None if name is None else ascii(name[:MAX_LOGGED])[1:-1],
             "channel": channel,
             "status": refusal.status,
             "left_out": lines.left_out,

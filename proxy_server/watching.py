@@ -30,7 +30,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from capnweb_py.errors import RemoteError, SessionClosed
-from proxy_server.channels import FAILURE, LOG, Receive, Scope, Send, header
+from proxy_server.channels import FAILURE, LOG, MAX_LOGGED, Receive, Scope, Send, header
 from proxy_server.declined import Declined
 
 __all__ = ["CONTENT_TYPE", "Watch"]
@@ -40,9 +40,6 @@ CONTENT_TYPE: Final = b"text/plain; version=0.0.4; charset=utf-8"
 
 # In seconds: a call of a small service takes one millisecond, a large picture some.
 _BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-# How much of a name that a client chose is logged.
-_LONGEST_NAME: Final = 200
 
 # From here on, a status says that the client is at fault, or the server (RFC 9110, section 15).
 _CLIENT_ERROR: Final = 400
@@ -231,8 +228,8 @@ class Watch(Collector):
             call = {
                 "binding": binding,
                 "channel": channel,
-                "call": name[:_LONGEST_NAME],
-                "error": outcome.problem[:_LONGEST_NAME],
+                "call": name[:MAX_LOGGED],
+                "error": outcome.problem[:MAX_LOGGED],
                 "ms": round(took * 1000, 3),
             }
             verb = "failed" if outcome.failed else "was declined"

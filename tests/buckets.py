@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import attrs
 import httpx2
+import pytest
 from interop.node import HERE, install, require_node
 from moto.server import ThreadedMotoServer
 
@@ -91,7 +93,7 @@ def azure_server() -> Iterator[Azure]:
             yield Azure(f"{endpoint}/{_ACCOUNT}")
         finally:
             process.terminate()
-            process.communicate(timeout=20)
+            process.communicate(timeout=60)
 
 
 @asynccontextmanager
@@ -124,6 +126,27 @@ async def overlay(base: R2Store, folder: Path) -> AsyncIterator[Overlay]:
         yield bucket
     finally:
         await bucket.aclose()
+
+
+# The kinds of stores. A test file that has all of them has the module's fixtures "s3" and "azure".
+STORES = ["files", "s3", "azure", "overlay"]
+
+
+@asynccontextmanager
+async def empty_store(request: pytest.FixtureRequest, folder: Path) -> AsyncIterator[R2Store]:
+    """A store of the kind that a fixture is for, with nothing in it."""
+    if request.param in {"s3", "azure"}:
+        server: S3 | Azure = request.getfixturevalue(request.param)
+        name = f"bucket-{uuid4().hex}"
+        server.make_bucket(name)
+        async with objects(server, name) as bucket:
+            yield bucket
+    elif request.param == "files":
+        async with files(folder / "bucket") as bucket:
+            yield bucket
+    else:
+        async with files(folder / "base") as base, overlay(base, folder / "overlay") as over:
+            yield over
 
 
 async def body(*chunks: bytes) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ USER: Final = "tester"
 PASSWORD: Final = "only-for-tests"
 
 # Seconds that it may take to stop.
-PATIENCE: Final = 20
+PATIENCE: Final = 60
 
 
 @attrs.frozen

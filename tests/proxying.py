@@ -140,7 +140,7 @@ async def wired(app: Any, scope: Mapping[str, Any]) -> AsyncIterator[Wire]:
     with to_app, from_app:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 yield wire
             tasks.cancel_scope.cancel()
 
@@ -188,7 +188,7 @@ class Server:
 
     def ended(self) -> tuple[str, str]:
         """Wait for its end. What it has written to standard output, after the first line, and to standard error."""
-        output = self.process.communicate(timeout=20)[0]
+        output = self.process.communicate(timeout=60)[0]
         return output, self.said()
 
 

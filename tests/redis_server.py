@@ -16,7 +16,7 @@ import pytest
 __all__ = ["RedisServer", "redis_server"]
 
 # How long, in seconds, the server may take to stop.
-_PATIENCE: Final = 20
+_PATIENCE: Final = 60
 
 
 def _program() -> str:

@@ -31,7 +31,7 @@ class Api(RpcTarget):
         self._changed = anyio.Event()
 
     async def until(self, text: str) -> None:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while text not in self.log:
                 await self._changed.wait()
 

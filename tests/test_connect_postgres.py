@@ -117,7 +117,7 @@ async def test_a_database_that_is_killed_in_mid_query_is_the_drivers_error(url: 
     """And nobody's hanging: the end comes through the tunnel as it would from the database itself."""
     with postgres() as database:
         async with connect_env(url, channel=channel) as env, env.ANY.forward(database.address) as port:
-            with anyio.fail_after(30):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(anyio.to_thread.run_sync, kill_the_sleeping, database)
                     with pytest.raises(psycopg.OperationalError, match="server closed the connection unexpectedly"):

@@ -376,8 +376,6 @@ async def test_over_a_remote_binding(tmp_path: Path, channel: Literal["http", "r
 
 
 def test_an_access_that_is_none_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='did you mean "read"'):
-        over(None, "reed", "DB", tmp_path)  # type: ignore[arg-type]
     table = Table({"type": "d1", "access": "reed"}, tmp_path / "capnweb.toml", "bindings.DB")
     with pytest.raises(ConfigError, match=r'bindings\.DB\.access: "reed" is no access: did you mean "read"\?'):
         parse_binding(table, tmp_path)

@@ -112,7 +112,7 @@ async def test_every_value_crosses_a_pair(codec: Any) -> None:
 
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 async def test_a_codec_of_ones_own_over_websocket(codec: Any) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with serve(Api, codecs=CODECS) as server:
             async with connect(server.url, codec=codec) as api:
                 assert await api.echo([b"\x00", BigInt(5), NOON]) == [b"\x00", BigInt(5), NOON]

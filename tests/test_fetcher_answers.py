@@ -54,7 +54,7 @@ async def exchange(
 ) -> Exchange:
     """Have the proxy ask a server that answers so."""
     asked: list[bytes] = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with listening(answering(answer, asked)) as address:
             given = {"type": "fetcher", **(table or {"url": "http://{}/base/"})}
             filled = {key: value.format(address) if isinstance(value, str) else value for key, value in given.items()}

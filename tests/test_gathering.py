@@ -139,7 +139,7 @@ async def test_the_first_error_ends_it_and_the_others_are_let_go_of() -> None:
         api = session.remote_main
         with pytest.raises(ValueError, match="broken"):
             await gather(api.forever(), api.fail("broken"))
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await main.ended.wait()
         await anyio.wait_all_tasks_blocked()
         assert session.stats().imports == 1
@@ -164,7 +164,7 @@ async def test_an_exception_that_is_kept_keeps_no_promise(failing_first: bool) -
         async with memory_pair(main, None) as (_, session):
             api = session.remote_main
             kept = await failure_of(api, failing_first)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await main.ended.wait()
             assert kept.__traceback__ is not None
     finally:
@@ -240,7 +240,7 @@ async def test_who_is_cancelled_lets_go_of_all() -> None:
                     tasks.start_soon(gather, api.forever(), api.gate())
                     await anyio.wait_all_tasks_blocked()
                     scope.cancel()
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await main.ended.wait()
             main.opened.set()
             await anyio.wait_all_tasks_blocked()

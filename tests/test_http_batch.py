@@ -162,7 +162,7 @@ def lines(*messages: Any) -> bytes:
 async def answers(main: Any, *messages: Any, limits: Limits | None = None) -> list[Any]:
     """What a server answers to a batch of messages."""
     options = SessionOptions(limits=limits or Limits())
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         body = await http_batch_response(lines(*messages), main, options)
     return [json.loads(line) for line in body.splitlines()]
 
@@ -454,7 +454,7 @@ class Server:
     @asynccontextmanager
     async def batch(self, **settings: Any) -> AsyncIterator[RpcStub]:
         transport = httpx2.MockTransport(self.handle)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             async with (
                 httpx2.AsyncClient(transport=transport) as client,
                 http_batch("http://server/key", client=client, **settings) as api,
@@ -655,7 +655,7 @@ async def test_a_refusal_that_nobody_awaits_is_raised_at_the_end() -> None:
 
 
 async def test_a_server_that_is_not_there() -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with http_batch("http://127.0.0.1:1/key") as api:
             with pytest.raises(
                 SessionClosed, match=r"the batch did not reach http://127\.0\.0\.1:1 and back: ."

@@ -55,7 +55,7 @@ async def test_the_examples_run(url: str, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"connection_string": url, "anyio": anyio, "jpeg": flat(RED, 400, 200), "png": flat(BLUE)}
     names["picture"] = names["jpeg"]
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with connect_env(url) as env:
             for block in blocks("python"):
                 # The first one connects by itself, and its env ends with it.

@@ -39,7 +39,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=get_args(Channel))
 async def env(url: str, request: pytest.FixtureRequest) -> AsyncIterator[Env]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with connect_env(url, channel=request.param) as env:
             yield env
 

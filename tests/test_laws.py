@@ -23,7 +23,7 @@ from witnesses import NOTHING_HELD
 from capnweb_py import RpcPromise, RpcStub, RpcTarget, SessionClosed, SessionStats, memory_pair
 
 # In seconds, longer than anything here takes: what takes so long hangs.
-PATIENCE = 20
+PATIENCE = 60
 
 
 class Node(RpcTarget):

@@ -294,7 +294,7 @@ async def test_a_server_calls_its_clients_by_camel_names() -> None:
             return await listener.on_change(new_value=1)
 
     async with serve(Server, "127.0.0.1", 0, options=CAMEL) as server, connect(server.url) as main:
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             assert await main.listen(Listener()) == 2
 
 

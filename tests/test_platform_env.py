@@ -86,7 +86,7 @@ def configured(remote: bool, *names: str) -> dict[str, Any]:
 
 @pytest.fixture(params=[False, True], ids=["local", "remote"])
 async def env(request: pytest.FixtureRequest, url: str, state_dir: Path) -> AsyncIterator[Env]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with platform_env(configured(request.param), connection_string=url, state_dir=state_dir) as env:
             yield env
 
@@ -176,7 +176,7 @@ async def test_the_body_of_a_response_that_nobody_reads_is_closed(state_dir: Pat
         assert await anext(aiter(response.body)) == b"chunk"
         del response
         gc.collect()
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while not Source.closed:
                 await anyio.lowlevel.checkpoint()
         kept = await env.SVC.fetch("https://a.example/")
@@ -197,7 +197,7 @@ async def test_a_request_lets_others_have_a_turn(state_dir: Path) -> None:
 
     async with with_service(Plain, state_dir) as env, anyio.create_task_group() as tasks:
         tasks.start_soon(take_a_turn)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             while not turns:
                 await (await env.SVC.fetch("https://a.example/")).text()
 
@@ -577,7 +577,7 @@ async def test_a_slow_reader_holds_up_a_local_service() -> None:
         anyio.create_task_group() as tasks,
     ):
         tasks.start_soon(flood, chat)
-        with anyio.fail_after(10):
+        with anyio.fail_after(60):
             await held_up.wait()
 
 

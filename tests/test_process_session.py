@@ -85,7 +85,7 @@ def worker_backend(request: pytest.FixtureRequest) -> str:
 async def worker(backend: str = "asyncio", **arguments: Any) -> AsyncIterator[RpcSession]:
     """A session with a worker, whose process is gone at the end."""
     command = python(WORKER.format(arguments=arguments, backend=backend))
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with open_process_session(command, **arguments) as session:
             yield session
     check_gone(session)
@@ -159,14 +159,14 @@ async def test_a_worker_is_killed_in_the_middle_of_a_call() -> None:
 
 
 async def test_a_program_that_exits_at_once_says_why() -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with open_process_session(python("raise SystemExit(7)")) as session:
             with pytest.raises(SessionClosed, match="the process exited with code 7: "):
                 await session.remote_main.hello()
 
 
 async def test_a_program_that_says_something_else_is_told_so() -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with open_process_session(python("print('hello'); input()")) as session:
             await session.wait_closed()
             assert "a message begins with the byte 104" in str(session.end)
@@ -179,7 +179,7 @@ async def test_a_program_that_does_not_exist_is_an_error() -> None:
 
 
 async def test_a_process_that_ends_neither_by_itself_nor_when_it_is_told_is_killed() -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         began = time.monotonic()
         async with open_process_session(python(STUBBORN), exit_timeout=0.1) as session:
             pass
@@ -211,7 +211,7 @@ async def test_the_directory_and_the_environment_are_those_that_are_asked_for(tm
         "return value", "return [os.getcwd(), os.environ['X']]"
     )
     environment = {**os.environ, "X": "y", "PYTHONPATH": os.pathsep.join([os.getcwd(), *sys.path])}
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with open_process_session(python(program), cwd=tmp_path, env=environment) as session:
             assert await session.remote_main.echo(1) == [str(tmp_path), "y"]
 
@@ -220,7 +220,7 @@ async def test_lines_of_json_make_a_worker_a_filter() -> None:
     """What a shell does: a line of input is a call, and a line of output its answer."""
     command = python(WORKER.format(arguments={"framing": "newline"}, backend="asyncio"))
     line = b'["stream",["pipeline",0,["echo"],["from a shell"]]]\n'
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         done = await anyio.run_process(command, input=line, stderr=None)
     assert done.stdout == b'["resolve",1,"from a shell"]\n'
 
@@ -229,6 +229,6 @@ async def test_a_worker_takes_files_too(tmp_path: Path) -> None:
     """A file is never waited for, and ends where it ends."""
     (tmp_path / "input").write_bytes(b'["stream",["pipeline",0,["echo"],[5]]]\n')
     command = python(WORKER.format(arguments={"framing": "newline"}, backend="trio"))
-    with anyio.fail_after(30), (tmp_path / "input").open("rb") as source, (tmp_path / "output").open("wb") as output:
+    with anyio.fail_after(60), (tmp_path / "input").open("rb") as source, (tmp_path / "output").open("wb") as output:
         await anyio.run_process(command, stdin=source, stdout=output, stderr=None)
     assert (tmp_path / "output").read_bytes() == b'["resolve",1,5]\n'

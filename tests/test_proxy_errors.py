@@ -103,7 +103,7 @@ def url(config: Path) -> Iterator[str]:
 
 async def failure(url: str, kind: str, use: Use, channel: Channel = "http", name: str = "X") -> Exception:
     """What a program is told that uses a binding."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with connect_env(url, bindings={name: kind}, channel=channel) as env:
             with pytest.raises(RpcError) as caught:
                 await use(env[name])
@@ -391,7 +391,7 @@ async def test_a_proxy_that_goes_in_the_middle_of_a_call(server: Server, channel
 
     async with connect_env(server.url, channel=channel, backoff=Backoff(patience=0)) as env:
         await env.KV.get("k")
-        with anyio.fail_after(20), pytest.raises((SessionClosed, ConnectionError)) as caught:
+        with anyio.fail_after(60), pytest.raises((SessionClosed, ConnectionError)) as caught:
             await env.KV.put("k", value())
         assert isinstance(caught.value, SessionClosed if channel == "rpc" else AnswerLost)
         assert getattr(caught.value, "may_have_run", None) is True

@@ -825,7 +825,7 @@ async def test_a_real_server_passes_a_request_on_while_it_arrives(server_url: st
         yield b"second"
 
     received: list[bytes] = []
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async for chunk in duplex(server_url, upload()):
             received.append(chunk)
             echoed.set()

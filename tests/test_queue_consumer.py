@@ -69,7 +69,7 @@ async def consuming(queue: Queue, handler: BatchHandler, **options: Any) -> Asyn
     async def run() -> None:
         await queue.consume(handler, **{"batch_timeout": 0, "poll_interval": 0.02, **options})
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run)
             yield

@@ -288,7 +288,7 @@ def write_to_one_that_dies(server: Server, folder: Path, **request: Any) -> Any:
 
     headers = {**dict(wrapped(**{"cf-r2-metadata-size": str(len(text))})), "mf-binding": "BUCKET"}
     length = str(len(text) + 2 * MIB)
-    return httpx2.put(server.url, headers={**headers, "content-length": length}, content=pieces(), timeout=20)
+    return httpx2.put(server.url, headers={**headers, "content-length": length}, content=pieces(), timeout=60)
 
 
 @pytest.mark.parametrize("method", ["put", "uploadPart"])

@@ -7,10 +7,9 @@ import hashlib
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
-from buckets import S3, Azure, azure_server, body, files, objects, overlay, put, read, s3_server
+from buckets import S3, STORES, Azure, azure_server, body, empty_store, files, put, read, s3_server
 
 from proxy_server.stores.r2 import (
     BadDigest,
@@ -49,21 +48,11 @@ def azure() -> Iterator[Azure]:
         yield server
 
 
-@pytest.fixture(params=["files", "s3", "azure", "overlay"])
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R2Store]:
     """An empty store of each kind."""
-    if request.param in {"s3", "azure"}:
-        server: S3 | Azure = request.getfixturevalue(request.param)
-        name = f"bucket-{uuid4().hex}"
-        server.make_bucket(name)
-        async with objects(server, name) as bucket:
-            yield bucket
-    elif request.param == "files":
-        async with files(tmp_path / "bucket") as bucket:
-            yield bucket
-    else:
-        async with files(tmp_path / "base") as base, overlay(base, tmp_path / "overlay") as over:
-            yield over
+    async with empty_store(request, tmp_path) as opened:
+        yield opened
 
 
 def bytes_of(size: int) -> bytes:

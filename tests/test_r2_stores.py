@@ -10,7 +10,20 @@ from uuid import uuid4
 
 import anyio
 import pytest
-from buckets import S3, Azure, azure_server, body, content, files, objects, overlay, put, read, s3_server
+from buckets import (
+    S3,
+    STORES,
+    Azure,
+    azure_server,
+    body,
+    content,
+    empty_store,
+    files,
+    objects,
+    put,
+    read,
+    s3_server,
+)
 
 from proxy_server.stores.r2 import (
     BadDigest,
@@ -51,21 +64,11 @@ def azure() -> Iterator[Azure]:
         yield server
 
 
-@pytest.fixture(params=["files", "s3", "azure", "overlay"])
+@pytest.fixture(params=STORES)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[R2Store]:
     """An empty store of each kind."""
-    if request.param in {"s3", "azure"}:
-        server: S3 | Azure = request.getfixturevalue(request.param)
-        name = f"bucket-{uuid4().hex}"
-        server.make_bucket(name)
-        async with objects(server, name) as bucket:
-            yield bucket
-    elif request.param == "files":
-        async with files(tmp_path / "bucket") as bucket:
-            yield bucket
-    else:
-        async with files(tmp_path / "base") as base, overlay(base, tmp_path / "overlay") as over:
-            yield over
+    async with empty_store(request, tmp_path) as opened:
+        yield opened
 
 
 async def keys(store: R2Store, prefix: str = "", start: Start = Start(), limit: int = 1000) -> list[str]:  # noqa: B008
@@ -226,7 +229,7 @@ async def test_a_store_that_fails_in_a_put_loses_no_content(tmp_path: Path, fail
             await swap(key, old, new)
             raise OSError("on purpose")
 
-        def failing_delete(_blob_ids: Sequence[str]) -> None:
+        def failing_delete(blob_ids: Sequence[str]) -> None:
             raise OSError("on purpose")
 
         if failing == "swap":

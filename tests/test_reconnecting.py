@@ -233,7 +233,7 @@ async def test_the_end_of_the_env_ends_the_waiting(config: Path) -> None:
             end(first)
             await noticed(env.SVC)
             pending = env.SVC.hello("World")
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 await waiting.wait()
         with pytest.raises(SessionClosed, match="was closed before it could be reached"):
             await pending
@@ -262,7 +262,7 @@ async def noticed(service: Any) -> None:
     """Wait until the end of the service's connection is noticed, by which time nothing waits on it."""
     ended = anyio.Event()
     service._channels.rpc.on_broken(lambda _error: ended.set())
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         await ended.wait()
 
 

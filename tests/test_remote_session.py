@@ -54,7 +54,7 @@ async def test_what_runs_on_one_binding_goes_on_while_another_one_changes(change
         yield b"last"
 
     async with await start_remote_proxy_session(BINDINGS) as session, connect_env(session.connection_string) as env:
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks, env.CHAT.websocket("https://a.example/echo") as chat:
                 tasks.start_soon(call)
                 await begun.wait()

@@ -52,7 +52,7 @@ def url(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
 
 @pytest.fixture
 async def env(url: str) -> AsyncIterator[Env]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with connect_env(url) as env:
             yield env
 

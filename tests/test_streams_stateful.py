@@ -205,7 +205,7 @@ def test_any_interleaving_ends_well(backend: str) -> None:
         async def run() -> None:
             api = Api()
             async with linked(api) as link:
-                with anyio.fail_after(20):
+                with anyio.fail_after(60):
                     async with anyio.create_task_group() as tasks:
                         play = Play(link, api, tasks)
                         for step in plan:

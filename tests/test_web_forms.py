@@ -232,7 +232,7 @@ class Server(RpcTarget):
 @asynccontextmanager
 async def serving(main: Any) -> AsyncIterator[RpcStub]:
     """The stub of a main object on the other side of a connection. At the end, nothing may be left on either side."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         async with memory_pair(None, main) as (client, server):
             yield client.remote_main
             for session in (client, server):

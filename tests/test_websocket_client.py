@@ -20,7 +20,7 @@ async def test_a_socket_with_many_unread_messages_closes(monkeypatch: pytest.Mon
         await anyio.sleep_forever()
 
     async with raw_server(tell) as url:
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             async with open_web_socket(url, title="the server") as socket:
                 assert await socket.receive() == "0"
                 await anyio.wait_all_tasks_blocked()

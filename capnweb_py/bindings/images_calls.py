@@ -9,6 +9,7 @@ from ..gathering import gather
 from ..stub import RpcStub
 from ..web import ReadableStream
 from .channels import Channels
+from .given import given
 from .images_order import Chain, Drawing, TextPicture
 from .images_source import PictureStream
 
@@ -23,7 +24,7 @@ async def rpc_info(channels: Channels, picture: bytes | PictureStream) -> Mappin
 
 async def rpc_output(channels: Channels, chain: Chain, output: Mapping[str, Any]) -> tuple[str, bytes]:
     """The picture that a chain makes: its type, and its bytes."""
-    result = _transformer(channels, chain).output({key: value for key, value in output.items() if value is not None})
+    result = _transformer(channels, chain).output(given(**output))
     content_type, data = await gather(result.contentType(), result.image())
     return content_type, data
 

@@ -15,6 +15,7 @@ import attrs
 
 from ..web import Blob, ReadableStream
 from .channels import Channels
+from .given import given
 from .images_calls import sent
 from .images_source import Encoding, ImageSource, PictureStream, picture
 
@@ -107,22 +108,22 @@ class HostedImages:
             RemoteError: if it is no image, or too large, an option is not valid, or the id is taken; `code` is the
                 number of the reason.
         """
-        given = picture(image, "UPLOAD", encoding, limit=MAX_HOSTED_BYTES)
-        options = _given(
+        content = picture(image, "UPLOAD", encoding, limit=MAX_HOSTED_BYTES)
+        options = given(
             id=id, filename=filename, metadata=metadata, creator=creator, requireSignedURLs=require_signed_urls
         )
         # A stream in any case, which is what the documentation has: a large picture is no large message.
-        body = sent(given) if isinstance(given, PictureStream) else Blob(given).stream()
+        body = sent(content) if isinstance(content, PictureStream) else Blob(content).stream()
         try:
             return _metadata(await self._channels.rpc.upload(body, *([options] if options else [])))
         except Exception:
-            if isinstance(given, PictureStream) and given.failure is not None:
-                raise given.failure from None
+            if isinstance(content, PictureStream) and content.failure is not None:
+                raise content.failure from None
             raise
         finally:
-            if isinstance(given, PictureStream):
+            if isinstance(content, PictureStream):
                 with anyio.CancelScope(shield=True):
-                    await given.aclose()
+                    await content.aclose()
 
     async def list(
         self,
@@ -146,12 +147,12 @@ class HostedImages:
         Raises:
             RemoteError: if an argument is not valid.
         """
-        options = _given(
+        options = given(
             limit=limit,
             cursor=cursor,
             sortOrder=sort_order,
             creator=creator,
-            filter=_given(metadata=metadata_filter) or None,
+            filter=given(metadata=metadata_filter) or None,
         )
         page = await self._channels.rpc.list(*([options] if options else []))
         # A member that is undefined is None in Python.
@@ -178,7 +179,7 @@ class HostedImages:
         Raises:
             RemoteError: if an option is not valid, the id is taken, or no server could take the upload.
         """
-        options = _given(
+        options = given(
             id=id, metadata=metadata, creator=creator, requireSignedURLs=require_signed_urls, expiresIn=expires_in
         )
         announced = await self._channels.rpc.createDirectUpload(*([options] if options else []))
@@ -221,7 +222,7 @@ class ImageHandle:
         Raises:
             RemoteError: if there is no such image, or an argument is not valid.
         """
-        options = _given(metadata=metadata, creator=creator, requireSignedURLs=require_signed_urls)
+        options = given(metadata=metadata, creator=creator, requireSignedURLs=require_signed_urls)
         return _metadata(await self._channels.rpc.image(self.id).update(options))
 
     async def signed_url(
@@ -237,7 +238,7 @@ class ImageHandle:
         Raises:
             RemoteError: if an argument is not valid, or no server could deliver the image.
         """
-        options = _given(variant=variant, expiresIn=expires_in, keyName=key_name)
+        options = given(variant=variant, expiresIn=expires_in, keyName=key_name)
         url: str = await self._channels.rpc.image(self.id).signedUrl(options)
         return url
 
@@ -248,10 +249,6 @@ class ImageHandle:
 
     def __repr__(self) -> str:
         return f"<hosted image {self.id!r} of {self._channels.name}>"
-
-
-def _given(**options: object) -> dict[str, object]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _metadata(known: Mapping[str, Any]) -> ImageMetadata:

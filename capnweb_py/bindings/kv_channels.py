@@ -151,7 +151,7 @@ def _url(key: str, **options: int | None) -> str:
 
 
 def _query(options: Mapping[str, str | int | None]) -> str:
-    query = urlencode({name: value for name, value in options.items() if value is not None})
+    query = urlencode(given(**options))
     return f"?{query}" if query else ""
 
 

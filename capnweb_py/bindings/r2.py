@@ -17,6 +17,7 @@ from ..stub import RpcStub
 from ..values import TypedArray
 from ..web import Blob, Headers, ReadableStream
 from .channels import Channels
+from .given import given
 from .r2_channels import BucketChannel, Content, HttpBucket, RpcBucket
 from .r2_objects import (
     R2Checksums,
@@ -69,14 +70,13 @@ class R2Conditional:
 
     def to_options(self) -> dict[str, Any]:
         """By the names of the Workers API; those that there are."""
-        named = {
-            "etagMatches": self.etag_matches,
-            "etagDoesNotMatch": self.etag_does_not_match,
-            "uploadedBefore": self.uploaded_before,
-            "uploadedAfter": self.uploaded_after,
-            "secondsGranularity": self.seconds_granularity or None,
-        }
-        return {name: value for name, value in named.items() if value is not None}
+        return given(
+            etagMatches=self.etag_matches,
+            etagDoesNotMatch=self.etag_does_not_match,
+            uploadedBefore=self.uploaded_before,
+            uploadedAfter=self.uploaded_after,
+            secondsGranularity=self.seconds_granularity or None,
+        )
 
 
 class R2Bucket:
@@ -117,7 +117,11 @@ class R2Bucket:
         Raises:
             TypeError: if an argument is not valid. RangeError, a ValueError: if the range is not.
         """
-        options = _options(range=_plain(range), onlyIf=_plain(only_if), ssecKey=ssec_key)
+        options = given(
+            range=_plain("range", range, R2Range),
+            onlyIf=_plain("only_if", only_if, R2Conditional),
+            ssecKey=ssec_key,
+        )
         return await self._bucket.get(key, options)
 
     async def put(
@@ -155,10 +159,10 @@ class R2Bucket:
             TypeError: if an argument is not valid, or the length of the content is not known.
             ValueError: if the key is not 32 bytes.
         """
-        options = _options(
-            httpMetadata=_plain(http_metadata),
+        options = given(
+            httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
             customMetadata=None if custom_metadata is None else dict(custom_metadata),
-            onlyIf=_plain(only_if),
+            onlyIf=_plain("only_if", only_if, R2Conditional),
             storageClass=storage_class,
             md5=md5,
             sha1=sha1,
@@ -197,7 +201,7 @@ class R2Bucket:
             RangeError, a ValueError: if something else is to be included.
         """
         return await self._bucket.list(
-            _options(
+            given(
                 prefix=prefix,
                 delimiter=delimiter,
                 limit=limit,
@@ -217,8 +221,8 @@ class R2Bucket:
         ssec_key: bytes | str | None = None,
     ) -> R2MultipartUpload:
         """Begin to upload an object in parts. Arguments are those of `put`; each part needs the same `ssec_key`."""
-        options = _options(
-            httpMetadata=_plain(http_metadata),
+        options = given(
+            httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
             customMetadata=None if custom_metadata is None else dict(custom_metadata),
             storageClass=storage_class,
             ssecKey=ssec_key,
@@ -260,7 +264,7 @@ class R2MultipartUpload:
         Raises:
             TypeError: if there is no part of that number, or the length of the content is not known.
         """
-        options = _options(ssecKey=ssec_key)
+        options = given(ssecKey=ssec_key)
         content = _content(value, length)
         etag = await self._bucket.upload_part(self.key, self.upload_id, part_number, content, options)
         return R2UploadedPart(part_number, etag)
@@ -278,13 +282,17 @@ class R2MultipartUpload:
         return f"<multipart upload of {self.key!r}>"
 
 
-def _options(**options: Any) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """Options as a mapping; Headers as they are."""
-    return value if value is None or isinstance(value, Headers) else value.to_options()
+def _plain(
+    name: str,
+    value: R2Range | R2Conditional | R2HttpMetadata | Headers | None,
+    kind: type[R2Range] | type[R2Conditional] | type[R2HttpMetadata],
+) -> Mapping[str, Any] | Headers | None:
+    """An option as a mapping; Headers as they are."""
+    if value is None or isinstance(value, Headers):
+        return value
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}= takes {kind.__name__}(...) or Headers, not {type(value).__name__}")
+    return value.to_options()
 
 
 def _content(value: R2Value, length: int | None) -> Content:

@@ -12,6 +12,7 @@ from typing import Any, Final, Self
 import attrs
 
 from ..web import Blob, Headers, ReadableStream
+from .given import given
 from .r2_requests import CHECKSUMS, HTTP_METADATA
 
 __all__ = [
@@ -73,7 +74,7 @@ class R2Range:
 
     def to_options(self) -> dict[str, int]:
         """By the names of the Workers API; those that there are."""
-        return {name: value for name, value in attrs.asdict(self).items() if value is not None}
+        return given(**attrs.asdict(self))
 
 
 @attrs.frozen

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ..errors import RpcError
 from ..values import UNDEFINED, TypedArray
 from ..web import Headers
+from .given import given
 
 __all__ = [
     "CHECKSUMS",
@@ -240,7 +241,7 @@ def _only_if(options: Mapping[str, Any]) -> dict[str, Any]:
     if conditions is None:
         return {}
     made = _header_conditions(conditions) if isinstance(conditions, Headers) else _conditions(conditions)
-    return {"onlyIf": {name: value for name, value in made.items() if value is not None}}
+    return {"onlyIf": given(**made)}
 
 
 def _conditions(conditions: Mapping[str, Any]) -> dict[str, Any]:
@@ -319,19 +320,16 @@ def _metadata(options: Mapping[str, Any]) -> dict[str, Any]:
     http = _option(options, "httpMetadata")
     if isinstance(http, Headers):
         fields: dict[str, Any] = {name: http.get(header) for name, header in HTTP_METADATA.items()}
-        made["httpFields"] = _given({**fields, "cacheExpiry": _header_milliseconds(http, "expires")})
+        fields["cacheExpiry"] = _header_milliseconds(http, "expires")
+        made["httpFields"] = given(**fields)
     elif http is not None:
         fields = {name: _option(http, name) for name in HTTP_METADATA}
         if fields["cacheExpiry"] is not None:
             fields["cacheExpiry"] = _milliseconds("cacheExpiry", fields["cacheExpiry"])
-        made["httpFields"] = _given(fields)
+        made["httpFields"] = given(**fields)
     if (storage_class := _option(options, "storageClass")) is not None:
         made["storageClass"] = _text("storageClass", storage_class)
     return made
-
-
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _checksum(options: Mapping[str, Any]) -> dict[str, str]:

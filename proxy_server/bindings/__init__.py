@@ -20,13 +20,13 @@ from capnweb_py.web import Request, Response
 from proxy_server.tables import Table, suggestion
 
 __all__ = [
-    "ACCESS",
     "Binding",
     "BindingError",
     "Connectable",
     "Declaration",
     "Opener",
     "PublicBinding",
+    "access_of",
     "open_binding",
     "over_remote",
     "parse_binding",
@@ -124,7 +124,7 @@ class Declaration:
 
 
 # What a binding may be used for: all, reading, or reading with what is written kept aside.
-ACCESS: Final = ("full", "read", "overlay")
+_ACCESS: Final = ("full", "read", "overlay")
 
 _MODULES: Final = {
     "d1": "proxy_server.bindings.d1",
@@ -204,6 +204,18 @@ async def open_binding(name: str, opener: Opener, tasks: TaskGroup) -> Binding:
         raise BindingError(f'the binding "{name}" cannot be opened: {error}') from error
 
 
+def access_of(table: Table) -> str:
+    """The `access` of a binding whose type has all three.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    access = table.text("access", _ACCESS[0])
+    if access not in _ACCESS:
+        raise table.error(f'"{access}" is no access: {suggestion(access, _ACCESS)}', "access")
+    return access
+
+
 def over_remote(table: Table, facade: object, access: str, name: str, state_dir: Path) -> Opener:
     """What opens a binding that keeps to an access mode, "read" or "overlay", over a remote one.
 
@@ -219,8 +231,8 @@ def over_remote(table: Table, facade: object, access: str, name: str, state_dir:
     """
     kind = table.text("type")
     over: Callable[[object, str, str, Path], Opener] | None = getattr(_module(table, kind), "over", None)
-    if over is None or access not in ACCESS:
-        valid = "full" if over is None else ", ".join(ACCESS)
+    if over is None or access not in _ACCESS:
+        valid = "full" if over is None else ", ".join(_ACCESS)
         raise table.error(f'"{access}" is no access to a binding of the type "{kind}": valid: {valid}', "access")
     return over(facade, access, name, state_dir)
 

@@ -15,18 +15,16 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.d1 import D1Database
 from capnweb_py.http11 import Http11Client
-from proxy_server.bindings import Binding, BindingError, Opener
+from proxy_server.bindings import Binding, BindingError, Opener, access_of
 from proxy_server.bindings.d1_http import D1Service
 from proxy_server.stores.d1 import D1Store
 from proxy_server.stores.d1_access import FacadeStore, ReadOnly
 from proxy_server.stores.d1_libsql import LibsqlD1
 from proxy_server.stores.d1_overlay import Overlay
 from proxy_server.stores.d1_sqlite import SqliteD1
-from proxy_server.tables import Table, suggestion
+from proxy_server.tables import Table
 
-__all__ = ["ACCESSES", "over", "overlay_path", "parse"]
-
-ACCESSES: Final = ("full", "read", "overlay")
+__all__ = ["over", "overlay_path", "parse"]
 
 # What the URL of a libSQL server begins with, and what that stands for.
 _SERVERS: Final = {"libsql://": "https://", "libsql+http://": "http://"}
@@ -45,10 +43,8 @@ def parse(table: Table, state_dir: Path) -> Opener:
     name = table.text("id", table.name or "db")
     url = table.optional_text("store")
     token_env = table.optional_text("token_env")
-    access = table.text("access", "full")
+    access = access_of(table)
     table.finish()
-    if access not in ACCESSES:
-        raise table.error(f'"{access}" is no access: {suggestion(access, ACCESSES)}', "access")
     server = _server(url)
     token = _token(table, token_env)
     path = state_dir / f"d1-{_file_name(name)}.sqlite3" if url is None else _path_of(url, table, state_dir)
@@ -88,12 +84,7 @@ def over(facade: D1Database, access: str, name: str, state_dir: Path) -> Opener:
         access: "full", "read", or "overlay".
         name: of the binding. What an overlay holds is in a file that is named by it.
         state_dir: where that file is.
-
-    Raises:
-        ValueError: if there is no such access.
     """
-    if access not in ACCESSES:
-        raise ValueError(f"{access!r} is no access: {suggestion(access, ACCESSES)}")
 
     async def open_over(_tasks: TaskGroup) -> Binding:
         remote = FacadeStore(facade)

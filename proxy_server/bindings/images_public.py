@@ -57,9 +57,6 @@ _FIELD: Final = "file"
 _UPLOAD: Final = "upload/"
 _IMAGE: Final = "image/"
 
-# The page that uploads is anybody's.
-_FROM_ANYWHERE: Final = {"access-control-allow-origin": "*"}
-
 # An image is shown, and nothing else is done with it: an SVG may hold scripts.
 _ONLY_SHOWN: Final = {
     "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
@@ -132,9 +129,9 @@ class PublicImages:
             return None
         if request.method == "OPTIONS":
             allowed = {"access-control-allow-methods": "POST", "access-control-allow-headers": "*"}
-            return Response(None, status=204, headers={**_FROM_ANYWHERE, **allowed})
+            return Response(None, status=204, headers=allowed)
         if request.method != "POST":
-            return Response("POST a form here", status=405, headers={**_FROM_ANYWHERE, "allow": "POST, OPTIONS"})
+            return Response("POST a form here", status=405, headers={"allow": "POST, OPTIONS"})
         try:
             part = await self._file(request)
             await self._renderer.check(part.data)
@@ -171,7 +168,7 @@ class PublicImages:
             return None
         data = b"".join([piece async for piece in stream])
         probed = await self._renderer.probe(data)
-        headers = {"content-type": probed.format, "content-length": str(len(data)), **_ONLY_SHOWN, **_FROM_ANYWHERE}
+        headers = {"content-type": probed.format, "content-length": str(len(data)), **_ONLY_SHOWN}
         return Response(None if request.method == "HEAD" else data, headers=headers)
 
 
@@ -180,7 +177,7 @@ def _envelope(image: HostedImage | None, error: ImagingError | None) -> Response
     errors = [] if error is None else [{"code": error.code, "message": str(error)}]
     result = None if image is None else described(attrs.evolve(image, meta={}, creator=None))
     envelope = {"result": result, "result_info": None, "success": not errors, "errors": errors, "messages": []}
-    return Response.from_json(envelope, status=200 if error is None else error.status, headers=_FROM_ANYWHERE)
+    return Response.from_json(envelope, status=200 if error is None else error.status)
 
 
 def _hash(ticket: str) -> str:

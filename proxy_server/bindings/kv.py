@@ -10,14 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 from urllib.parse import quote
 
 from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.kv import KvNamespace
 from capnweb_py.web import Request, Response
-from proxy_server.bindings import Binding, Opener
+from proxy_server.bindings import Binding, Opener, access_of
 from proxy_server.bindings.kv_http import KvHttp
 from proxy_server.bindings.kv_rpc import KvTarget
 from proxy_server.bindings.store_urls import check_redis, scheme_of, sqlite_path
@@ -29,7 +29,6 @@ from proxy_server.tables import Table
 
 __all__ = ["KvBinding", "over", "overlay_path", "parse"]
 
-_ACCESS: Final = ("full", "read", "overlay")
 
 _StoreOpener: TypeAlias = Callable[[TaskGroup], Awaitable[KvStore]]
 
@@ -45,10 +44,8 @@ def parse(table: Table, state_dir: Path) -> Opener:
     name = table.name
     identity = table.text("id", name)
     url = table.optional_text("store")
-    access = table.text("access", "full")
+    access = access_of(table)
     table.finish()
-    if access not in _ACCESS:
-        raise table.error(f'"{access}" is no access: "full", "read" and "overlay" are', "access")
     return _opener(_store_opener(table, url, identity, state_dir), access, name, state_dir)
 
 

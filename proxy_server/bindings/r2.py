@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.r2 import R2Bucket
 from capnweb_py.web import Request, Response
-from proxy_server.bindings import Binding, BindingError, Opener
+from proxy_server.bindings import Binding, BindingError, Opener, access_of
 from proxy_server.bindings.r2_http import R2Http
 from proxy_server.bindings.r2_operations import R2Operations
 from proxy_server.bindings.r2_rpc import R2BucketTarget
@@ -33,7 +33,6 @@ from proxy_server.tables import Table
 
 __all__ = ["R2Service", "over", "overlay_folder", "parse"]
 
-_ACCESS: Final = ("full", "read", "overlay")
 _OBJECT_STORES: Final = frozenset({"s3", "s3a", "gs", "az", "azure", "abfs", "abfss"})
 
 _StoreOpener: TypeAlias = Callable[[], Awaitable[R2Store]]
@@ -50,10 +49,8 @@ def parse(table: Table, state_dir: Path) -> Opener:
     name = table.name
     identity = table.text("bucket_name", table.text("id", name))
     open_store = _store_opener(table, identity, state_dir)
-    access = table.text("access", "full")
+    access = access_of(table)
     table.finish()
-    if access not in _ACCESS:
-        raise table.error(f'"{access}" is no access: "full", "read" and "overlay" are', "access")
     return _opener(open_store, access, name, state_dir)
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "BODILESS_STATUSES",
     "FAILURE",
     "LOG",
+    "MAX_LOGGED",
     "REASON_PHRASES",
     "AsgiApp",
     "Receive",
@@ -50,6 +51,9 @@ _HOP_BY_HOP: Final = frozenset(
 
 # The extension of a scope whose server writes the "reason" of a response's start into the status line.
 REASON_PHRASES: Final = "capnweb.reason_phrases"
+
+# How much of what a client chose, such as a name, is logged.
+MAX_LOGGED: Final = 200
 
 LOG: Final = logging.getLogger("proxy_server")
 

@@ -23,9 +23,6 @@ _SEGMENT: Final = "public"
 # How the schemes of ASGI's scopes are written in the URLs of requests.
 _SCHEMES: Final = {"ws": "http", "wss": "https"}
 
-# The page that asks is anybody's.
-_FROM_ANYWHERE: Final = {"access-control-allow-origin": "*"}
-
 _FAILED: Final = "the server failed: its log says how"
 _NOTHING: Final = "there is nothing here: this URL was given to nobody, or has been used, or has expired"
 
@@ -60,6 +57,12 @@ class _PublicSide:
     path: str
 
     async def fetch(self, request: Request) -> Response:
+        response = await self._answer(request)
+        # The page that asks is anybody's, and may read every answer.
+        response.headers["access-control-allow-origin"] = "*"
+        return response
+
+    async def _answer(self, request: Request) -> Response:
         response = None
         try:
             if isinstance(self.binding, PublicBinding):
@@ -70,12 +73,12 @@ class _PublicSide:
             # What it says is not for strangers.
             LOG.warning("a public URL failed: %s", type(error).__name__)
             LOG.debug("what it failed with", exc_info=True)
-            return Response(_FAILED, status=500, headers=_FROM_ANYWHERE)
+            return Response(_FAILED, status=500)
         finally:
             if request.body is not None:
                 # Of a form that is refused, the rest is not read.
                 await request.body.aclose()
-        return Response(_NOTHING, status=404, headers=_FROM_ANYWHERE) if response is None else response
+        return Response(_NOTHING, status=404) if response is None else response
 
 
 def _as_it_is(scope: Scope, method: str, body: ReadableStream[bytes] | None) -> Request:

@@ -7,7 +7,7 @@ import { connectStream } from "./bytestream.mjs";
 import { SCENARIOS } from "./scenarios.mjs";
 
 const SETTLING_TRIPS = 300;
-const DEADLINE_MS = 5_000;
+const DEADLINE_MS = 30_000;
 
 /** Asks both sides what they hold until only the main objects are left, within a bounded number of round trips. */
 async function settle(session, monitor) {

@@ -17,7 +17,7 @@ from .node import HERE, install
 __all__ = ["libsql_server"]
 
 # How long, in seconds, it may take to start.
-_PATIENCE: Final = 20
+_PATIENCE: Final = 60
 
 
 @contextmanager

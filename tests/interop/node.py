@@ -27,7 +27,7 @@ _MODULES: Final = HERE / "node_modules"
 _STAMP: Final = _MODULES / ".installed-from"
 
 # Seconds that all scenarios together may take; each has a deadline of its own.
-CLIENT_DEADLINE: Final = 120
+CLIENT_DEADLINE: Final = 300
 
 
 def require_node() -> str:

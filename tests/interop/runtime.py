@@ -18,7 +18,7 @@ from .node import HERE
 __all__ = ["DEADLINE", "Worker", "cloudflare_proxy", "cloudflare_tunnel", "workerd"]
 
 # How long, in seconds, one scenario may take, and a process that is told to stop.
-DEADLINE: Final = 20
+DEADLINE: Final = 60
 
 # The Worker that Wrangler deploys to serve remote bindings.
 _PROXY_WORKER: Final = "node_modules/wrangler/wrangler-dist/ProxyServerWorker.js"

@@ -127,7 +127,7 @@ def test_scenarios_against_our_server(node: str, name: str, backend: str) -> Non
 @pytest.mark.anyio
 async def test_a_node_worker(node: str, way: Way) -> None:
     command = [node, "stdio.mjs", way.level, way.framing]
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with open_process_session(command, cwd=HERE, **way.arguments) as session:
             api = session.remote_main
             for name in way.values:
@@ -158,7 +158,7 @@ async def test_a_node_worker(node: str, way: Way) -> None:
 
 @pytest.mark.anyio
 async def test_a_node_worker_that_is_killed(node: str) -> None:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with open_process_session(
             [node, "stdio.mjs", "string", "newline"], cwd=HERE, framing="newline"
         ) as session:

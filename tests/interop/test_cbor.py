@@ -137,7 +137,7 @@ async def test_a_server_of_no_codec_gets_json(node_url: str) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("codec", ["json", "cbor"])
 async def test_a_codec_that_is_asked_for_is_used(node_cbor_url: str, codec: str) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with connect(node_cbor_url, codec=codec) as api:
             assert await api.echo(b"\x00\xff") == b"\x00\xff"
             frames = await api.forms(await api.id())

@@ -57,7 +57,7 @@ def listening(handler: Callable[[socket.socket], None]) -> Iterator[str]:
             listener.shutdown(socket.SHUT_RDWR)
             thread.join(20)
         # No connection is left open by whoever made it.
-        assert all(ended.acquire(timeout=20) for _ in begun)
+        assert all(ended.acquire(timeout=60) for _ in begun)
 
 
 def echo(connection: socket.socket) -> None:

@@ -24,7 +24,7 @@ def url(node: str) -> Iterator[str]:
 
 
 async def failure(url: str, name: str, kind: str, use: Callable[[Any], Awaitable[object]], channel: Channel) -> str:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with connect_env(url, bindings={name: kind}, channel=channel) as env:
             with pytest.raises(ProxyError) as caught:
                 await use(env[name])

@@ -33,7 +33,7 @@ def url(node: str) -> Iterator[str]:
 
 @pytest.fixture
 async def env(url: str) -> AsyncIterator[Env]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with connect_env(url, bindings={"IMAGES": "images", "NONE": "images"}) as env:
             yield env
 

@@ -156,7 +156,7 @@ def test_no_scenario_is_forgotten(node: str) -> None:
 def test_a_server_that_stops_fails_what_is_pending(node: str, backend: str) -> None:
     async def run() -> Any:
         # The client outlives the server.
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with AsyncExitStack() as stack:
                 async with serve_world() as url:
                     command = [node, "client.mjs", url, LOST_SERVER]

@@ -41,7 +41,7 @@ from .values import VALUES, WEB_VALUES, described, same
 pytestmark = pytest.mark.anyio
 
 # Seconds that a test may take; none needs one.
-DEADLINE: Final = 10
+DEADLINE: Final = 60
 # How often both sides are asked what they still hold, before something is said to be left behind.
 SETTLING_TRIPS: Final = 200
 NOTHING_LEFT: Final = SessionStats(imports=1, exports=1)

@@ -205,6 +205,16 @@ async def test_bad_ranges(bucket: R2Bucket) -> None:
         await bucket.get("a", range=R2Range(offset=1, suffix=1))
 
 
+async def test_an_option_of_another_type_is_told_by_its_name(bucket: R2Bucket) -> None:
+    untyped: Any = bucket
+    with pytest.raises(TypeError, match=r"^range= takes R2Range\(\.\.\.\) or Headers, not dict$"):
+        await untyped.get("a", range={"offset": 3})
+    with pytest.raises(TypeError, match=r"^only_if= takes R2Conditional\(\.\.\.\) or Headers, not str$"):
+        await untyped.put("a", "text", only_if="etag")
+    with pytest.raises(TypeError, match=r"^http_metadata= takes R2HttpMetadata\(\.\.\.\) or Headers, not dict$"):
+        await untyped.create_multipart_upload("a", http_metadata={"contentType": "text/plain"})
+
+
 async def test_conditions(bucket: R2Bucket) -> None:
     put = await bucket.put("a", "one")
     assert put is not None

@@ -48,7 +48,7 @@ def connection_string(node: str) -> Iterator[str]:
 
 @pytest.fixture
 async def env(connection_string: str) -> AsyncIterator[Env]:
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         async with connect_env(connection_string, bindings=TYPES) as env:
             yield env
 
