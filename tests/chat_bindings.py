@@ -56,4 +56,4 @@ def chat_server() -> Iterator[str]:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         finally:
             server.terminate()
-            server.wait(20)
+            server.wait(60)

@@ -15,7 +15,7 @@ from proxy_server.imaging import ImagingError, probe
 from proxy_server.stores.d1 import D1Failure, Statement
 from proxy_server.stores.d1_sql import only_reads, without_blanks
 from proxy_server.stores.kv import KvRefusal
-from proxy_server.stores.r2 import InvalidArgument, MetadataTooLarge
+from proxy_server.stores.r2_errors import InvalidArgument, MetadataTooLarge
 from proxy_server.stores.r2_rules import resolve_range
 
 

@@ -48,7 +48,7 @@ class Client:
 
     async def hear(self) -> bytes:
         """Something of what the server sends; nothing at the end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self.reader.read(65_536)
 
     def hears_the_end(self) -> bool:

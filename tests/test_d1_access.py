@@ -15,6 +15,7 @@ import anyio
 import apsw
 import hypothesis
 import pytest
+from d1_files import rows
 from hypothesis import strategies as st
 from proxying import ROOT, fetch, http_scope, proxy, serving
 
@@ -84,11 +85,6 @@ async def overlaid(folder: Path, schema: str = SCHEMA) -> AsyncIterator[tuple[Ov
 def throw_away(folder: Path) -> None:
     for file in folder.glob("overlay-d1-DB.sqlite3*"):
         file.unlink()
-
-
-async def rows(store: D1Store, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-    [outcome], _bookmark = await store.run([Statement(sql, params)])
-    return [tuple(row) for row in outcome.rows]
 
 
 async def test_an_overlay_shows_remote_rows_with_local_writes_on_top(tmp_path: Path) -> None:

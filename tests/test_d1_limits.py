@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio
 import attrs
 import pytest
+from d1_files import empty_database, rows
 
 from proxy_server.stores import d1_database, d1_guard, d1_sql, d1_sqlite, d1_thread
 from proxy_server.stores.d1 import D1Failure, Statement
@@ -25,14 +26,8 @@ ENDLESS: Final = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteD1]:
     """An empty database."""
-    opened = await SqliteD1.open(tmp_path / "db.sqlite3")
-    yield opened
-    await opened.aclose()
-
-
-async def rows(store: SqliteD1, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-    [outcome], _bookmark = await store.run([Statement(sql, params)])
-    return [tuple(row) for row in outcome.rows]
+    async with empty_database(tmp_path) as opened:
+        yield opened
 
 
 async def test_a_statement_that_takes_too_long_is_interrupted(store: SqliteD1, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import anyio
 import pytest
+from d1_files import empty_database, rows
 from proxying import Reply, fetch, http_scope, proxy
 
 from capnweb_py import RemoteError, memory_pair
@@ -30,14 +31,8 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteD1]:
     """An empty database."""
-    opened = await SqliteD1.open(tmp_path / "db.sqlite3")
-    yield opened
-    await opened.aclose()
-
-
-async def rows(store: SqliteD1, sql: str, *params: Any) -> list[tuple[Any, ...]]:
-    [outcome], _bookmark = await store.run([Statement(sql, params)])
-    return [tuple(row) for row in outcome.rows]
+    async with empty_database(tmp_path) as opened:
+        yield opened
 
 
 async def test_a_pragma_holds_for_its_transaction(store: SqliteD1) -> None:

@@ -207,5 +207,5 @@ async def test_a_method_is_one_word_that_may_be_asked(method: str) -> None:
 
 async def test_the_host_is_that_of_the_url() -> None:
     got = await exchange(response("200 OK", "Content-Length: 0"), "MF-Header-Host: evil.example", "MF-Header-X: 1")
-    assert re.findall(rb"^host: (.*)\r$", got.asked[0], re.MULTILINE | re.IGNORECASE) != [b"evil.example"]
-    assert got.asked[0].lower().count(b"\r\nhost:") == 1
+    [host] = re.findall(rb"^host: (.*)\r$", got.asked[0], re.MULTILINE | re.IGNORECASE)
+    assert host.startswith(b"127.0.0.1:")

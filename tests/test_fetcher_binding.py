@@ -16,6 +16,7 @@ import pytest
 import trustme
 from anyio.abc import ByteStream
 from anyio.streams.buffered import BufferedByteStream
+from certificates import certificates
 from listening import listening, proxy_server
 from proxying import SECRET, fetch, http_scope, proxy
 
@@ -268,20 +269,6 @@ async def test_a_request_to_any_other_host_is_a_403(channel: Any, hosts: list[st
 
 
 # TLS
-
-
-def certificates(directory: Path) -> tuple[trustme.CA, ssl.SSLContext]:
-    """An authority and a client's certificate of its own as files, and a server that asks for the latter."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(directory / "ca.pem")
-    client = authority.issue_cert("client@example.com")
-    client.private_key_pem.write_to_path(directory / "client.key")
-    client.cert_chain_pems[0].write_to_path(directory / "client.pem")
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(tls)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    return authority, tls
 
 
 async def test_a_client_certificate_is_shown(channel: Any, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-import trustme
+from certificates import certificates
 from listening import proxy_server
 from websocket_server import WebSocketServer, websocket_server
 
@@ -120,7 +119,7 @@ async def test_what_is_said_last_arrives_from_a_program_that_ends_at_once(tmp_pa
         async with platform_env(config) as env, env.IT.websocket("https://any/listen") as opened:
             for number in range(10):
                 await opened.send(str(number))
-        heard = await anyio.to_thread.run_sync(server.heard.get, True, 10)
+        heard = await anyio.to_thread.run_sync(server.heard.get, True, 60)
     assert heard == ([str(number) for number in range(10)], 1000)
 
 
@@ -145,15 +144,7 @@ async def test_a_server_without_websockets_answers_as_it_does(server: WebSocketS
 
 
 async def test_over_tls_certificates_are_shown_and_asked_for(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    client = authority.issue_cert("client@example.com")
-    client.private_key_pem.write_to_path(tmp_path / "client.key")
-    client.cert_chain_pems[0].write_to_path(tmp_path / "client.pem")
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(tls)
-    authority.issue_cert("localhost").configure_cert(tls)
+    _, tls = certificates(tmp_path, "localhost")
     files = {"client_certificate": str(tmp_path / "client.pem"), "client_key": str(tmp_path / "client.key")}
     with websocket_server(tls) as server:
         port = server.address.rpartition(":")[2]

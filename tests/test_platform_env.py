@@ -465,18 +465,6 @@ def stores_url(tmp_path: Path) -> Iterator[str]:
         yield server.url
 
 
-@pytest.mark.parametrize("channel", ["http", "rpc"])
-async def test_stores_of_a_wrangler_file_are_used_alike_here_and_elsewhere(
-    channel: Channel, tmp_path: Path, stores_url: str
-) -> None:
-    async with platform_env(stores(tmp_path / "local"), channel=channel) as env:
-        await use_stores(env)
-    config = stores(tmp_path / "remote", remote=True)
-    async with platform_env(config, channel=channel, connection_string=stores_url) as env:
-        await use_stores(env)
-    assert not await anyio.Path(tmp_path / "remote" / ".capnweb").exists()
-
-
 async def test_what_is_elsewhere_may_be_for_reading_alone(tmp_path: Path, stores_url: str) -> None:
     config = stores(tmp_path / "full", remote=True)
     async with platform_env(config, connection_string=stores_url) as env:

@@ -16,21 +16,9 @@ from capnweb_py.remote import connect_env
 from capnweb_py.web import ReadableStream, Request
 from proxy_server.bindings import Binding
 from proxy_server.bindings.r2 import over
-from proxy_server.stores.r2 import (
-    AccessDenied,
-    ByteRange,
-    Conditions,
-    Etag,
-    Metadata,
-    NoSuchKey,
-    ObjectInfo,
-    PreconditionFailed,
-    PutOptions,
-    R2Error,
-    R2Store,
-    Start,
-)
+from proxy_server.stores.r2 import ByteRange, Conditions, Etag, Metadata, ObjectInfo, PutOptions, R2Store, Start
 from proxy_server.stores.r2_access import Overlay, ReadOnly
+from proxy_server.stores.r2_errors import AccessDenied, NoSuchKey, PreconditionFailed, R2Error
 from proxy_server.stores.r2_remote import RemoteBucket
 
 pytestmark = pytest.mark.anyio

@@ -11,18 +11,8 @@ from pathlib import Path
 import pytest
 from buckets import S3, STORES, Azure, azure_server, body, empty_store, files, put, read, s3_server
 
-from proxy_server.stores.r2 import (
-    BadDigest,
-    ByteRange,
-    EncryptionNotApplicable,
-    KeyRequired,
-    Metadata,
-    NotSupported,
-    R2Store,
-    RangeRequest,
-    Start,
-    WrongKey,
-)
+from proxy_server.stores.r2 import ByteRange, Metadata, R2Store, RangeRequest, Start
+from proxy_server.stores.r2_errors import BadDigest, EncryptionNotApplicable, KeyRequired, NotSupported, WrongKey
 from proxy_server.stores.r2_files import FileBlobs
 from proxy_server.stores.r2_parts import Blob
 from proxy_server.stores.r2_sealing import SealedReader

@@ -25,24 +25,18 @@ from buckets import (
     s3_server,
 )
 
-from proxy_server.stores.r2 import (
+from proxy_server.stores.r2 import ByteRange, Conditions, Etag, Metadata, PutOptions, R2Store, Start
+from proxy_server.stores.r2_errors import (
     BadDigest,
-    ByteRange,
-    Conditions,
     EntityTooLarge,
     EntityTooSmall,
-    Etag,
     IncompleteBody,
     InternalError,
     InvalidPart,
     InvalidRange,
-    Metadata,
     NoSuchKey,
     NoSuchUpload,
     PreconditionFailed,
-    PutOptions,
-    R2Store,
-    Start,
 )
 from proxy_server.stores.r2_parts import Record
 

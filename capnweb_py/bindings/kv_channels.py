@@ -24,7 +24,6 @@ from .pieces import PIECE_BYTES, in_pieces
 __all__ = ["Found", "KvError", "KvWay", "OverHttp", "OverRpc", "PutOptions", "json_text"]
 
 _HOST: Final = "https://fake-host/"
-_TEXT_TYPE: Final = "text/plain;charset=UTF-8"
 
 # RFC 9110, section 15.5.6: every method that is used here, a namespace knows.
 _NO_METHOD: Final = 405

@@ -14,7 +14,7 @@ from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings.r2_listing import object_fields
 from proxy_server.bindings.r2_operations import R2Operations, failures_refused
 from proxy_server.bindings.r2_requests import read_request
-from proxy_server.stores.r2 import InternalError, InvalidArgument, PreconditionFailed, R2Error
+from proxy_server.stores.r2_errors import InternalError, InvalidArgument, PreconditionFailed, R2Error
 
 __all__ = ["R2Http"]
 

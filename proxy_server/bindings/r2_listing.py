@@ -12,7 +12,8 @@ import attrs
 
 from capnweb_py.bindings.r2_requests import INCLUDES
 from proxy_server.bindings.r2_requests import number, string
-from proxy_server.stores.r2 import CHECKSUM_NAMES, InvalidArgument, ObjectInfo, Start
+from proxy_server.stores.r2 import CHECKSUM_NAMES, ObjectInfo, Start
+from proxy_server.stores.r2_errors import InvalidArgument
 from proxy_server.stores.r2_rules import MAX_LISTED_KEYS, after_prefix, check_limit
 
 __all__ = ["Page", "Query", "object_fields"]

@@ -21,7 +21,8 @@ from proxy_server.bindings.r2_requests import (
     strings,
 )
 from proxy_server.channels import LOG
-from proxy_server.stores.r2 import InternalError, InvalidArgument, NoSuchKey, OpenObject, PutOptions, R2Store
+from proxy_server.stores.r2 import OpenObject, PutOptions, R2Store
+from proxy_server.stores.r2_errors import InternalError, InvalidArgument, NoSuchKey
 from proxy_server.stores.r2_rules import MAX_DELETED_KEYS, MAX_PART_NUMBER, check_keys
 
 __all__ = ["R2Operations", "failures_refused"]

@@ -12,15 +12,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from capnweb_py.bindings.r2_requests import HTTP_METADATA
-from proxy_server.stores.r2 import (
-    CHECKSUM_NAMES,
-    ByteRange,
-    Conditions,
-    Etag,
-    InvalidArgument,
-    Metadata,
-    RangeRequest,
-)
+from proxy_server.stores.r2 import CHECKSUM_NAMES, ByteRange, Conditions, Etag, Metadata, RangeRequest
+from proxy_server.stores.r2_errors import InvalidArgument
 from proxy_server.stores.r2_rules import check_keys, check_metadata
 
 __all__ = [

@@ -30,7 +30,7 @@ from capnweb_py.web import Blob, ReadableStream
 from proxy_server.bindings.r2_listing import object_fields
 from proxy_server.bindings.r2_operations import R2Operations, failures_refused
 from proxy_server.bindings.r2_requests import well_formed
-from proxy_server.stores import r2
+from proxy_server.stores import r2_errors
 from proxy_server.stores.r2 import CHECKSUM_NAMES
 
 __all__ = ["MultipartUpload", "R2BucketTarget"]
@@ -44,7 +44,7 @@ def _thrown_by(action: str) -> Iterator[None]:
     try:
         with failures_refused():
             yield
-    except r2.R2Error as error:
+    except r2_errors.R2Error as error:
         raise R2Error(action, str(error), error.code) from None
 
 
@@ -59,7 +59,7 @@ class R2BucketTarget(RpcTarget):
         with _thrown_by("head"):
             try:
                 return _object(await self._operations.head(head_request(key)))
-            except r2.NoSuchKey:
+            except r2_errors.NoSuchKey:
                 return None
 
     async def get(self, key: str, options: object = None) -> dict[str, Any] | None:
@@ -73,9 +73,9 @@ class R2BucketTarget(RpcTarget):
         with _thrown_by("get"):
             try:
                 fields, opened = await self._operations.get(request)
-            except r2.NoSuchKey:
+            except r2_errors.NoSuchKey:
                 return None
-            except r2.PreconditionFailed as error:
+            except r2_errors.PreconditionFailed as error:
                 if error.info is None:
                     raise
                 return _object(object_fields(error.info, (0, error.info.size)))
@@ -94,7 +94,7 @@ class R2BucketTarget(RpcTarget):
         with _thrown_by("put"):
             try:
                 return _object(await self._operations.put(request, content, content.length))
-            except r2.PreconditionFailed:
+            except r2_errors.PreconditionFailed:
                 return None
             finally:
                 await content.aclose()

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterable, Sequence
 from typing import Any, NoReturn
 
 from proxy_server.stores.r2 import (
-    AccessDenied,
     Conditions,
     Metadata,
     ObjectInfo,
@@ -22,6 +21,7 @@ from proxy_server.stores.r2 import (
     Start,
 )
 from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_errors import AccessDenied
 from proxy_server.stores.r2_rules import MAX_LISTED_KEYS
 from proxy_server.stores.sqlite import SqliteFile
 

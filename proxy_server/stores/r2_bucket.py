@@ -19,21 +19,15 @@ import anyio.to_thread
 import attrs
 
 from capnweb_py.web import ReadableStream
-from proxy_server.stores.r2 import (
-    Conditions,
+from proxy_server.stores.r2 import Conditions, Metadata, ObjectInfo, OpenObject, PutOptions, RangeRequest, Start
+from proxy_server.stores.r2_errors import (
     IncompleteBody,
     InternalError,
     InvalidPart,
-    Metadata,
     NoSuchKey,
     NoSuchUpload,
-    ObjectInfo,
-    OpenObject,
     PreconditionFailed,
-    PutOptions,
     R2Error,
-    RangeRequest,
-    Start,
 )
 from proxy_server.stores.r2_parts import (
     ABORTED,

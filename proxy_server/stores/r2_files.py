@@ -23,8 +23,9 @@ from typing import IO, Final
 import anyio.to_thread
 
 from proxy_server.stores.in_use import InUse
-from proxy_server.stores.r2 import NoSuchUpload, Start
+from proxy_server.stores.r2 import Start
 from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_errors import NoSuchUpload
 from proxy_server.stores.r2_parts import ABORTED, OPEN, Blob, Part, Record, Upload
 from proxy_server.stores.r2_rules import after_prefix
 from proxy_server.stores.sqlite import SqliteFile

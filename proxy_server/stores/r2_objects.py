@@ -25,8 +25,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 from obstore.store import from_url
 
-from proxy_server.stores.r2 import InvalidObjectName, NoSuchUpload, Start
+from proxy_server.stores.r2 import Start
 from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_errors import InvalidObjectName, NoSuchUpload
 from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload
 
 __all__ = ["open_objects", "store_at"]

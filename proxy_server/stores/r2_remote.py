@@ -17,18 +17,14 @@ from proxy_server.stores.r2 import (
     ByteRange,
     Conditions,
     Etag,
-    InternalError,
-    InvalidArgument,
     Metadata,
-    NoSuchKey,
     ObjectInfo,
     OpenObject,
-    PreconditionFailed,
     PutOptions,
-    R2Error,
     RangeRequest,
     Start,
 )
+from proxy_server.stores.r2_errors import InternalError, InvalidArgument, NoSuchKey, PreconditionFailed, R2Error
 from proxy_server.stores.r2_rules import holds
 
 __all__ = ["RemoteBucket"]

@@ -10,21 +10,17 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from proxy_server.stores.r2 import (
-    CHECKSUM_NAMES,
+from proxy_server.stores.r2 import CHECKSUM_NAMES, Conditions, Etag, ObjectInfo, RangeRequest
+from proxy_server.stores.r2_errors import (
     BadDigest,
     BadUpload,
-    Conditions,
     EntityTooLarge,
     EntityTooSmall,
-    Etag,
     InvalidArgument,
     InvalidMaxKeys,
     InvalidObjectName,
     InvalidRange,
     MetadataTooLarge,
-    ObjectInfo,
-    RangeRequest,
 )
 
 __all__ = [

@@ -15,7 +15,7 @@ import hashlib
 import hmac
 from typing import TYPE_CHECKING, Final
 
-from proxy_server.stores.r2 import EncryptionNotApplicable, KeyRequired, NotSupported, WrongKey
+from proxy_server.stores.r2_errors import EncryptionNotApplicable, KeyRequired, NotSupported, WrongKey
 from proxy_server.stores.r2_parts import Blob, Blobs, BlobWriter
 
 if TYPE_CHECKING:

@@ -55,7 +55,7 @@ def listening(handler: Callable[[socket.socket], None]) -> Iterator[str]:
             yield f"127.0.0.1:{listener.getsockname()[1]}"
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(20)
+            thread.join(60)
         # No connection is left open by whoever made it.
         assert all(ended.acquire(timeout=60) for _ in begun)
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import attrs
 import pytest
-import trustme
+from certificates import certificates
 from proxying import serving
 from websocket_server import WebSocketServer, websocket_server
 
@@ -164,15 +164,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def certified(directory: Path) -> ssl.SSLContext:
     """The TLS of a server that asks for a client's certificate."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(directory / "ca.pem")
-    client = authority.issue_cert("client@example.com")
-    client.private_key_pem.write_to_path(directory / "client.key")
-    client.cert_chain_pems[0].write_to_path(directory / "client.pem")
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.verify_mode = ssl.CERT_REQUIRED
-    authority.configure_trust(tls)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    _, tls = certificates(directory)
     return tls
 
 

@@ -74,7 +74,7 @@ def listening(handler: Handler) -> Iterator[str]:
             yield f"127.0.0.1:{listener.getsockname()[1]}"
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(20)
+            thread.join(60)
             assert not thread.is_alive()
 
 
