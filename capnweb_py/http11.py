@@ -269,9 +269,10 @@ class Http11Client:
             raise Unreachable("nothing can be sent any more: the client is closed")
 
     async def _drop_stale(self) -> None:
-        for connection in [connection for connection in self._idle if not connection.is_alive()]:
-            self._idle.remove(connection)
-            await connection.close()
+        # Found and taken out in one step: requests that come during a wait look here, too.
+        while (stale := next((one for one in self._idle if not one.is_alive()), None)) is not None:
+            self._idle.remove(stale)
+            await stale.close()
 
 
 class _Stale(ConnectionError):

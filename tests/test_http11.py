@@ -841,6 +841,26 @@ async def test_many_exchanges_at_a_time(client: Http11Client, echo_url: str) -> 
     assert len(client._idle) <= 20
 
 
+async def test_many_exchanges_at_a_time_after_all_idle_connections_were_closed(client: Http11Client) -> None:
+    met = [anyio.Event(), anyio.Event()]
+
+    async def meeting(peer: Peer) -> None:
+        """Answer when as many requests are there as are sent at a time: each has a connection of its own."""
+        await peer.head()
+        if server.connections % 5 == 0:
+            met[server.connections // 5 - 1].set()
+        await met[(server.connections - 1) // 5].wait()
+        await peer.send(EMPTY)
+
+    async with playing(meeting) as server:
+        for number in (1, 2):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(get, client, server)
+            assert server.connections == 5 * number
+            await until_closed(client)
+
+
 async def test_of_the_servers_that_were_there_before_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http11, "MAX_KNOWN_ORIGINS", 2)
     there = True
