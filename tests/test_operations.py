@@ -155,7 +155,7 @@ async def test_a_request_on_a_connection_that_exists_is_not_run_either(configure
         await service.call_each([1], held.hold)
 
     with anyio.fail_after(20):
-        async with connect_env(server.url) as env, anyio.create_task_group() as tasks:
+        async with connect_env(server.url, backoff=Backoff(patience=0)) as env, anyio.create_task_group() as tasks:
             tasks.start_soon(call, env.SVC)
             await held.begun.wait()
             assert await (await env.SVC.fetch("https://a.example/teapot")).text()
