@@ -200,6 +200,13 @@ async def test_the_time_to_finish_is_limited(configured: Callable[[int], Path]) 
     assert server.process.returncode == 0
 
 
+async def test_a_line_says_when_the_server_begins_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "proxy_server")
+    async with proxy(SVC=RpcService("tests:Api", Api)) as app:
+        await app.drain(5)
+    assert caplog.messages == ["shutting down: 0 requests that run and 0 sessions have 5 s to finish"]
+
+
 async def test_requests_and_sessions_that_come_too_late_are_refused() -> None:
     async with proxy(SVC=RpcService("tests:Api", Api)) as app:
         await app.drain(0)
