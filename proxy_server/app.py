@@ -23,7 +23,7 @@ from capnweb_py.session import RpcSession
 from proxy_server.auth import Gate
 from proxy_server.bindings import Binding, Connectable, Declaration, open_binding, usable_as
 from proxy_server.bindings.dispatching import DISPATCH_OPTIONS, Dispatch, Dispatcher, DispatchError
-from proxy_server.channels import LOG, Receive, Scope, Send, header
+from proxy_server.channels import CONNECT_ADDRESS, LOG, Receive, Scope, Send, header
 from proxy_server.channels.http import serve_http
 from proxy_server.channels.public import placed, public_path, serve_public
 from proxy_server.channels.rpc import serve_rpc
@@ -43,9 +43,6 @@ _DISPATCH_HEADER: Final = DISPATCH_OPTIONS.lower().encode()
 
 # As which type the client uses the binding. Ours alone says it.
 _TYPE_HEADER: Final = TYPE.encode()
-
-# Of a WebSocket that is a TCP connection: where it leads.
-_CONNECT_ADDRESS: Final = b"mf-connect-address"
 
 # The header of a request for a Hyperdrive binding's connection string.
 _CONNECTION_STRING: Final = b"mf-hd-seed"
@@ -220,21 +217,21 @@ class ProxyApp:
         if isinstance(found, Refusal) or name is None:
             await self._refusals.refuse(_certain(found), name, scope, receive, send)
             return
-        # Of a WebSocket that is no RPC session there are no calls to count.
-        channel = "rpc" if _rpc_name(scope) is not None else "websocket"
+        address = header(scope, CONNECT_ADDRESS)
+        channel = "rpc" if _rpc_name(scope) is not None and address is None else "websocket"
         counted_receive, counted_send = self._watch.counted(name, channel, receive, send)
         async with found.used() as opened:
-            address = header(scope, _CONNECT_ADDRESS)
             binding = _chosen(opened, _dispatch_of_websocket(scope))
             if isinstance(binding, Refusal):
                 await self._refusals.refuse(binding, name, scope, counted_receive, counted_send)
-            elif address is not None:
-                if isinstance(binding, Connectable):
-                    await serve_tcp(binding, address, counted_receive, counted_send)
-                else:
-                    await self._refusals.refuse(_NOT_CONNECTABLE, name, scope, counted_receive, counted_send)
+            elif address is not None and not isinstance(binding, Connectable):
+                await self._refusals.refuse(_NOT_CONNECTABLE, name, scope, counted_receive, counted_send)
             elif channel == "websocket":
-                await serve_fetched_websocket(binding, scope, counted_receive, forwarded(counted_send))
+                with self._watch.request(name, channel, scope, counted_send) as watched_send:
+                    if address is not None and isinstance(binding, Connectable):
+                        await serve_tcp(binding, address, counted_receive, watched_send)
+                    else:
+                        await serve_fetched_websocket(binding, scope, counted_receive, forwarded(watched_send))
             else:
                 with self._watch.session(name):
                     await self._session(name, found, placed(binding, name, scope), scope, counted_receive, counted_send)
@@ -282,7 +279,7 @@ class ProxyApp:
             elif header(scope, _CONNECTION_STRING) is not None:
                 await serve_connection_string(binding, forwarded(send))
             else:
-                with self._watch.request(name, scope, send) as watched_send:
+                with self._watch.request(name, "http", scope, send) as watched_send:
                     await serve_http(binding, scope, receive, forwarded(watched_send))
 
     async def _describe(self, send: Send) -> None:
@@ -353,7 +350,7 @@ def _http_name(scope: Scope) -> str | None:
 def _websocket_name(scope: Scope) -> str | None:
     """The binding of a WebSocket: named in its query for RPC, in a header for everything else."""
     name = _rpc_name(scope)
-    tunnel = header(scope, _CONNECT_ADDRESS) is not None
+    tunnel = header(scope, CONNECT_ADDRESS) is not None
     return header(scope, b"mf-binding") if tunnel or name is None else name
 
 
