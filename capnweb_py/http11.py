@@ -15,7 +15,7 @@ import string
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 from urllib.parse import quote, urlsplit
 
 import anyio
@@ -25,7 +25,7 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
-from .backoff import Backoff
+from .backoff import Backoff, Reached, passes
 from .errors import AnswerLost, Unreachable
 from .loops import Spawn
 from .web import Headers, ReadableStream, Request, Response, Url
@@ -34,6 +34,8 @@ __all__ = ["CONNECT_TIMEOUT", "Connector", "Http11Client", "os_reason"]
 
 # Opens a connection to a host and a port. It may refuse to: an exception that is no OSError comes out as it is.
 Connector: TypeAlias = Callable[[str, int], Awaitable[SocketStream]]
+
+_Result = TypeVar("_Result")
 
 _log = logging.getLogger("capnweb_py")
 
@@ -44,9 +46,6 @@ CONNECT_TIMEOUT: Final = 10.0
 # 5 s (uvicorn, Node) or more: to give up a little earlier spares requests that would meet the closing half-way.
 MAX_IDLE_CONNECTIONS: Final = 20
 MAX_IDLE_TIME: Final = 4.0
-
-# How many servers are known to have been there before.
-MAX_KNOWN_ORIGINS: Final = 1000
 
 # The most that is read or, of a body in memory, written at a time, in bytes.
 CHUNK_SIZE: Final = 65536
@@ -102,9 +101,7 @@ class Http11Client:
         self._spawn = spawn
         self._tls = tls
         self._connector = connector
-        self._backoff = backoff
-        # Where connecting has succeeded the last time, the latest at the end. Only with a backoff does it matter.
-        self._known: dict[_Origin, None] = {}
+        self._reached = Reached(backoff or Backoff(patience=0))
         # The one that became idle last is at the end, and is used first.
         self._idle: list[_Connection] = []
         self._exchanges: set[_Exchange] = set()
@@ -154,7 +151,7 @@ class Http11Client:
                 except _Stale as lost:
                     body.start_again()
                     return await self._exchange_again(request, head, body, origin, title, lost)
-            return await self._exchange(request, head, body, await self._reach(origin, title), title)
+            return await self._exchange(request, head, body, await self._new_connection(origin, title), title)
         except Unreachable:
             if keep_unsent:
                 body.give_back()
@@ -164,6 +161,20 @@ class Http11Client:
         except BaseException:
             await body.aclose()
             raise
+
+    async def reach(
+        self,
+        url: str,
+        attempt: Callable[[], Awaitable[_Result]],
+        may_pass: Callable[[BaseException], bool] = passes,
+    ) -> _Result:
+        """Reach a server by other means than a request of this client's, and wait for it just as for a connection.
+
+        Args:
+            url: of the server, http or https.
+            attempt, may_pass: as of `Reached.reach`.
+        """
+        return await self._reach(_Origin.of(url), attempt, may_pass)
 
     async def aclose(self) -> None:
         """End all exchanges, and close all connections: reading what is left of a response fails."""
@@ -184,7 +195,7 @@ class Http11Client:
         self, request: Request, head: h11.Request, body: _Body, origin: _Origin, title: str, lost: _Stale
     ) -> Response:
         try:
-            connection = await self._reach(origin, title)
+            connection = await self._new_connection(origin, title)
         except Unreachable as error:
             # The first attempt may have arrived.
             raise AnswerLost(str(error)) from lost
@@ -230,21 +241,17 @@ class Http11Client:
                 return connection
         return None
 
-    async def _reach(self, origin: _Origin, title: str) -> _Connection:
-        """A new connection. One to a server that was there before is waited for: it may be about to start again."""
-        connect = partial(self._connect, origin, title)
-        try:
-            waits = self._backoff is not None and origin in self._known
-            connection = await (self._backoff.retry(connect) if self._backoff and waits else connect())
-        except ConnectionError:
-            self._known.pop(origin, None)
-            raise
-        if self._backoff is not None:
-            self._known.pop(origin, None)
-            self._known[origin] = None
-            if len(self._known) > MAX_KNOWN_ORIGINS:
-                del self._known[next(iter(self._known))]
-        return connection
+    async def _new_connection(self, origin: _Origin, title: str) -> _Connection:
+        return await self._reach(origin, partial(self._connect, origin, title))
+
+    async def _reach(
+        self,
+        origin: _Origin,
+        attempt: Callable[[], Awaitable[_Result]],
+        may_pass: Callable[[BaseException], bool] = passes,
+    ) -> _Result:
+        """One that was there before is waited for: it may be about to start again."""
+        return await self._reached.reach(origin, attempt, lambda error: not self._closed and may_pass(error))
 
     async def _connect(self, origin: _Origin, title: str) -> _Connection:
         await self._drop_stale()
@@ -269,9 +276,10 @@ class Http11Client:
             raise Unreachable("nothing can be sent any more: the client is closed")
 
     async def _drop_stale(self) -> None:
-        for connection in [connection for connection in self._idle if not connection.is_alive()]:
-            self._idle.remove(connection)
-            await connection.close()
+        # Found and taken out in one step: requests that come during a wait look here, too.
+        while (stale := next((one for one in self._idle if not one.is_alive()), None)) is not None:
+            self._idle.remove(stale)
+            await stale.close()
 
 
 class _Stale(ConnectionError):

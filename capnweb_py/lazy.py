@@ -6,13 +6,14 @@ about to start again. (After that, a use tries once, until there is a session ag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
+from typing import TypeAlias
 
 import anyio
 
-from .backoff import DEFAULT_BACKOFF, Backoff
+from .backoff import Reached
 from .client import open_session
 from .errors import CallNotSent, ProxyError, Unreachable
 from .hooks import ErrorHook, PromiseHook
@@ -21,7 +22,10 @@ from .options import SessionOptions
 from .session import RpcSession, SessionStats
 from .stub import RpcStub, make_stub
 
-__all__ = ["LazySession"]
+__all__ = ["LazySession", "Reach"]
+
+# Has a session opened: once, or again and again while its peer is away.
+Reach: TypeAlias = Callable[[Callable[[], Awaitable[RpcSession]]], Awaitable[RpcSession]]
 
 
 class LazySession:
@@ -32,7 +36,8 @@ class LazySession:
         title: what errors call the peer.
         spawn: starts the task that holds a session open. It must outlive `aclose`.
         options: of the sessions, where the peer is a URL.
-        backoff: how a lost peer is reached again.
+        reach: how a peer is reached that was there before; by default, `Reached` of its own. Sessions with one peer
+            share it.
     """
 
     def __init__(
@@ -41,13 +46,12 @@ class LazySession:
         title: str,
         spawn: Spawn,
         options: SessionOptions | None = None,
-        backoff: Backoff = DEFAULT_BACKOFF,
+        reach: Reach | None = None,
     ) -> None:
         self._open = partial(open_session, peer, options=options) if isinstance(peer, str) else peer
         self._title = title
         self._spawn = spawn
-        self._backoff = backoff
-        # Whether the last attempt to open a session succeeded.
+        self._reach = reach or partial(Reached().reach, title)
         self._known = False
         # The main stub, from the first use on: calls on it wait for the session to open.
         self._main: RpcStub | None = None
@@ -87,7 +91,7 @@ class LazySession:
                     session = await self._opened(stack)
                     self._session = session
                     session.remote_main.on_broken(lambda _error: over.set())
-                    opened = self._known = True
+                    opened = True
                     opening.settle(session.remote_main._hook.dup())
                     await over.wait()
         except Exception as error:
@@ -96,7 +100,6 @@ class LazySession:
         finally:
             if not opened:
                 self._main = None  # the next use tries again
-                self._known = False
                 opening.settle(ErrorHook(self._unopened(failure)))
             closed.set()
 
@@ -106,7 +109,7 @@ class LazySession:
         async def attempt() -> RpcSession:
             return await stack.enter_async_context(self._open())
 
-        return await self._backoff.retry(attempt) if self._known else await attempt()
+        return await self._reach(attempt)
 
     def _unopened(self, failure: Exception | None) -> Exception:
         """What calls fail with that waited for a session which did not open."""

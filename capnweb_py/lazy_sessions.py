@@ -6,8 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, TypeAlias
 
-from .backoff import DEFAULT_BACKOFF, Backoff
-from .lazy import LazySession
+from .lazy import LazySession, Reach
 from .loops import Spawn
 from .options import SessionOptions
 from .session import RpcSession
@@ -29,7 +28,7 @@ class Sessions:
         title: what errors call the peer.
         spawn: starts the tasks that hold sessions open. They must outlive `aclose`.
         options: of the sessions.
-        backoff: how a lost peer is reached again.
+        reach: how a peer is reached that was there before, as of `LazySession`.
     """
 
     def __init__(
@@ -37,12 +36,12 @@ class Sessions:
         title: str,
         spawn: Spawn,
         options: SessionOptions | None = None,
-        backoff: Backoff = DEFAULT_BACKOFF,
+        reach: Reach | None = None,
     ) -> None:
         self._title = title
         self._spawn = spawn
         self._options = options
-        self._backoff = backoff
+        self._reach = reach
         # The one that was used last is at the end.
         self._sessions: dict[str, LazySession] = {}
 
@@ -55,7 +54,7 @@ class Sessions:
         """
         session = self._sessions.pop(url, None)
         if session is None:
-            session = LazySession(opening or url, self._title, self._spawn, self._options, self._backoff)
+            session = LazySession(opening or url, self._title, self._spawn, self._options, self._reach)
         self._sessions[url] = session
         if len(self._sessions) > MAX_IDLE:
             self._close_idle()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from .backoff import DEFAULT_BACKOFF, Backoff
@@ -16,7 +17,7 @@ from .bindings.answers import Answers
 from .bindings.channels import Channel, Channels, ProxyAddress, rpc_url
 from .client import open_session
 from .http11 import Http11Client
-from .lazy import LazySession
+from .lazy import LazySession, Reach
 from .lazy_sessions import Opening, Sessions
 from .loops import task_set
 from .options import SessionOptions
@@ -123,14 +124,15 @@ async def connect_env(
         types = await _types(address, answers) if bindings is None else bindings
         facades = {name: _facade(name, kind) for name, kind in types.items()}
         # Of what a binding gives that has sessions of its own.
-        others = Sessions("the service of a dispatch namespace", spawn, options, backoff)
+        reach: Reach = partial(http.reach, address.http_url)
+        others = Sessions("the service of a dispatch namespace", spawn, options, reach)
 
         def opening(name: str, url: str) -> Opening:
             return lambda: answers.opened(open_session(url, options=options), name, types[name])
 
         sessions = {
             name: LazySession(
-                opening(name, rpc_url(address, name, kind)), f"the binding {name!r}", spawn, options, backoff
+                opening(name, rpc_url(address, name, kind)), f"the binding {name!r}", spawn, options, reach
             )
             for name, kind in types.items()
         }
@@ -139,7 +141,17 @@ async def connect_env(
             def open_other(url: str) -> RpcStub:
                 return others.main(url, opening(name, url))
 
-            return Channels(name, address, http, sessions[name].main, channel, open_other, kind=kind, answers=answers)
+            return Channels(
+                name,
+                address,
+                http,
+                sessions[name].main,
+                channel,
+                open_other,
+                kind=kind,
+                answers=answers,
+                backoff=backoff,
+            )
 
         try:
             yield Env({name: facades[name](channels(name, kind)) for name, kind in types.items()})

@@ -7,7 +7,7 @@ Both ends look alike: what `env.SVC.websocket(url)` gives a client (websocket_cl
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from .errors import RpcError
 
@@ -48,18 +48,29 @@ class WebSocketClosed(RpcError, ConnectionError):
     Attributes:
         code: of the close frame; 1005 if it had none, 1006 if the connection was lost without one.
         reason: of the close frame.
+        may_have_run: True, as of `AnswerLost`: the other side may have received what was sent.
     """
 
-    def __init__(self, code: int, reason: str) -> None:
+    may_have_run: ClassVar[bool] = True
+
+    def __init__(self, code: int, reason: str, title: str = "the WebSocket") -> None:
         said = f" {reason}" if reason else ""
-        lost = "the WebSocket's connection was lost"
-        super().__init__(lost if code == LOST else f"the WebSocket is closed: {code}{said}")
+        super().__init__(
+            f"{title} has ended: its connection was lost" if code == LOST else f"{title} is closed: {code}{said}"
+        )
         self.code = code
         self.reason = reason
 
 
 class WebSocketRefused(RpcError, ConnectionError):
-    """The server answered the handshake with an ordinary response, which is `response`: no WebSocket came about."""
+    """The server answered the handshake with an ordinary response, which is `response`: no WebSocket came about.
+
+    Attributes:
+        response: it.
+        may_have_run: True: whoever answered may have done something.
+    """
+
+    may_have_run: ClassVar[bool] = True
 
     def __init__(self, title: str, response: Response) -> None:
         super().__init__(f"{title} answered the WebSocket handshake with the status {response.status}")
@@ -78,6 +89,8 @@ class WebSocket(ABC):
     def subprotocol(self) -> str | None:
         """What both sides agreed to speak, if they named anything."""
 
+    # What errors call it.
+    _title = "the WebSocket"
     # How it ended: what either side said first. None while it is open.
     _end: WebSocketClosed | None = None
 
@@ -119,7 +132,7 @@ class WebSocket(ABC):
     def _closed(self) -> WebSocketClosed:
         """The error about the end, to raise: a new one each time."""
         code = self.close_code
-        return WebSocketClosed(LOST if code is None else code, self.close_reason)
+        return WebSocketClosed(LOST if code is None else code, self.close_reason, self._title)
 
     def __aiter__(self) -> WebSocket:
         return self

@@ -95,7 +95,7 @@ async def open_web_socket(
         )
     except InvalidURI as error:
         raise ValueError(f"{title} has no URL of a WebSocket") from error
-    socket = ClientWebSocket(await _opened(connecting, title))
+    socket = ClientWebSocket(await _opened(connecting, title), title)
     try:
         yield socket
     finally:
@@ -132,12 +132,14 @@ class ClientWebSocket(WebSocket):
 
     Args:
         connection: of `websockets`, of either event loop.
+        title: what errors call the server.
 
     Attributes:
         headers: of the server's answer.
     """
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, title: str) -> None:
+        self._title = f"the WebSocket of {title}"
         self._connection = connection
         self._close = connection.close if on_asyncio() else partial(close_over_trio, connection)
         self.headers = Headers(

@@ -177,19 +177,19 @@ class ProxyApp:
         if isinstance(found, Refusal) or name is None:
             await self._refusals.refuse(_certain(found), name, scope, receive, send)
             return
-        # Of a WebSocket that is no RPC session there are no calls to count.
         counted_receive, counted_send = self._watch.counted(name, channel, receive, send)
         async with found.used() as opened:
             binding = _chosen(opened, asked.dispatch)
             if isinstance(binding, Refusal):
                 await self._refusals.refuse(binding, name, scope, counted_receive, counted_send)
-            elif asked.address is not None:
-                if isinstance(binding, Connectable):
-                    await serve_tcp(binding, asked.address, counted_receive, counted_send)
-                else:
-                    await self._refusals.refuse(_NOT_CONNECTABLE, name, scope, counted_receive, counted_send)
+            elif asked.address is not None and not isinstance(binding, Connectable):
+                await self._refusals.refuse(_NOT_CONNECTABLE, name, scope, counted_receive, counted_send)
             elif channel == "websocket":
-                await serve_fetched_websocket(binding, scope, counted_receive, forwarded(counted_send))
+                with self._watch.request(name, channel, scope, counted_send) as watched_send:
+                    if asked.address is not None and isinstance(binding, Connectable):
+                        await serve_tcp(binding, asked.address, counted_receive, watched_send)
+                    else:
+                        await serve_fetched_websocket(binding, scope, counted_receive, forwarded(watched_send))
             else:
                 with self._watch.session(name):
                     await self._session(name, found, placed(binding, name, scope), scope, counted_receive, counted_send)
@@ -238,7 +238,7 @@ class ProxyApp:
             elif header(scope, _CONNECTION_STRING) is not None:
                 await serve_connection_string(binding, forwarded(send))
             else:
-                with self._watch.request(name, scope, send) as watched_send:
+                with self._watch.request(name, "http", scope, send) as watched_send:
                     await serve_http(binding, scope, receive, forwarded(watched_send))
 
     async def _describe(self, send: Send) -> None:

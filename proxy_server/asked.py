@@ -13,7 +13,7 @@ import attrs
 
 from capnweb_py.bindings.channels import TYPE
 from proxy_server.bindings.dispatching import DISPATCH_OPTIONS
-from proxy_server.channels import Scope, header
+from proxy_server.channels import CONNECT_ADDRESS, Scope, header
 
 __all__ = ["Asked"]
 
@@ -21,7 +21,6 @@ _BINDING_HEADER: Final = b"mf-binding"
 _BINDING_PARAMETER: Final = "MF-Binding"
 _TYPE_HEADER: Final = TYPE.encode()
 _DISPATCH_HEADER: Final = DISPATCH_OPTIONS.lower().encode()
-_CONNECT_ADDRESS: Final = b"mf-connect-address"
 
 
 @attrs.frozen
@@ -46,13 +45,13 @@ class Asked:
     def by(cls, scope: Scope) -> Asked:
         """What the scope of a request, or of a WebSocket, says."""
         is_websocket = scope["type"] == "websocket"
-        address = header(scope, _CONNECT_ADDRESS) if is_websocket else None
+        address = header(scope, CONNECT_ADDRESS) if is_websocket else None
         query = _query(scope) if is_websocket else {}
         if _BINDING_PARAMETER not in query:
             channel = "websocket" if is_websocket else "http"
             return cls(channel, _named(scope), header(scope, _TYPE_HEADER), _dispatch(scope), address)
-        name = query[_BINDING_PARAMETER] if address is None else _named(scope)
-        return cls("rpc", name, query.get(TYPE), query.get(DISPATCH_OPTIONS), address)
+        channel, name = ("rpc", query[_BINDING_PARAMETER]) if address is None else ("websocket", _named(scope))
+        return cls(channel, name, query.get(TYPE), query.get(DISPATCH_OPTIONS), address)
 
 
 def _named(scope: Scope) -> str | None:

@@ -53,6 +53,12 @@ class Draining:
         """
         self.begun = True
         sessions = list(self._sessions)
+        LOG.info(
+            "shutting down: %s requests that run and %s sessions have %s s to finish",
+            self._running,
+            len(sessions),
+            seconds,
+        )
         for session in sessions:
             session.retire(_refused())
         with anyio.move_on_after(seconds) as patience:

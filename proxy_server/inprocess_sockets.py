@@ -13,6 +13,7 @@ from typing import Any, Final
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from capnweb_py.errors import AnswerLost
 from capnweb_py.loops import Spawn
 from capnweb_py.web import Headers, Request, Response
 from capnweb_py.web_socket import LOST, NORMAL, WebSocket, WebSocketClosed, WebSocketRefused, check_close, check_message
@@ -44,7 +45,7 @@ async def open_local_socket(
 
     Raises:
         WebSocketRefused: if the binding answers with an ordinary response.
-        ConnectionError: if it does not answer.
+        AnswerLost: if it does not answer.
     """
     to_binding, binding_receives = anyio.create_memory_object_stream[_Event](_AHEAD)
     binding_sends, from_binding = anyio.create_memory_object_stream[_Event](_AHEAD)
@@ -121,14 +122,15 @@ class _LocalSocket(WebSocket):
 
     async def open(self, title: str) -> None:
         """Wait for the answer to the handshake."""
+        self._title = f"the WebSocket of {title}"
         try:
             event = await self._from_binding.receive()
             if event["type"] == "websocket.http.response.start":
                 raise WebSocketRefused(title, _refusal(event, (await self._from_binding.receive())["body"]))
         except anyio.EndOfStream:
-            raise ConnectionError(f"{title} did not answer the WebSocket handshake") from None
+            raise AnswerLost(f"{title} did not answer the WebSocket handshake") from None
         if event["type"] != "websocket.accept":
-            raise ConnectionError(f"{title} did not answer the WebSocket handshake as it should: it closed it")
+            raise AnswerLost(f"{title} did not answer the WebSocket handshake as it should: it closed it")
         self._subprotocol = event.get("subprotocol")
 
     @property

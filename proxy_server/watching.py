@@ -30,7 +30,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from capnweb_py.errors import RemoteError, SessionClosed
-from proxy_server.channels import FAILURE, LOG, MAX_LOGGED, Receive, Scope, Send, header
+from proxy_server.channels import CONNECT_ADDRESS, FAILURE, LOG, MAX_LOGGED, Receive, Scope, Send, header
 from proxy_server.declined import Declined
 
 __all__ = ["CONTENT_TYPE", "Watch"]
@@ -143,8 +143,8 @@ class Watch(Collector):
             self._sessions[binding] -= 1
 
     @contextmanager
-    def request(self, binding: str, scope: Scope, send: Send) -> Iterator[Send]:
-        """Watch a request for a binding. Yields what it is to be answered with instead of `send`."""
+    def request(self, binding: str, channel: str, scope: Scope, send: Send) -> Iterator[Send]:
+        """Watch a request for a binding, or a WebSocket. Yields what it is to be answered with instead of `send`."""
         begun = self._clock()
         failures: list[BaseException | None] = []
         status = 0
@@ -165,7 +165,7 @@ class Watch(Collector):
             outcome = _Outcome.of_status(status)
             if failures:
                 outcome = _FINE if failures[0] is None else _Outcome.of(failures[0])
-            self._ended(binding, "http", _request_name(scope), begun, outcome)
+            self._ended(binding, channel, _request_name(scope), begun, outcome)
 
     def counted(self, binding: str, channel: str, receive: Receive, send: Send) -> tuple[Receive, Send]:
         """The same channel, on which bytes are counted."""
@@ -246,12 +246,15 @@ def _type_of(error: BaseException) -> str:
 
 
 def _request_name(scope: Scope) -> str:
-    """The method and the path of a request for a binding."""
+    """The method and the path of a request for a binding; of a WebSocket, what it is and where it leads."""
+    address = header(scope, CONNECT_ADDRESS)
+    if address is not None:
+        return ascii(f"CONNECT {address}")[1:-1]
     try:
         path = urlsplit(header(scope, b"mf-url") or "").path or "/"
     except ValueError:
         path = "?"
-    return ascii(f"{scope['method']} {path}")[1:-1]
+    return ascii(f"{scope.get('method', 'WEBSOCKET')} {path}")[1:-1]
 
 
 def _size(event: MutableMapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.buffered import BufferedByteStream
 from anyio.streams.tls import TLSListener
 
-from capnweb_py import http11
+from capnweb_py import backoff
 from capnweb_py.backoff import Backoff
 from capnweb_py.errors import Unreachable
 from capnweb_py.http11 import CHUNK_SIZE, Http11Client
@@ -841,8 +841,28 @@ async def test_many_exchanges_at_a_time(client: Http11Client, echo_url: str) -> 
     assert len(client._idle) <= 20
 
 
+async def test_many_exchanges_at_a_time_after_all_idle_connections_were_closed(client: Http11Client) -> None:
+    met = [anyio.Event(), anyio.Event()]
+
+    async def meeting(peer: Peer) -> None:
+        """Answer when as many requests are there as are sent at a time: each has a connection of its own."""
+        await peer.head()
+        if server.connections % 5 == 0:
+            met[server.connections // 5 - 1].set()
+        await met[(server.connections - 1) // 5].wait()
+        await peer.send(EMPTY)
+
+    async with playing(meeting) as server:
+        for number in (1, 2):
+            async with anyio.create_task_group() as tasks:
+                for _ in range(5):
+                    tasks.start_soon(get, client, server)
+            assert server.connections == 5 * number
+            await until_closed(client)
+
+
 async def test_of_the_servers_that_were_there_before_the_latest_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http11, "MAX_KNOWN_ORIGINS", 2)
+    monkeypatch.setattr(backoff, "MAX_KNOWN", 2)
     there = True
     waited = 0
 
@@ -867,8 +887,8 @@ async def test_of_the_servers_that_were_there_before_the_latest_are_remembered(m
                 raise ConnectionRefusedError
             return await anyio.connect_tcp("127.0.0.1", int(server.name.partition(":")[2]))
 
-        backoff = Backoff(sleep=sleep, clock=lambda: waited, patience=5)
-        async with Http11Client(spawn, connector=connect, backoff=backoff) as client:
+        patient = Backoff(sleep=sleep, clock=lambda: waited, patience=5)
+        async with Http11Client(spawn, connector=connect, backoff=patient) as client:
             for host in ("a", "b", "a", "c"):
                 await reach(client, host)
             there = False

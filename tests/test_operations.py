@@ -23,6 +23,7 @@ from capnweb_py.bindings.channels import Channel
 from capnweb_py.bindings.d1 import D1Error
 from capnweb_py.bindings.kv import KvError
 from capnweb_py.bindings.queue_channels import QueueError
+from capnweb_py.bindings.tunnel import TunnelError
 from capnweb_py.errors import SessionClosed
 from capnweb_py.remote import connect_env
 from capnweb_py.web import Request, Response
@@ -155,7 +156,7 @@ async def test_a_request_on_a_connection_that_exists_is_not_run_either(configure
         await service.call_each([1], held.hold)
 
     with anyio.fail_after(60):
-        async with connect_env(server.url) as env, anyio.create_task_group() as tasks:
+        async with connect_env(server.url, backoff=Backoff(patience=0)) as env, anyio.create_task_group() as tasks:
             tasks.start_soon(call, env.SVC)
             await held.begun.wait()
             assert await (await env.SVC.fetch("https://a.example/teapot")).text()
@@ -198,6 +199,13 @@ async def test_the_time_to_finish_is_limited(configured: Callable[[int], Path]) 
     assert [error.may_have_run for error in failures] == [True]
     assert "not everything has finished within 0 s, and what runs is cut off" in said
     assert server.process.returncode == 0
+
+
+async def test_a_line_says_when_the_server_begins_to_stop(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "proxy_server")
+    async with proxy(SVC=RpcService("tests:Api", Api)) as app:
+        await app.drain(5)
+    assert caplog.messages == ["shutting down: 0 requests that run and 0 sessions have 5 s to finish"]
 
 
 async def test_requests_and_sessions_that_come_too_late_are_refused() -> None:
@@ -322,6 +330,42 @@ async def test_calls_are_counted(url: str) -> None:
         with anyio.fail_after(60):
             while (await now())["capnweb_sessions SVC"]:
                 await anyio.lowlevel.checkpoint()
+
+
+async def test_websockets_and_raw_connections_are_counted(tmp_path: Path) -> None:
+    path = tmp_path / "capnweb.toml"
+    path.write_text(
+        f"""
+        [server]
+        secret = "{SECRET}"
+        [bindings.CHAT]
+        type = "service"
+        target = "tests.chat:Chat"
+        [bindings.NOWHERE]
+        type = "connect"
+        allow = ["db.internal:5432"]
+        """
+    )
+    server = start(path)
+    with anyio.fail_after(20):
+        async with httpx2.AsyncClient() as client, connect_env(server.url) as env:
+            async with env.CHAT.websocket("https://a.example/echo") as chat:
+                await chat.send("x")
+                await chat.receive()
+            async with env.NOWHERE.connect("127.0.0.1:1") as stream:
+                with pytest.raises(TunnelError):
+                    await stream.receive()
+            counted: dict[str, float] = {}
+            while "capnweb_calls_total CHAT websocket" not in counted:
+                counted = samples((await client.get(f"{server.url}metrics")).text)
+            while not counted.get("capnweb_errors_total NOWHERE websocket"):
+                counted = samples((await client.get(f"{server.url}metrics")).text)
+        server.process.terminate()
+        _, said = await ended(server)
+    assert (counted["capnweb_calls_total CHAT websocket"], counted["capnweb_errors_total CHAT websocket"]) == (1, 0)
+    assert counted["capnweb_calls_total NOWHERE websocket"] == 1
+    lines = [line.partition(", after ")[0] for line in said.splitlines()]
+    assert lines == ["WARNING proxy_server: NOWHERE websocket CONNECT 127.0.0.1:1 failed: AddressRefused"]
 
 
 async def test_what_was_asked_of_a_name_that_is_none_is_not_counted() -> None:

@@ -18,6 +18,7 @@ from queues import QueueServer, own_queue, queue_server
 from redis_server import redis_server
 
 from capnweb_py.backoff import Backoff
+from capnweb_py.bindings import queue_consumer
 from capnweb_py.bindings.channels import Channel
 from capnweb_py.bindings.queue import BatchHandler, MessageBatch, Queue, QueueError
 from capnweb_py.remote import connect_env
@@ -284,6 +285,35 @@ async def test_a_consumer_goes_on_when_the_proxy_is_back(
                 await handler.done.wait()
     assert handler.batches[-1] == ["after"]
     assert caplog.text.count("is not consumed for the moment") == 1
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_what_becomes_of_a_batch_is_told_again_if_the_proxy_was_away(
+    tmp_path: Path, channel: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "capnweb.toml"
+    config.write_text(f'[server]\nsecret = "{SECRET}"\n[bindings.QUEUE]\ntype = "queue"\n')
+    first = start(config)
+    handled, back = anyio.Event(), anyio.Event()
+    with contextlib.ExitStack() as servers:
+
+        async def restart(_seconds: float) -> None:
+            servers.enter_context(serving(config, "--port", str(urlsplit(first.url).port)))
+            back.set()
+
+        async def handler(_batch: MessageBatch) -> None:
+            first.process.kill()
+            first.process.communicate()
+            handled.set()
+
+        monkeypatch.setattr(queue_consumer, "_AGAIN", Backoff(sleep=restart))
+        async with connect_env(first.url, channel=channel, backoff=Backoff(patience=0)) as env:
+            await env.QUEUE.send("once")
+            async with consuming(env.QUEUE, handler):
+                await handled.wait()
+                await back.wait()
+                while (await env.QUEUE.metrics()).backlog_count:
+                    await anyio.lowlevel.checkpoint()
 
 
 async def test_a_consumer_goes_on_when_the_queues_redis_is_back(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import anyio
+import anyio.to_thread
 import attrs
 import pytest
 from proxying import SECRET, Server, serving, start
@@ -34,6 +35,7 @@ from capnweb_py.backoff import passes
 from capnweb_py.lazy import LazySession
 from capnweb_py.loops import task_set
 from capnweb_py.remote import connect_env
+from capnweb_py.web_socket import WebSocketRefused
 
 pytestmark = pytest.mark.anyio
 
@@ -43,6 +45,9 @@ secret = "{SECRET}"
 [bindings.SVC]
 type = "service"
 target = "tests.services:Service"
+[bindings.ANYWHERE]
+type = "connect"
+allow = ["127.0.0.1:1"]
 """
 
 
@@ -184,6 +189,84 @@ async def test_so_does_the_next_request_of_any_method(config: Path) -> None:
 async def chunks() -> AsyncIterator[bytes]:
     yield b"one"
     yield b"two"
+
+
+async def websocket(env: Any) -> None:
+    with pytest.raises(WebSocketRefused, match="418"):  # by the service
+        async with env.SVC.websocket("https://a.example/teapot"):
+            raise AssertionError("it has none")
+
+
+async def connection(env: Any) -> None:
+    async with env.ANYWHERE.connect("127.0.0.1:1"):
+        pass
+
+
+async def first_call(env: Any) -> None:
+    await env.SVC.hello("World")
+
+
+@pytest.mark.parametrize("use", [websocket, connection, first_call])
+async def test_so_does_what_was_not_used_before(config: Path, use: Callable[[Any], Awaitable[None]]) -> None:
+    time = Time()
+    with restarting(config) as (first, restart):
+        async with connect_env(first.url, backoff=time.backoff()) as env:
+            end(first)
+            time.then = lambda: restart() if len(time.slept) == 3 else None
+            await use(env)
+            assert time.slept == pytest.approx([0.1, 0.2, 0.4])
+
+
+async def test_so_does_a_request_on_a_connection_to_a_proxy_that_is_shutting_down(config: Path) -> None:
+    held, unread = Held(), chunks()
+    with restarting(config) as (first, restart):
+
+        async def sleep(_seconds: float) -> None:
+            assert first.process.poll() is None
+            with pytest.raises(Unreachable, match="shutting down, and has not run this") as caught:
+                await env.SVC.fetch("https://a.example/upload", method="POST", body=unread)
+            assert caught.value.may_have_run is False
+            held.go_on.set()
+            await anyio.to_thread.run_sync(first.ended)
+            restart()
+
+        with anyio.fail_after(20):
+            async with connect_env(first.url, backoff=Backoff(sleep=sleep)) as env, anyio.create_task_group() as tasks:
+                tasks.start_soon(held.call, env.SVC)
+                await held.begun.wait()
+                await two_at_a_time(env.SVC)
+                first.process.terminate()
+                with pytest.raises(ConnectionRefusedError):
+                    await called_until_it_fails(env.SVC)
+                assert (await env.SVC.fetch("https://a.example/teapot", method="POST", body="x")).status == 418
+
+
+@attrs.define
+class Held:
+    """A callback that runs until it is let go."""
+
+    begun: anyio.Event = attrs.field(factory=anyio.Event)
+    go_on: anyio.Event = attrs.field(factory=anyio.Event)
+
+    async def call(self, service: Any) -> None:
+        await service.call_each([1], self.hold)
+
+    async def hold(self, value: Any) -> Any:
+        self.begun.set()
+        await self.go_on.wait()
+        return value
+
+
+async def called_until_it_fails(service: Any) -> None:
+    while True:
+        await service.hello("World")
+
+
+async def two_at_a_time(service: Any) -> None:
+    """Leave two idle connections behind."""
+    responses = [await service.fetch("https://a.example/teapot") for _ in range(2)]
+    for response in responses:
+        await response.text()
 
 
 @pytest.mark.parametrize("use", ["hello", "fetch"])

@@ -103,6 +103,7 @@ async def test_a_response_instead_of_a_websocket(env: Env, binding: str) -> None
     with pytest.raises(WebSocketRefused, match="the status 403") as raised:
         async with env[binding].websocket("https://a.example/refuse"):
             raise AssertionError("it is refused")
+    assert raised.value.may_have_run is True
     response = raised.value.response
     assert (response.status, response.headers["x-reason"], await response.text()) == (403, "none", "members only")
 
@@ -170,8 +171,9 @@ async def test_a_proxy_that_dies_is_a_lost_connection(tmp_path: Path) -> None:
             await chat.send("x")
             assert await chat.receive() == "x"
             server.process.kill()
-            with pytest.raises(WebSocketClosed, match="connection was lost"):
+            with pytest.raises(WebSocketClosed, match=r"of the binding 'SVC' .* connection was lost") as lost:
                 await anext(chat)
+            assert lost.value.may_have_run is True
             assert chat.close_code == 1006
     finally:
         server.process.kill()
@@ -188,6 +190,8 @@ async def test_a_proxy_that_is_told_to_stop_closes_its_websockets(tmp_path: Path
         server.process.terminate()
         assert [message async for message in chat] == []
         assert chat.close_code == 1012
+        with pytest.raises(WebSocketClosed, match="the WebSocket of the binding 'SVC' is closed: 1012"):
+            await chat.receive()
     _output, errors = server.ended()
     assert (server.process.returncode, errors) == (0, "")
 

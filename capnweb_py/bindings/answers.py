@@ -21,7 +21,7 @@ from ..http11 import Http11Client
 from ..web import Headers, Request, Response
 from .address import ProxyAddress
 
-__all__ = ["DESCRIBE", "FORWARDED", "REFUSED", "STOPPING", "Answers", "shown"]
+__all__ = ["DESCRIBE", "FORWARDED", "REFUSED", "STOPPING", "Answers", "Stopping", "shown"]
 
 ConnectionT = TypeVar("ConnectionT")
 
@@ -51,6 +51,10 @@ _UPGRADE_REQUIRED: Final = 426
 _QUOTED_CHARACTERS: Final = 200
 
 
+class Stopping(Unreachable):
+    """The proxy is shutting down, and has not run the request."""
+
+
 class Answers:
     """The answers from one address, and what they have told of who is there.
 
@@ -76,7 +80,7 @@ class Answers:
 
         Raises:
             ProxyError: if the proxy has refused the request, or something answers that is no proxy.
-            Unreachable: if the proxy is shutting down.
+            Stopping: if the proxy is shutting down.
             AnswerLost: if something on the way has answered in the proxy's place that it has no answer.
         """
         if FORWARDED in response.headers:
@@ -179,7 +183,7 @@ class Answers:
         proxy = self._address.title
         of_binding = "" if binding is None else f" for the binding {binding!r}"
         if reason == STOPPING:
-            return Unreachable(f"{proxy if binding is None else f'the binding {binding!r}'} cannot be reached: {said}")
+            return Stopping(f"{proxy if binding is None else f'the binding {binding!r}'} cannot be reached: {said}")
         if reason == "secret":
             return ProxyDenied(
                 f"{proxy} refused the secret{of_binding}: {said}. Use the connection string that it printed when it"

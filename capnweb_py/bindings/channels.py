@@ -13,6 +13,7 @@ from typing import Final, Literal
 
 from anyio.abc import ByteStream
 
+from ..backoff import Backoff, can_be_repeated
 from ..errors import ProxyError, RpcError, Unreachable
 from ..http11 import Http11Client, os_reason
 from ..stub import RpcStub
@@ -20,7 +21,7 @@ from ..web import Headers, Request, Response
 from ..web_socket import WebSocket, WebSocketRefused
 from ..websocket_client import open_web_socket
 from .address import ProxyAddress
-from .answers import Answers, shown
+from .answers import Answers, Stopping, shown
 from .tunnel import open_tunnel
 
 __all__ = ["DISPATCH_OPTIONS", "FOREIGN", "TYPE", "Channel", "Channels", "ProxyAddress", "rpc_url"]
@@ -52,6 +53,7 @@ class Channels:
         metadata: headers of every request, beside the binding's name.
         kind: the type that the binding is used as; None to leave it unsaid.
         answers: tells whose answers they are; by default, one of its own does.
+        backoff: how a proxy is asked again that is shutting down; by default, it is asked once.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Channels:
         metadata: Mapping[str, str] | None = None,
         kind: str | None = None,
         answers: Answers | None = None,
+        backoff: Backoff | None = None,
     ) -> None:
         self.name = name
         self.preferred: Channel = preferred
@@ -76,6 +79,7 @@ class Channels:
         self._kind = kind
         self._where = f"the binding {name!r} of {address.title}"
         self._answers = answers or Answers(address, http)
+        self._backoff = backoff or Backoff(patience=0)
 
     @property
     def rpc(self) -> RpcStub:
@@ -117,17 +121,20 @@ class Channels:
         headers = self._wrapped(request)
         if subprotocols:
             headers["MF-Header-Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
-        # They are offered to the proxy, too: a client is not answered with what it did not ask for.
-        opening = open_web_socket(
-            self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=self._title
-        )
         async with AsyncExitStack() as stack:
-            try:
-                socket = await stack.enter_async_context(opening)
-            except WebSocketRefused as error:
-                response = await self._answers.of_binding(error.response, self.name, self._kind)
-                raise WebSocketRefused(self._title, response) from None
-            yield socket
+
+            async def attempt() -> WebSocket:
+                # They are offered to the proxy, too: a client is not answered with what it did not ask for.
+                opening = open_web_socket(
+                    self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=self._title
+                )
+                try:
+                    return await stack.enter_async_context(opening)
+                except WebSocketRefused as error:
+                    response = await self._answers.of_binding(error.response, self.name, self._kind)
+                    raise WebSocketRefused(self._title, response) from None
+
+            yield await self._http.reach(self._address.http_url, attempt, can_be_repeated)
 
     @asynccontextmanager
     async def tunnel(self, address: str) -> AsyncIterator[ByteStream]:
@@ -140,15 +147,18 @@ class Channels:
             ConnectionError: if the proxy cannot be reached, or refuses it.
         """
         headers = {**self._own_headers(), "MF-Connect-Address": address}
-        opening = self._answers.opened(open_tunnel(self._address.websocket_url, headers), self.name, self._kind)
         async with AsyncExitStack() as stack:
-            try:
-                stream = await stack.enter_async_context(opening)
-            except ProxyError:
-                raise
-            except (OSError, RpcError) as error:
-                raise Unreachable(f"{self._title} cannot be reached: {os_reason(error)}") from error
-            yield stream
+
+            async def attempt() -> ByteStream:
+                opening = self._answers.opened(open_tunnel(self._address.websocket_url, headers), self.name, self._kind)
+                try:
+                    return await stack.enter_async_context(opening)
+                except ProxyError:
+                    raise
+                except (OSError, RpcError) as error:
+                    raise Unreachable(f"{self._title} cannot be reached: {os_reason(error)}") from error
+
+            yield await self._http.reach(self._address.http_url, attempt, can_be_repeated)
 
     def dispatched(self, name: str, options: str) -> Channels:
         """The channels of one service of a dispatch namespace.
@@ -175,6 +185,7 @@ class Channels:
             metadata=metadata,
             kind=self._kind,
             answers=self._answers,
+            backoff=self._backoff,
         )
 
     def strange(self, response: Response, kind: str) -> ProxyError:
@@ -190,8 +201,13 @@ class Channels:
         return f"the binding {self.name!r}"
 
     async def _exchange(self, request: Request) -> Response:
-        response = await self._http.exchange(request, self._address.http_url, title=self._title)
-        return await self._answers.of_binding(response, self.name, self._kind)
+        async def attempt() -> Response:
+            response = await self._http.exchange(request, self._address.http_url, title=self._title)
+            return await self._answers.of_binding(response, self.name, self._kind)
+
+        # Of a body that is a stream some may have been read.
+        whole = request.body is None or request.buffered is not None
+        return await self._backoff.retry(attempt, lambda error: whole and isinstance(error, Stopping))
 
     def _own_headers(self) -> dict[str, str]:
         kind = {} if self._kind is None else {TYPE: self._kind}

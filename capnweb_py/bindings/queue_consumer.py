@@ -10,6 +10,7 @@ import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Final, NoReturn, Protocol, TypeAlias
 
 import anyio
@@ -17,7 +18,7 @@ import attrs
 from attrs.validators import ge, gt, instance_of, le, optional
 
 from ..backoff import Backoff
-from ..errors import RpcError
+from ..errors import ProxyError, RpcError, SessionClosed
 from .queue_messages import MessageBatch
 
 __all__ = ["BatchHandler", "Consumer"]
@@ -35,6 +36,9 @@ _FAILURES: Final = (ConnectionError, RpcError, TimeoutError)
 
 # How long, in seconds, the queue may take to be told what became of a batch, also to a consumer that has to end.
 _PATIENCE: Final = 15.0
+
+# How it is told again while its proxy restarts.
+_AGAIN: Final = Backoff(patience=_PATIENCE)
 
 
 class Pull(Protocol):
@@ -98,7 +102,7 @@ class Consumer:
                     batch.messages += pulled.messages
         except BaseException:
             if batch is not None:
-                await self._end(batch.retry_all(delay_seconds=0))
+                await self._end(partial(batch.retry_all, delay_seconds=0))
             raise
         return batch
 
@@ -126,17 +130,22 @@ class Consumer:
                 await result
         except Exception:
             _log.exception("the handler of the queue %s failed: what it has not settled comes again", self.name)
-            await self._end(batch.retry_all(delay_seconds=self.retry_delay))
+            await self._end(partial(batch.retry_all, delay_seconds=self.retry_delay))
         except BaseException:
-            await self._end(batch.retry_all(delay_seconds=0))
+            await self._end(partial(batch.retry_all, delay_seconds=0))
             raise
         else:
-            await self._end(batch.ack_all())
+            await self._end(batch.ack_all)
 
-    async def _end(self, settling: Awaitable[None]) -> None:
+    async def _end(self, settle: Callable[[], Awaitable[None]]) -> None:
         """Tell the queue what becomes of a batch. If that fails, its messages come again when their time is over."""
         try:
             with anyio.fail_after(_PATIENCE, shield=True):
-                await settling
+                await _AGAIN.retry(settle, _is_away)
         except _FAILURES as error:
             _log.warning("the queue %s was not told what became of a batch, which comes again: %s", self.name, error)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether the queue may answer when it is told again. What it has heard already, it takes no notice of."""
+    return isinstance(error, ConnectionError | SessionClosed) and not isinstance(error, ProxyError)

@@ -97,7 +97,7 @@ class Connect:
         try:
             connection = await self._connect(address)
         except (BindingError, ConnectionError) as error:
-            LOG.warning("no connection: %s", error)
+            LOG.info("no connection: %s", error)
             raise
         self._connections.add(connection)
         return connection

@@ -15,6 +15,7 @@ from capnweb_py.web import Headers
 
 __all__ = [
     "BODILESS_STATUSES",
+    "CONNECT_ADDRESS",
     "FAILURE",
     "LOG",
     "MAX_LOGGED",
@@ -48,6 +49,9 @@ _HOP_BY_HOP: Final = frozenset(
         "upgrade",
     }
 )
+
+# The header of a WebSocket that is a TCP connection: where it leads.
+CONNECT_ADDRESS: Final = b"mf-connect-address"
 
 # The extension of a scope whose server writes the "reason" of a response's start into the status line.
 REASON_PHRASES: Final = "capnweb.reason_phrases"

@@ -24,7 +24,7 @@ from anyio.abc import ByteStream, SocketAttribute
 from capnweb_py.transports.driver import cut_reason
 from capnweb_py.web_socket import INTERNAL_ERROR, LOST, NO_STATUS, NORMAL
 from proxy_server.bindings import Binding, BindingError, Connectable
-from proxy_server.channels import Receive, Send, send_text
+from proxy_server.channels import FAILURE, Receive, Send, send_text
 from proxy_server.egress import broke_off
 
 __all__ = ["serve_connection_string", "serve_tcp"]
@@ -46,6 +46,7 @@ async def serve_tcp(binding: Connectable, address: str, receive: Receive, send: 
     try:
         stream = await binding.connect(address)
     except (BindingError, ConnectionError) as error:
+        FAILURE.get()(error)
         await _close(send, INTERNAL_ERROR, str(error))
         return
     try:

@@ -7,10 +7,9 @@ an ordinary response. What comes here is the handshake of a WebSocket, whose hea
 from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
-from urllib.parse import urlsplit
 
 from proxy_server.bindings import Binding, BindingError
-from proxy_server.channels import LOG, Receive, Scope, Send, refuse_websocket
+from proxy_server.channels import FAILURE, LOG, Receive, Scope, Send, refuse_websocket
 from proxy_server.channels.handshake import ClientLeft, Handshake
 from proxy_server.channels.sockets import serve_socket
 
@@ -49,12 +48,15 @@ async def _failure(binding: Binding, handshake: Handshake) -> BaseException | No
             await binding.websocket(handshake)
         else:
             await serve_socket(handshake, lambda _socket: binding.fetch(handshake.request))
-    except (BindingError, ClientLeft) as error:
+    except BindingError as error:
+        FAILURE.get()(error)
+        return error
+    except ClientLeft as error:
+        FAILURE.get()(None)
         return error
     except (Exception, SystemExit) as error:  # a handler that exits must not end the server
-        # What it says, and the query, may hold what the program works with.
-        path = urlsplit(handshake.request.url).path
-        LOG.warning("a binding failed with the WebSocket %s: %s", ascii(path)[1:-1], type(error).__name__)
-        LOG.debug("what it failed with", exc_info=True)
+        # What it says may hold what the program works with.
+        LOG.debug("a binding failed with the WebSocket %s", handshake.request.url, exc_info=True)
+        FAILURE.get()(error)
         return error
     return None
