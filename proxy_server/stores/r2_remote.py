@@ -17,7 +17,6 @@ from proxy_server.stores.r2 import (
     ByteRange,
     Conditions,
     Etag,
-    InternalError,
     InvalidArgument,
     Metadata,
     NoSuchKey,
@@ -52,8 +51,6 @@ def _relayed() -> Iterator[None]:
         yield
     except facades.R2Error as error:
         raise _Relayed(error) from error
-    except ConnectionError as error:
-        raise InternalError(str(error)) from error
 
 
 class RemoteBucket:
