@@ -20,6 +20,7 @@ from ..web import ReadableStream
 from .arguments import check
 from .channels import Channels
 from .kv_channels import Found, KvError, KvWay, OverHttp, OverRpc, PutOptions, json_text
+from .written import sending
 
 __all__ = ["KvError", "KvKey", "KvListResult", "KvNamespace", "KvSource", "KvType", "KvValue"]
 
@@ -187,7 +188,8 @@ class KvNamespace:
             check("value", value, AsyncIterable, "a str, bytes, or an async iterable of bytes")
             body = value if isinstance(value, ReadableStream) else ReadableStream(value)
         options = PutOptions(expiration=expiration, expiration_ttl=seconds, metadata=text)
-        await self._way.put(key, body, options)
+        with sending(body) as content:
+            await self._way.put(key, content, options)
 
     async def delete(self, key: str) -> None:
         """Remove a key. One that is not there is no error.
