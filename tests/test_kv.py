@@ -453,6 +453,35 @@ async def test_a_ttl_is_a_whole_number_of_seconds(remote: KvNamespace, ttl: Any)
     assert await remote.get("k") is None
 
 
+async def test_a_value_that_is_known_to_be_too_large_takes_no_room(remote: KvNamespace, directory: Path) -> None:
+    files = directory / ".capnweb"
+    await remote.put("k", "v")
+    before = sum(file.stat().st_size for file in files.iterdir())
+    value = bytes(26 * 1024 * 1024)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield value
+
+    for body in (value, ReadableStream(pieces(), length=len(value))):
+        with pytest.raises(KvError, match=r"^KV PUT failed: 413 Value length of 27262976 exceeds limit of 26214400.$"):
+            await remote.put("k", body)
+    assert sum(file.stat().st_size for file in files.iterdir()) - before < 1024 * 1024
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_a_peer_without_a_facade_leaves_nothing_of_such_a_value(tmp_path: Path, channel: str) -> None:
+    path = tmp_path / "kv.sqlite3"
+    binding = KvBinding(await SqliteKv.open(path))
+    value = bytes(26 * 1024 * 1024)
+    if channel == "http":
+        assert (await put(binding, "k", body=value)).status == 413
+    else:
+        with pytest.raises(Exception, match="KV PUT failed: 413 Value length of 27262976"):
+            await cast(Any, binding.rpc_main()).put("k", value)
+    await binding.aclose()
+    assert path.stat().st_size < 1024 * 1024
+
+
 async def test_a_ttl_may_be_a_timedelta(remote: KvNamespace) -> None:
     before = time.time()
     await remote.put("k", "v", expiration_ttl=timedelta(days=100))

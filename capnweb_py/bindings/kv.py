@@ -30,8 +30,9 @@ KvSource: TypeAlias = str | bytes | bytearray | memoryview | AsyncIterable[bytes
 KvKeys: TypeAlias = list[str] | tuple[str, ...]
 KvType: TypeAlias = Literal["text", "json", "bytes", "stream"]
 
-# Cloudflare's documented limit.
+# Cloudflare's documented limits.
 _MAX_KEY_BYTES: Final = 512
+_MAX_VALUE_BYTES: Final = 25 * 1024 * 1024
 
 _SECONDS: Final = "a whole number of seconds"
 _NO_TYPE: Final = 'Unknown response type. Possible types are "text", "bytes", "json", and "stream".'
@@ -187,6 +188,9 @@ class KvNamespace:
         else:
             check("value", value, AsyncIterable, "a str, bytes, or an async iterable of bytes")
             body = value if isinstance(value, ReadableStream) else ReadableStream(value)
+        length = len(body) if isinstance(body, bytes) else body.length
+        if length is not None and length > _MAX_VALUE_BYTES:
+            raise KvError("PUT", 413, f"Value length of {length} exceeds limit of {_MAX_VALUE_BYTES}.")
         options = PutOptions(expiration=expiration, expiration_ttl=seconds, metadata=text)
         with sending(body) as content:
             await self._way.put(key, content, options)
