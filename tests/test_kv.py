@@ -271,7 +271,7 @@ async def test_a_namespace_that_is_read_refuses_writes(tmp_path: Path) -> None:
     async with opened(parsed(tmp_path, access="read")) as binding:
         for method in ("PUT", "DELETE"):
             refused = await ask(binding, method, "k", body=b"new" if method == "PUT" else None)
-            problem = 'The binding "CACHE" is read-only: its access is "read"'
+            problem = 'The binding "CACHE" is read-only: its access is "read" in the configuration that serves it'
             assert (refused.status, refused.status_text) == (403, problem)
         assert await (await ask(binding, "GET", "k")).bytes() == b"v"
 
