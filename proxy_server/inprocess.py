@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Final
 
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from capnweb_py.bindings.channels import Channel, Channels
+from capnweb_py.errors import RpcError
 from capnweb_py.lazy import LazySession
 from capnweb_py.loops import last_step, running_loop
 from capnweb_py.options import SessionOptions
@@ -25,10 +27,14 @@ from capnweb_py.web import Headers, ReadableStream, Request, Response
 from capnweb_py.web_socket import WebSocket
 from proxy_server.bindings import Binding, BindingError
 from proxy_server.bindings.dispatching import Dispatch, Dispatcher
+from proxy_server.channels import FAILURE
 from proxy_server.channels.http import answer, final_headers
 from proxy_server.inprocess_sockets import open_local_socket
 
 __all__ = ["InProcessChannels"]
+
+# What a facade raises where its binding has answered nothing that could be refused in its words.
+_UNANSWERED: Final = (ConnectionError, RpcError)
 
 
 class InProcessChannels(Channels):
@@ -40,6 +46,8 @@ class InProcessChannels(Channels):
         tasks: where its sessions run, and bodies are closed that nobody reads. It must outlive `aclose`.
         preferred: the channel of a facade that can use either.
         options: of the RPC sessions.
+        over_remote: whether the binding lies over a remote one. What that one's facade raises, the caller of `fetch`
+            gets as it is: that the proxy is not to be reached is no failure of the binding's.
     """
 
     def __init__(
@@ -49,6 +57,8 @@ class InProcessChannels(Channels):
         tasks: TaskGroup,
         preferred: Channel = "http",
         options: SessionOptions | None = None,
+        *,
+        over_remote: bool = False,
     ) -> None:
         self.name = name
         self.preferred = preferred
@@ -56,6 +66,7 @@ class InProcessChannels(Channels):
         self._binding = binding
         self._tasks = tasks
         self._session_options = options
+        self._passed: tuple[type[Exception], ...] = _UNANSWERED if over_remote else ()
         self._session = LazySession(partial(_session, binding, options), f"the binding {name!r}", tasks.start_soon)
         self._open_rpc = self._session.main
         # Bodies of responses that are neither read to their end nor closed.
@@ -69,10 +80,12 @@ class InProcessChannels(Channels):
         await anyio.lowlevel.checkpoint()
         upload = _Upload(request)
         try:
-            response = await answer(self._binding, _handed_over(request, upload))
+            response, failure = await self._answer(_handed_over(request, upload))
             if upload.failure is not None:
                 await _close(response)
                 raise upload.failure
+            if isinstance(failure, self._passed):
+                raise failure
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await upload.aclose()
@@ -84,6 +97,17 @@ class InProcessChannels(Channels):
         else:
             body = ReadableStream(self._tracked(response.body, upload), length=response.body.length)
         return Response(body, status=response.status, status_text=response.status_text, headers=headers)
+
+    async def _answer(self, request: Request) -> tuple[Response, BaseException | None]:
+        """The response of the binding, and what has failed, of which the response may say no more than a status."""
+        if not self._passed:
+            return await answer(self._binding, request), None
+        failures: list[BaseException | None] = [None]
+        token = FAILURE.set(failures.append)
+        try:
+            return await answer(self._binding, request), failures[-1]
+        finally:
+            FAILURE.reset(token)
 
     @asynccontextmanager
     async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
@@ -105,7 +129,7 @@ class InProcessChannels(Channels):
         return self._services[options]
 
     def _tracked(self, body: ReadableStream[bytes], upload: _Upload) -> _BodyReader:
-        tracked = _Body(body, upload, f"the response of the binding {self.name!r}")
+        tracked = _Body(body, upload, f"the response of the binding {self.name!r}", self._passed)
         self._bodies.add(tracked)
         tracked.when_closed = partial(self._bodies.discard, tracked)
         loop = running_loop()
@@ -186,8 +210,11 @@ class _Upload:
 class _Body:
     """The body of a response and what ends with it: the body of its request."""
 
-    def __init__(self, body: ReadableStream[bytes], upload: _Upload, title: str) -> None:
+    def __init__(
+        self, body: ReadableStream[bytes], upload: _Upload, title: str, passed: tuple[type[Exception], ...]
+    ) -> None:
         self._body = body
+        self._passed = passed
         self._chunks: AsyncIterator[bytes] | None = None
         self._upload = upload
         self._title = title
@@ -206,6 +233,8 @@ class _Body:
             await self.aclose()
             if self._upload.failure is not None:
                 raise self._upload.failure from None
+            if isinstance(error, self._passed):
+                raise
             raise ConnectionError(f"{self._title} broke off: {error}") from error
 
     async def aclose(self) -> None:

@@ -103,9 +103,12 @@ async def platform_env(
             openers[name] = over_remote(plan.remote[name], bindings[name], access, name, overlays)
         for name, opener in openers.items():
             facade = FACADES[document.tables[name].text("type")]
-            # A raw connection needs no tunnel here: as a pair of streams it has two ends.
-            by = "rpc" if facade is Connect else channel
-            bindings[name] = facade(await stack.enter_async_context(_opened(name, opener, tasks, by, options)))
+            over = name in plan.access
+            # A raw connection needs no tunnel here: as a pair of streams it has two ends. What a remote binding raises
+            # passes as it is through what lies over it where it is not sent, as errors are by RPC.
+            by = "rpc" if facade is Connect else "http" if over else channel
+            opening = _opened(name, opener, tasks, by, options, over_remote=over)
+            bindings[name] = facade(await stack.enter_async_context(opening))
         yield Env({**values, **bindings}, plan.missing)
 
 
@@ -236,12 +239,12 @@ def _check_facade(table: Table, kind: str) -> None:
 
 @asynccontextmanager
 async def _opened(
-    name: str, opener: Opener, tasks: TaskGroup, channel: Channel, options: SessionOptions | None
+    name: str, opener: Opener, tasks: TaskGroup, channel: Channel, options: SessionOptions | None, *, over_remote: bool
 ) -> AsyncIterator[InProcessChannels]:
     """A binding that is open for the length of the block."""
     binding = await open_binding(name, opener, tasks)
     try:
-        channels = InProcessChannels(name, binding, tasks, channel, options)
+        channels = InProcessChannels(name, binding, tasks, channel, options, over_remote=over_remote)
         try:
             yield channels
         finally:

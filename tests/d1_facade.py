@@ -65,11 +65,11 @@ async def numbers_are_doubles(db: D1Database) -> None:
 async def what_cannot_be_bound_is_a_type_error(db: D1Database) -> None:
     statement = db.prepare("SELECT ?")
     for value, text in [
-        (UNDEFINED, "Type 'undefined' not supported for value 'undefined'"),
+        (UNDEFINED, "value 1 has to be None, a number, a str or bytes, not Undefined"),
         (2**53, "Type 'bigint' not supported for value '9007199254740992'"),
-        ({"a": 1}, r"Type 'object' not supported for value '\[object Object\]'"),
-        (print, "Type 'function' not supported for value '"),
-        ([256], r"Type 'object' not supported for value '\[256\]'"),
+        ({"a": 1}, "value 1 has to be None, a number, a str or bytes, not dict"),
+        (print, "value 1 has to be None, a number, a str or bytes, not builtin_function_or_method"),
+        ([1, 2], r"value 1 has to be None, a number, a str or bytes, not list: unpack it, as in bind\(\*values\)"),
     ]:
         with pytest.raises(D1TypeError, match=f"^D1_TYPE_ERROR: {text}") as caught:
             statement.bind(value)  # type: ignore[arg-type]

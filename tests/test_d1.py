@@ -95,9 +95,9 @@ async def test_a_binding_for_reading_refuses_writes(url: str, channel: Literal["
             "DROP TABLE t",
             "PRAGMA optimize",
         ]:
-            with pytest.raises(D1Error, match=r'for reading \(access = "read"\)'):
+            with pytest.raises(D1Error, match='is read-only: its access is "read" in the configuration'):
                 await env.LOOK.prepare(sql).run()
-        with pytest.raises(D1Error, match=r'for reading \(access = "read"\)'):
+        with pytest.raises(D1Error, match='is read-only: its access is "read" in the configuration'):
             await env.LOOK.exec("SELECT 1\nDELETE FROM t")
         assert await env.DB.prepare("SELECT count(*) AS n FROM t").first("n") == 1
 

@@ -353,7 +353,7 @@ async def test_over_a_remote_binding(tmp_path: Path, channel: Literal["http", "r
             }
             stores = {access: service._store for access, service in opened.items() if isinstance(service, D1Service)}
             assert await rows(stores["read"], "SELECT a, a, b FROM t") == [(1, 1, b"\x01\x02")]
-            with pytest.raises(D1Failure, match="for reading"):
+            with pytest.raises(D1Failure, match="is read-only"):
                 await rows(stores["read"], "DELETE FROM t")
             await rows(stores["overlay"], "INSERT INTO t VALUES (?, ?)", 2.5, b"\xff")
             assert await rows(stores["overlay"], "SELECT * FROM t") == [(1, b"\x01\x02"), (2.5, b"\xff")]

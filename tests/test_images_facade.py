@@ -193,7 +193,7 @@ async def test_pictures_that_were_read_are_closed(env: Env) -> None:
 
 async def test_pictures_that_nobody_needed_to_read_are_closed(env: Env) -> None:
     canvas, drawn = Pieces(b"no image"), Pieces(flat(BLUE, 4, 4))
-    with pytest.raises(TypeError, match="a picture is bytes, or an async iterable of bytes, not int"):
+    with pytest.raises(TypeError, match="image has to be bytes, or an async iterable of bytes, not int"):
         await env.IMAGES.input(canvas).draw(drawn).draw(5).output(format=PNG)
     assert (canvas.closed, drawn.closed) == (True, True)
 
@@ -341,7 +341,7 @@ async def test_options_that_there_are_not(env: Env) -> None:
         env.IMAGES.input(flat(RED, 4, 4)).draw(flat(RED), targetImageIndex=1)
     with pytest.raises(ValueError, match="the encoding of a picture is \"base64\", or None, not 'hex'"):
         await env.IMAGES.info(b"", encoding="hex")
-    with pytest.raises(TypeError, match="a picture is bytes, or an async iterable of bytes, not str"):
+    with pytest.raises(TypeError, match="image has to be bytes, or an async iterable of bytes, not str"):
         await env.IMAGES.info("a path")
 
 

@@ -9,8 +9,10 @@ import json
 import re
 import sqlite3
 import textwrap
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import quote
@@ -269,7 +271,7 @@ async def test_a_namespace_that_is_read_refuses_writes(tmp_path: Path) -> None:
     async with opened(parsed(tmp_path, access="read")) as binding:
         for method in ("PUT", "DELETE"):
             refused = await ask(binding, method, "k", body=b"new" if method == "PUT" else None)
-            problem = 'The binding "CACHE" is read-only: its access is "read"'
+            problem = 'The binding "CACHE" is read-only: its access is "read" in the configuration that serves it'
             assert (refused.status, refused.status_text) == (403, problem)
         assert await (await ask(binding, "GET", "k")).bytes() == b"v"
 
@@ -288,7 +290,7 @@ async def test_an_overlay_keeps_its_writes_in_a_file_of_its_own(tmp_path: Path) 
 
 
 # Namespaces of one server: each test has its own.
-NAMES: Final = [f"KV{number}" for number in range(60)]
+NAMES: Final = [f"KV{number}" for number in range(120)]
 UNUSED: Final = iter(NAMES)
 
 
@@ -419,6 +421,73 @@ async def test_a_refusal_is_an_error_with_its_parts(remote: KvNamespace) -> None
         400,
         "Invalid cursor",
     )
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("use", "problem"),
+    [
+        (lambda kv: kv.get(5), "key has to be a str, or a list of them, not int"),
+        (lambda kv: kv.get(["k", 5]), "each key has to be a str, not int"),
+        (lambda kv: kv.get("k", cache_ttl="60"), "cache_ttl has to be a whole number of seconds, not str"),
+        (lambda kv: kv.delete(None), "key has to be a str, not None"),
+        (lambda kv: kv.put("k", 5), "value has to be a str, bytes, or an async iterable of bytes, not int"),
+        (lambda kv: kv.put("k", "v", expiration=2e9), "expiration has to be a whole number of seconds since 1970"),
+        (lambda kv: kv.list(limit="5"), "limit has to be a whole number, not str"),
+        (lambda kv: kv.list(prefix=b"k"), "prefix has to be a str, not bytes"),
+    ],
+)
+async def test_an_argument_of_a_wrong_type_is_named(
+    remote: KvNamespace, use: Callable[[Any], Awaitable[object]], problem: str
+) -> None:
+    with pytest.raises(TypeError, match=re.escape(problem)):
+        await use(remote)
+
+
+@pytest.mark.parametrize("ttl", ["60s", "3600", 3600.5, 1e9, True, timedelta(milliseconds=90_500)])
+async def test_a_ttl_is_a_whole_number_of_seconds(remote: KvNamespace, ttl: Any) -> None:
+    with pytest.raises(TypeError, match="expiration_ttl has to be a whole number of seconds"):
+        await remote.put("k", "v", expiration_ttl=ttl)
+    assert await remote.get("k") is None
+
+
+async def test_a_value_that_is_known_to_be_too_large_takes_no_room(remote: KvNamespace, directory: Path) -> None:
+    files = directory / ".capnweb"
+    await remote.put("k", "v")
+    before = sum(file.stat().st_size for file in files.iterdir())
+    value = bytes(26 * 1024 * 1024)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield value
+
+    for body in (value, ReadableStream(pieces(), length=len(value))):
+        with pytest.raises(KvError, match=r"^KV PUT failed: 413 Value length of 27262976 exceeds limit of 26214400.$"):
+            await remote.put("k", body)
+    assert sum(file.stat().st_size for file in files.iterdir()) - before < 1024 * 1024
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_a_peer_without_a_facade_leaves_nothing_of_such_a_value(tmp_path: Path, channel: str) -> None:
+    path = tmp_path / "kv.sqlite3"
+    binding = KvBinding(await SqliteKv.open(path))
+    value = bytes(26 * 1024 * 1024)
+    if channel == "http":
+        assert (await put(binding, "k", body=value)).status == 413
+    else:
+        with pytest.raises(Exception, match="KV PUT failed: 413 Value length of 27262976"):
+            await cast(Any, binding.rpc_main()).put("k", value)
+    await binding.aclose()
+    assert path.stat().st_size < 1024 * 1024
+
+
+async def test_a_ttl_may_be_a_timedelta(remote: KvNamespace) -> None:
+    before = time.time()
+    await remote.put("k", "v", expiration_ttl=timedelta(days=100))
+    [key] = (await remote.list()).keys
+    assert key.expiration is not None
+    assert int(before) <= key.expiration - 100 * 86_400 <= time.time()
 
 
 # The document

@@ -23,6 +23,7 @@ from services import Service, app
 from capnweb_py import RemoteError, RpcError, RpcTarget, SessionClosed
 from capnweb_py.bindings.channels import Channel
 from capnweb_py.bindings.tunnel import TunnelError
+from capnweb_py.errors import ProxyDenied, ProxyError, Unreachable
 from capnweb_py.remote import Env
 from capnweb_py.web import Request, Response
 from capnweb_py.web_socket import WebSocket, WebSocketClosed, WebSocketRefused
@@ -473,9 +474,10 @@ async def test_what_is_elsewhere_may_be_for_reading_alone(tmp_path: Path, stores
     async with platform_env(config, connection_string=stores_url) as env:
         assert await env.CACHE.get("k") == "v"
         assert await env.DB.prepare("SELECT a FROM t").first("a") == 3
-        with pytest.raises(RpcError, match="read"):
+        refusal = 'The binding "{}" is read-only: its access is "read" in the configuration of the program that uses it'
+        with pytest.raises(RpcError, match=refusal.format("CACHE")):
             await env.CACHE.put("k", "w")
-        with pytest.raises(RpcError, match="read"):
+        with pytest.raises(RpcError, match=refusal.format("DB")):
             await env.DB.exec("DELETE FROM t")
 
 
@@ -497,6 +499,47 @@ async def test_what_is_written_over_something_elsewhere_stays_here(tmp_path: Pat
     clear(tmp_path / "overlay" / ".capnweb")
     async with platform_env(over, connection_string=stores_url) as env:
         assert (await env.CACHE.get("k"), await env.CACHE.get("mine")) == ("v", None)
+
+
+STORE_TYPES: Final = {"CACHE": "kv_namespace", "ASSETS": "r2_bucket", "DB": "d1"}
+READS: Final[Mapping[str, Callable[[Env], Awaitable[object]]]] = {
+    "get": lambda env: env.CACHE.get("k"),
+    "keys": lambda env: env.CACHE.list(),
+    "head": lambda env: env.ASSETS.head("k"),
+    "object": lambda env: env.ASSETS.get("k"),
+    "objects": lambda env: env.ASSETS.list(),
+    "query": lambda env: env.DB.prepare("SELECT 1").all(),
+    "exec": lambda env: env.DB.exec("SELECT 1"),
+}
+
+
+async def unanswered(url: str, access: str, channel: Channel, state_dir: Path) -> dict[str, tuple[Any, ...]]:
+    """What reads of stores raise that are remote, and who says so."""
+    tables = {name: {"type": kind, "remote": True, "access": access} for name, kind in STORE_TYPES.items()}
+    said: dict[str, tuple[Any, ...]] = {}
+    async with platform_env({"bindings": tables}, connection_string=url, channel=channel, state_dir=state_dir) as env:
+        for name, read in READS.items():
+            with pytest.raises(ConnectionError) as raised:
+                await read(env)
+            error: Any = raised.value
+            said[name] = (type(error), str(error), error.may_have_run, getattr(error, "reason", None))
+    return said
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+@pytest.mark.parametrize("access", ["read", "overlay"])
+async def test_a_proxy_that_does_not_answer_is_told_through_what_lies_over_a_remote_binding(
+    url: str, access: str, channel: Channel, state_dir: Path
+) -> None:
+    cases = {
+        "its secret is another": (url.replace(SECRET, "x" * len(SECRET)), ProxyDenied, "secret"),
+        "it has no such binding": (url, ProxyError, "binding"),
+        "it is not there": ("http://127.0.0.1:1/secret/", Unreachable, None),
+    }
+    for case, (string, kind, reason) in cases.items():
+        plain = await unanswered(string, "full", channel, state_dir)
+        assert {(said[0], said[2], said[3]) for said in plain.values()} == {(kind, False, reason)}, case
+        assert await unanswered(string, access, channel, state_dir) == plain, case
 
 
 # What else a binding has, in the program's own process

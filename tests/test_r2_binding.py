@@ -19,8 +19,9 @@ from buckets import S3, s3_server
 from listening import proxy_server_in
 from proxying import Server, fetch, http_scope, proxy, serving, start
 
-from capnweb_py.bindings.r2 import R2Error
+from capnweb_py.bindings.r2 import R2Error, R2UploadedPart
 from capnweb_py.remote import connect_env
+from proxy_server import platform_env
 from proxy_server.bindings import BindingError, Declaration, parse_binding
 from proxy_server.stores.r2_rules import after_prefix
 from proxy_server.tables import ConfigError, Table
@@ -183,12 +184,13 @@ async def test_a_bucket_that_is_only_read(tmp_path: Path) -> None:
         for channel in ("http", "rpc"):
             async with connect_env(url, channel=channel) as env:  # type: ignore[arg-type]
                 assert (await env.BUCKET.head("a")).size == 5
+                problem = 'The binding "BUCKET" is read-only: its access is "read" in the configuration that serves it'
                 for action, write in (
                     ("put", env.BUCKET.put("a", "new")),
                     ("delete", env.BUCKET.delete("a")),
                     ("createMultipartUpload", env.BUCKET.create_multipart_upload("a")),
                 ):
-                    with pytest.raises(R2Error, match=f"^{action}: the bucket 'BUCKET' is read-only here.*10003"):
+                    with pytest.raises(R2Error, match=f"^{action}: {problem} .10003"):
                         await write
 
 
@@ -233,6 +235,44 @@ async def test_bodies_are_never_whole_in_memory(tmp_path: Path, channel: Any) ->
                 received += len(chunk)
             assert received == size
             assert peak_memory(server) - before < 25 * MIB
+
+
+@pytest.mark.parametrize("length", [2, 4], ids=["more than its length", "less than its length"])
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+@pytest.mark.parametrize("place", ["behind a proxy", "here"])
+async def test_content_of_another_length_is_not_written(tmp_path: Path, place: str, channel: Any, length: int) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"ab"
+        yield b"c"
+
+    async with AsyncExitStack() as stack:
+        if place == "here":
+            env = await stack.enter_async_context(platform_env(config(tmp_path), channel=channel))
+        else:
+            server = stack.enter_context(serving(config(tmp_path)))
+            env = await stack.enter_async_context(connect_env(server.url, channel=channel))
+        bucket = env.BUCKET
+        with pytest.raises(ValueError, match=r"the content .* its length(, 2| is 4)$"):
+            await bucket.put("a", pieces(), length=length)
+        assert await bucket.head("a") is None
+        upload = await bucket.create_multipart_upload("a")
+        with pytest.raises(ValueError, match=r"the content .* its length(, 2| is 4)$"):
+            await upload.upload_part(1, pieces(), length=length)
+        with pytest.raises(R2Error):
+            await upload.complete([R2UploadedPart(1, "0" * 32)])
+
+
+@pytest.mark.parametrize("channel", ["http", "rpc"])
+async def test_what_a_stream_raises_is_raised_by_what_writes_it(tmp_path: Path, channel: Any) -> None:
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"ab"
+        raise ZeroDivisionError("the source's own")
+
+    with serving(config(tmp_path)) as server:
+        async with connect_env(server.url, channel=channel) as env:
+            with pytest.raises(ZeroDivisionError, match=r"^the source's own$"):
+                await env.BUCKET.put("a", failing(), length=4)
+            assert await env.BUCKET.head("a") is None
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,13 @@ import orjson
 from ..errors import RemoteError, RpcError, has_not_run
 from ..stub import RpcStub
 from ..web import ReadableStream, Request
+from .arguments import check
 from .channels import FOREIGN, Channels
 from .d1_values import MAX_SAFE_INTEGER, D1Value, bindable, readable, unbindable
 
 __all__ = ["D1Database", "D1Error", "D1ExecResult", "D1PreparedStatement", "D1Result", "D1Session", "D1TypeError"]
+
+_VALUES: Final = "None, a number, a str or bytes"
 
 _PRIMARY: Final = "first-primary"
 _UNCONSTRAINED: Final = "first-unconstrained"
@@ -87,6 +90,7 @@ class D1Session:
 
     def prepare(self, sql: str) -> D1PreparedStatement:
         """A statement. `?` and `?1` in it stand for values, to be bound."""
+        check("sql", sql, str, "a str")
         return D1PreparedStatement(self, sql)
 
     async def batch(self, statements: Sequence[D1PreparedStatement]) -> list[D1Result]:
@@ -95,6 +99,9 @@ class D1Session:
         Raises:
             D1Error: a statement failed.
         """
+        statements = list(statements)
+        for statement in statements:
+            check("each statement", statement, D1PreparedStatement, "what prepare() gives")
         return [raw.result() for raw in await self._run([(one.sql, one.params) for one in statements])]
 
     @property
@@ -158,6 +165,7 @@ class D1Database(D1Session):
         Raises:
             D1Error: a line failed.
         """
+        check("sql", sql, str, "a str")
         lines = sql.strip().split("\n")
         try:
             results, _bookmark = await self.query([(line, ()) for line in lines], self._token)
@@ -167,6 +175,7 @@ class D1Database(D1Session):
 
     def with_session(self, constraint_or_bookmark: str | None = None) -> D1Session:
         """A session that begins with a bookmark of another, or with "first-primary" or "first-unconstrained"."""
+        check("constraint_or_bookmark", constraint_or_bookmark, str | None, "a str")
         return D1Session(self._channels, (constraint_or_bookmark or "").strip() or _UNCONSTRAINED)
 
     async def dump(self) -> bytes:
@@ -223,9 +232,12 @@ class D1PreparedStatement:
         """The same statement with other values: None, numbers, texts, bytes. A bool becomes 1 or 0.
 
         Raises:
-            D1TypeError: a value is of another type, or an integer that a double cannot hold.
+            D1TypeError: a value is of another type, or an integer that a double cannot hold. A list of values is
+                unpacked: `bind(*values)`.
         """
-        return D1PreparedStatement(self._session, self.sql, [_bound(value) for value in values])
+        return D1PreparedStatement(
+            self._session, self.sql, [_bound(place, value) for place, value in enumerate(values, start=1)]
+        )
 
     async def all(self) -> D1Result:
         """Run it. Returns all rows.
@@ -245,6 +257,7 @@ class D1PreparedStatement:
         Raises:
             D1Error: it failed, or there is no such column.
         """
+        check("column", column, str | None, "a str")
         records = (await self._raw()).records()
         if not records or column is None:
             return records[0] if records else None
@@ -270,13 +283,20 @@ class D1PreparedStatement:
         return f"<d1 statement {self.sql!r}>"
 
 
-def _bound(value: Any) -> Any:
+def _bound(place: int, value: Any) -> Any:
+    if type(value) is int and abs(value) > MAX_SAFE_INTEGER:
+        raise D1TypeError(f"D1_TYPE_ERROR: {unbindable(value)}")
+    # A list of bytes is a blob for JavaScript. In Python it is one that should have been unpacked.
+    if isinstance(value, list | tuple):
+        kind = type(value).__name__
+        raise D1TypeError(
+            f"D1_TYPE_ERROR: value {place} has to be {_VALUES}, not {kind}: unpack it, as in bind(*values)"
+        )
     try:
-        if type(value) is int and abs(value) > MAX_SAFE_INTEGER:
-            raise unbindable(value)
         return bindable(value)
-    except ValueError as error:
-        raise D1TypeError(f"D1_TYPE_ERROR: {error}") from None
+    except ValueError:
+        kind = type(value).__name__
+        raise D1TypeError(f"D1_TYPE_ERROR: value {place} has to be {_VALUES}, not {kind}") from None
 
 
 async def _query_by_rpc(

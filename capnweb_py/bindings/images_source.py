@@ -15,6 +15,7 @@ import anyio
 
 from ..errors import RemoteError, RpcError, remote_error
 from ..web import ReadableStream
+from .arguments import check
 
 __all__ = ["MAX_INPUT_BYTES", "Encoding", "ImageSource", "Operation", "PictureStream", "images_error", "picture"]
 
@@ -63,8 +64,7 @@ def picture(
         if len(data) > limit:
             raise _too_large(operation, limit)
         return data
-    if not isinstance(source, AsyncIterable):
-        raise TypeError(f"a picture is bytes, or an async iterable of bytes, not {type(source).__name__}")
+    check("image", source, AsyncIterable, "bytes, or an async iterable of bytes")
     return PictureStream(source, operation, encoding, limit)
 
 

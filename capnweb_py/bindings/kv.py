@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import builtins
 import json
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Iterable
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Any, Final, Literal, TypeAlias, overload
 
 import attrs
 
 from ..stub import RpcStub
 from ..web import ReadableStream
+from .arguments import check
 from .channels import Channels
 from .kv_channels import Found, KvError, KvWay, OverHttp, OverRpc, PutOptions, json_text
+from .written import sending
 
 __all__ = ["KvError", "KvKey", "KvListResult", "KvNamespace", "KvSource", "KvType", "KvValue"]
 
@@ -27,10 +30,11 @@ KvSource: TypeAlias = str | bytes | bytearray | memoryview | AsyncIterable[bytes
 KvKeys: TypeAlias = list[str] | tuple[str, ...]
 KvType: TypeAlias = Literal["text", "json", "bytes", "stream"]
 
-# Cloudflare's documented limit.
+# Cloudflare's documented limits.
 _MAX_KEY_BYTES: Final = 512
+_MAX_VALUE_BYTES: Final = 25 * 1024 * 1024
 
-_NO_VALUE: Final = "KV put() accepts only strings, ArrayBuffers, ArrayBufferViews, and ReadableStreams as values."
+_SECONDS: Final = "a whole number of seconds"
 _NO_TYPE: Final = 'Unknown response type. Possible types are "text", "bytes", "json", and "stream".'
 _TYPES: Final = frozenset({"text", "json", "bytes", "stream"})
 
@@ -126,8 +130,9 @@ class KvNamespace:
             TypeError: if the key is empty, "." or "..", or the type none.
             json.JSONDecodeError: if the value is no JSON, and was to be.
         """
+        check("cache_ttl", cache_ttl, int | None, _SECONDS)
         if not isinstance(key, str):
-            return await self._way.bulk(list(key), type, cache_ttl, with_metadata=False)
+            return await self._way.bulk(_keys(key), type, cache_ttl, with_metadata=False)
         _check(key, "GET", type)
         return await _converted(await self._way.get(key, cache_ttl), type)
 
@@ -139,8 +144,9 @@ class KvNamespace:
         cache_ttl: int | None = None,
     ) -> Any:
         """The KvValue of a key; of several keys, a dict with the KvValue of each. Arguments and errors as of `get`."""
+        check("cache_ttl", cache_ttl, int | None, _SECONDS)
         if not isinstance(key, str):
-            found = await self._way.bulk(list(key), type, cache_ttl, with_metadata=True)
+            found = await self._way.bulk(_keys(key), type, cache_ttl, with_metadata=True)
             return {name: _bulk_value(value) for name, value in found.items()}
         _check(key, "GET", type)
         entry = await self._way.get(key, cache_ttl)
@@ -153,7 +159,7 @@ class KvNamespace:
         value: KvSource,
         *,
         expiration: int | None = None,
-        expiration_ttl: int | None = None,
+        expiration_ttl: int | timedelta | None = None,
         metadata: Any = None,
     ) -> None:
         """Store a value.
@@ -162,26 +168,32 @@ class KvNamespace:
             key: up to 512 bytes in UTF-8.
             value: up to 25 MiB.
             expiration: the second since 1970 in which it goes; at least a minute from now.
-            expiration_ttl: in how many seconds it goes, at least 60. It goes before `expiration`.
+            expiration_ttl: in how many seconds it goes, at least 60, or in what time of whole seconds. It goes before
+                `expiration`.
             metadata: a JSON value, of up to 1024 bytes as text.
 
         Raises:
-            TypeError: if the key is empty, "." or "..", or the value of another type.
+            TypeError: if the key is empty, "." or "..", or an argument of another type.
             Exception: what a stream raises. Then nothing has changed.
         """
         _check(key, "PUT")
+        check("expiration", expiration, int | None, "a whole number of seconds since 1970")
+        seconds = _seconds(expiration_ttl)
         text = None if metadata is None else json_text(metadata)
         body: builtins.bytes | ReadableStream[builtins.bytes]
         if isinstance(value, str):
             body = value.encode()
         elif isinstance(value, bytes | bytearray | memoryview):
             body = bytes(value)
-        elif isinstance(value, AsyncIterable):
-            body = value if isinstance(value, ReadableStream) else ReadableStream(value)
         else:
-            raise TypeError(_NO_VALUE)
-        options = PutOptions(expiration=expiration, expiration_ttl=expiration_ttl, metadata=text)
-        await self._way.put(key, body, options)
+            check("value", value, AsyncIterable, "a str, bytes, or an async iterable of bytes")
+            body = value if isinstance(value, ReadableStream) else ReadableStream(value)
+        length = len(body) if isinstance(body, bytes) else body.length
+        if length is not None and length > _MAX_VALUE_BYTES:
+            raise KvError("PUT", 413, f"Value length of {length} exceeds limit of {_MAX_VALUE_BYTES}.")
+        options = PutOptions(expiration=expiration, expiration_ttl=seconds, metadata=text)
+        with sending(body) as content:
+            await self._way.put(key, content, options)
 
     async def delete(self, key: str) -> None:
         """Remove a key. One that is not there is no error.
@@ -202,6 +214,9 @@ class KvNamespace:
             limit: how many, up to 1000, which is the default.
             cursor: of the page before.
         """
+        check("prefix", prefix, str | None, "a str")
+        check("limit", limit, int | None, "a whole number")
+        check("cursor", cursor, str | None, "a str")
         found = await self._way.list(prefix, limit, cursor)
         keys = [KvKey(key["name"], key.get("expiration"), key.get("metadata")) for key in found["keys"]]
         return KvListResult(keys, found["list_complete"], found.get("cursor"), found.get("cacheStatus"))
@@ -210,10 +225,26 @@ class KvNamespace:
         return f"<kv_namespace {self._channels.name}>"
 
 
+def _keys(keys: KvKeys) -> list[str]:
+    check("key", keys, Iterable, "a str, or a list of them")
+    names = list(keys)
+    for name in names:
+        check("each key", name, str, "a str")
+    return names
+
+
+def _seconds(ttl: int | timedelta | None) -> int | None:
+    if isinstance(ttl, timedelta):
+        if ttl % timedelta(seconds=1):
+            raise TypeError(f"expiration_ttl has to be {_SECONDS}, not {ttl.total_seconds()}")
+        return ttl // timedelta(seconds=1)
+    check("expiration_ttl", ttl, int | None, f"{_SECONDS}, or a timedelta")
+    return ttl
+
+
 def _check(key: str, method: str, kind: str = "text") -> None:
     """Raise what the runtime throws before it sends anything."""
-    if not isinstance(key, str):
-        raise TypeError(f"a key is a str, not {type(key).__name__}")
+    check("key", key, str, "a str")
     if not key:
         raise TypeError("Key name cannot be empty.")
     if key in {".", ".."}:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 import attrs
 
 from ..stub import RpcStub
+from .arguments import check
 from .channels import Channels
 from .queue_bodies import ContentType, check_content_type, encoded_body
 from .queue_channels import HttpQueue, Outgoing, QueueChannel, QueueError, QueueMetrics, RpcQueue
@@ -86,6 +87,7 @@ class Queue:
 
         Returns and raises: as `send`.
         """
+        _check_delay(delay_seconds)
         outgoing = [_outgoing(_send_request(message)) for message in messages]
         if not outgoing:
             raise TypeError("sendBatch() requires at least one message")
@@ -106,6 +108,8 @@ class Queue:
             QueueError: if the proxy has no consumers, or an argument is not valid.
             ConnectionError: if the proxy cannot be reached. Messages may be on lease until their time-out.
         """
+        check("batch_size", batch_size, int | None, "a whole number")
+        check("visibility_timeout", visibility_timeout, float | int | None, "a number of seconds")
         milliseconds = None if visibility_timeout is None else round(visibility_timeout * 1000)
         received = await self._channel.pull(batch_size, milliseconds)
         return MessageBatch(
@@ -168,9 +172,15 @@ class Queue:
 
 
 def _send_request(message: SendRequest | Mapping[str, Any]) -> SendRequest:
+    check("each message", message, SendRequest | Mapping, 'a SendRequest, or a dict such as {"body": ...}')
     return message if isinstance(message, SendRequest) else SendRequest(**message)
+
+
+def _check_delay(seconds: int | None) -> None:
+    check("delay_seconds", seconds, int | None, "a whole number of seconds")
 
 
 def _outgoing(message: SendRequest) -> Outgoing:
     content_type = check_content_type(message.content_type)
+    _check_delay(message.delay_seconds)
     return Outgoing(encoded_body(message.body, content_type), content_type, message.delay_seconds)

@@ -16,6 +16,7 @@ import attrs
 from ..stub import RpcStub
 from ..values import TypedArray
 from ..web import Blob, Headers, ReadableStream
+from .arguments import check
 from .channels import Channels
 from .given import given
 from .r2_channels import BucketChannel, Content, HttpBucket, RpcBucket
@@ -29,6 +30,7 @@ from .r2_objects import (
     R2UploadedPart,
 )
 from .r2_requests import R2Error, RangeError, bytes_of
+from .written import sending
 
 __all__ = [
     "R2Bucket",
@@ -46,6 +48,7 @@ __all__ = [
     "RangeError",
 ]
 
+_IN_ONE_PIECE: TypeAlias = bytes | bytearray | memoryview | TypedArray
 # What can be written. A stream's length has to be known: that of a ReadableStream with a `length`, or by the argument.
 R2Value: TypeAlias = str | bytes | bytearray | memoryview | TypedArray | Blob | AsyncIterable[bytes] | None
 
@@ -93,6 +96,7 @@ class R2Bucket:
 
     async def head(self, key: str) -> R2Object | None:
         """An object without its content; None if there is none."""
+        check("key", key, str, "a str")
         return await self._bucket.head(key)
 
     async def get(
@@ -117,10 +121,10 @@ class R2Bucket:
         Raises:
             TypeError: if an argument is not valid. RangeError, a ValueError: if the range is not.
         """
+        check("key", key, str, "a str")
+        check("ssec_key", ssec_key, bytes | str | None, "bytes or a str")
         options = given(
-            range=_plain("range", range, R2Range),
-            onlyIf=_plain("only_if", only_if, R2Conditional),
-            ssecKey=ssec_key,
+            range=_plain("range", range, R2Range), onlyIf=_plain("only_if", only_if, R2Conditional), ssecKey=ssec_key
         )
         return await self._bucket.get(key, options)
 
@@ -157,24 +161,25 @@ class R2Bucket:
 
         Raises:
             TypeError: if an argument is not valid, or the length of the content is not known.
-            ValueError: if the key is not 32 bytes.
+            ValueError: if the content has another length, or `ssec_key` is not 32 bytes.
+            Exception: what a stream raises. Then nothing is written.
         """
-        options = given(
-            httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
-            customMetadata=None if custom_metadata is None else dict(custom_metadata),
+        options = _described(key, http_metadata, custom_metadata, storage_class, ssec_key) | given(
             onlyIf=_plain("only_if", only_if, R2Conditional),
-            storageClass=storage_class,
             md5=md5,
             sha1=sha1,
             sha256=sha256,
             sha384=sha384,
             sha512=sha512,
-            ssecKey=ssec_key,
         )
-        return await self._bucket.put(key, _content(value, length), options)
+        with sending(_content(value, length)) as content:
+            return await self._bucket.put(key, content, options)
 
     async def delete(self, keys: str | Sequence[str]) -> None:
         """Delete an object, or up to 1000. It is no error if there are none."""
+        check("keys", keys, str | Sequence, "a str, or a list of them")
+        for key in () if isinstance(keys, str) else keys:
+            check("each key", key, str, "a str")
         await self._bucket.delete(keys)
 
     async def list(
@@ -200,6 +205,14 @@ class R2Bucket:
         Raises:
             RangeError, a ValueError: if something else is to be included.
         """
+        for name, text in (
+            ("prefix", prefix),
+            ("delimiter", delimiter),
+            ("cursor", cursor),
+            ("start_after", start_after),
+        ):
+            check(name, text, str | None, "a str")
+        check("limit", limit, int | None, "a whole number")
         return await self._bucket.list(
             given(
                 prefix=prefix,
@@ -221,12 +234,7 @@ class R2Bucket:
         ssec_key: bytes | str | None = None,
     ) -> R2MultipartUpload:
         """Begin to upload an object in parts. Arguments are those of `put`; each part needs the same `ssec_key`."""
-        options = given(
-            httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
-            customMetadata=None if custom_metadata is None else dict(custom_metadata),
-            storageClass=storage_class,
-            ssecKey=ssec_key,
-        )
+        options = _described(key, http_metadata, custom_metadata, storage_class, ssec_key)
         return R2MultipartUpload(self._bucket, key, await self._bucket.create_upload(key, options))
 
     def resume_multipart_upload(self, key: str, upload_id: str) -> R2MultipartUpload:
@@ -263,14 +271,21 @@ class R2MultipartUpload:
 
         Raises:
             TypeError: if there is no part of that number, or the length of the content is not known.
+            ValueError: if the content has another length.
+            Exception: what a stream raises. Then nothing is written.
         """
+        check("part_number", part_number, int, "a whole number")
+        check("ssec_key", ssec_key, bytes | str | None, "bytes or a str")
         options = given(ssecKey=ssec_key)
-        content = _content(value, length)
-        etag = await self._bucket.upload_part(self.key, self.upload_id, part_number, content, options)
+        with sending(_content(value, length)) as content:
+            etag = await self._bucket.upload_part(self.key, self.upload_id, part_number, content, options)
         return R2UploadedPart(part_number, etag)
 
     async def complete(self, parts: Iterable[R2UploadedPart]) -> R2Object:
         """Make the object of these parts."""
+        parts = list(parts)
+        for part in parts:
+            check("each part", part, R2UploadedPart, "an R2UploadedPart")
         named = [{"partNumber": part.part_number, "etag": part.etag} for part in parts]
         return await self._bucket.complete_upload(self.key, self.upload_id, named)
 
@@ -282,20 +297,34 @@ class R2MultipartUpload:
         return f"<multipart upload of {self.key!r}>"
 
 
-def _plain(
-    name: str,
-    value: R2Range | R2Conditional | R2HttpMetadata | Headers | None,
-    kind: type[R2Range] | type[R2Conditional] | type[R2HttpMetadata],
-) -> Mapping[str, Any] | Headers | None:
-    """An option as a mapping; Headers as they are."""
-    if value is None or isinstance(value, Headers):
-        return value
-    if not isinstance(value, kind):
-        raise TypeError(f"{name}= takes {kind.__name__}(...) or Headers, not {type(value).__name__}")
-    return value.to_options()
+def _described(
+    key: str,
+    http_metadata: R2HttpMetadata | Headers | None,
+    custom_metadata: Mapping[str, str] | None,
+    storage_class: str | None,
+    ssec_key: bytes | str | None,
+) -> dict[str, Any]:
+    """The options that say what an object is beside its content."""
+    check("key", key, str, "a str")
+    check("custom_metadata", custom_metadata, Mapping | None, "a dict")
+    check("storage_class", storage_class, str | None, "a str")
+    check("ssec_key", ssec_key, bytes | str | None, "bytes or a str")
+    return given(
+        httpMetadata=_plain("http_metadata", http_metadata, R2HttpMetadata),
+        customMetadata=None if custom_metadata is None else dict(custom_metadata),
+        storageClass=storage_class,
+        ssecKey=ssec_key,
+    )
+
+
+def _plain(name: str, value: Any, kind: type) -> Any:
+    """Options of a kind as a mapping; Headers as they are."""
+    check(name, value, kind | Headers | None, f"an {kind.__name__} or Headers")
+    return value if value is None or isinstance(value, Headers) else value.togiven()
 
 
 def _content(value: R2Value, length: int | None) -> Content:
+    check("length", length, int | None, "a whole number of bytes")
     if isinstance(value, AsyncIterable):
         stream = value if isinstance(value, ReadableStream) else ReadableStream(value)
         if length is not None:
@@ -312,9 +341,5 @@ def _content(value: R2Value, length: int | None) -> Content:
         return value.stream()
     if value is None:
         return b""
-    content = bytes_of(value)
-    if content is None:
-        raise TypeError(
-            f"a value is str, bytes, a Blob, an async iterable of bytes or None, not {type(value).__name__}"
-        )
-    return content
+    check("value", value, _IN_ONE_PIECE, "a str, bytes, a Blob, an async iterable of bytes or None")
+    return bytes_of(value) or b""

@@ -15,6 +15,7 @@ import attrs
 from ..errors import RemoteError, RpcError, has_not_run
 from ..stub import RpcStub
 from ..web import ReadableStream
+from .arguments import check
 from .channels import Channels
 from .given import given
 from .pieces import in_pieces
@@ -129,12 +130,17 @@ class SendEmail:
             TypeError: if there are both a message and parts of one.
             EmailError: if it is not sent; `code` is Cloudflare's name for the reason.
         """
+        check("message", message, EmailMessage | None, "an EmailMessage, or its parts by their names")
+        for name, value in (("subject", subject), ("text", text), ("html", html)):
+            check(name, value, str | None, "a str")
+        check("headers", headers, Mapping | None, "a dict")
+        check("attachments", attachments, Sequence, "a list of Attachments")
         parts = given(
-            **{"from": _address(from_)},
-            to=_addresses(to),
-            cc=_addresses(cc),
-            bcc=_addresses(bcc),
-            replyTo=_address(reply_to),
+            **{"from": _address("from_", from_)},
+            to=_addresses("to", to),
+            cc=_addresses("cc", cc),
+            bcc=_addresses("bcc", bcc),
+            replyTo=_address("reply_to", reply_to),
             subject=subject,
             text=text,
             html=html,
@@ -162,23 +168,30 @@ class SendEmail:
         return f"<send_email {self._channels.name}>"
 
 
-def _address(address: Address | None) -> Any:
+def _address(name: str, address: Address | None) -> Any:
+    check(name, address, str | EmailAddress | None, "a str or an EmailAddress")
     return attrs.asdict(address) if isinstance(address, EmailAddress) else address
 
 
-def _addresses(addresses: Addresses | None) -> Any:
+def _addresses(name: str, addresses: Addresses | None) -> Any:
     if addresses is None or isinstance(addresses, (str, EmailAddress)):
-        return _address(addresses)
-    return [_address(address) for address in addresses]
+        return _address(name, addresses)
+    check(name, addresses, Sequence, "a str, an EmailAddress, or a list of them")
+    return [_address(name, address) for address in addresses]
 
 
 def _attachment(attachment: Attachment) -> dict[str, Any]:
+    check("each attachment", attachment, Attachment, "an Attachment")
+    check("the content of an attachment", attachment.content, bytes | bytearray | memoryview | str, "bytes, or base64")
     values = attrs.asdict(attachment)
     return given(contentId=values.pop("content_id"), **values)
 
 
 def _stream(raw: str | bytes | AsyncIterable[bytes]) -> ReadableStream[bytes]:
     """A message as a stream of bytes, which every binding takes."""
+    check(
+        "raw", raw, str | bytes | bytearray | memoryview | AsyncIterable, "a str, bytes, or an async iterable of bytes"
+    )
     if isinstance(raw, AsyncIterable):
         return raw if isinstance(raw, ReadableStream) else ReadableStream(raw)
     return in_pieces(raw.encode() if isinstance(raw, str) else bytes(raw))

@@ -18,10 +18,11 @@ from capnweb_py.http11 import Http11Client
 from proxy_server.bindings import Binding, BindingError, Opener, access_of
 from proxy_server.bindings.d1_http import D1Service
 from proxy_server.stores.d1 import D1Store
-from proxy_server.stores.d1_access import FacadeStore, ReadOnly
+from proxy_server.stores.d1_access import FacadeStore, ReadOnly, Refusing
 from proxy_server.stores.d1_libsql import LibsqlD1
 from proxy_server.stores.d1_overlay import Overlay
 from proxy_server.stores.d1_sqlite import SqliteD1
+from proxy_server.stores.read_only import read_only
 from proxy_server.tables import Table
 
 __all__ = ["over", "overlay_path", "parse"]
@@ -50,12 +51,14 @@ def parse(table: Table, state_dir: Path) -> Opener:
     path = state_dir / f"d1-{_file_name(name)}.sqlite3" if url is None else _path_of(url, table, state_dir)
 
     async def open_d1(tasks: TaskGroup) -> Binding:
-        read_only = access != "full"
+        for_reading = access != "full"
         if server is None:
-            store: D1Store = await _open(path, read_only=read_only)
+            store: D1Store = await _open(path, read_only=for_reading)
         else:
-            store = LibsqlD1(Http11Client(tasks.start_soon), server, auth_token=token, read_only=read_only)
-        if access == "overlay":
+            store = LibsqlD1(Http11Client(tasks.start_soon), server, auth_token=token, read_only=for_reading)
+        if access == "read":
+            store = Refusing(store, read_only(table.name, over_remote=False))
+        elif access == "overlay":
             store = Overlay(store, await _open(overlay_path(state_dir, name)))
         return D1Service(store)
 
@@ -91,7 +94,7 @@ def over(facade: D1Database, access: str, name: str, state_dir: Path) -> Opener:
         if access == "full":
             return D1Service(remote)
         if access == "read":
-            return D1Service(ReadOnly(remote))
+            return D1Service(Refusing(ReadOnly(remote), read_only(name, over_remote=True)))
         return D1Service(Overlay(ReadOnly(remote), await _open(overlay_path(state_dir, name))))
 
     return open_over

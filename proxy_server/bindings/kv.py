@@ -25,6 +25,7 @@ from proxy_server.stores.kv import Clock, KvStore
 from proxy_server.stores.kv_access import Overlay, ReadOnly
 from proxy_server.stores.kv_remote import RemoteKv
 from proxy_server.stores.kv_sqlite import SqliteKv
+from proxy_server.stores.read_only import read_only
 from proxy_server.tables import Table
 
 __all__ = ["KvBinding", "over", "overlay_path", "parse"]
@@ -46,7 +47,7 @@ def parse(table: Table, state_dir: Path) -> Opener:
     url = table.optional_text("store")
     access = access_of(table)
     table.finish()
-    return _opener(_store_opener(table, url, identity, state_dir), access, name, state_dir)
+    return _opener(_store_opener(table, url, identity, state_dir), access, name, state_dir, over_remote=False)
 
 
 def over(facade: KvNamespace, access: str, name: str, state_dir: Path) -> Opener:
@@ -62,7 +63,7 @@ def over(facade: KvNamespace, access: str, name: str, state_dir: Path) -> Opener
     async def open_remote(_tasks: TaskGroup) -> KvStore:
         return RemoteKv(facade)
 
-    return _opener(open_remote, access, name, state_dir)
+    return _opener(open_remote, access, name, state_dir, over_remote=True)
 
 
 def overlay_path(state_dir: Path, name: str) -> Path:
@@ -75,13 +76,13 @@ def _file_name(name: str) -> str:
     return quote(name, safe="")
 
 
-def _opener(open_store: _StoreOpener, access: str, name: str, state_dir: Path) -> Opener:
+def _opener(open_store: _StoreOpener, access: str, name: str, state_dir: Path, *, over_remote: bool) -> Opener:
     async def open_namespace(tasks: TaskGroup) -> Binding:
         store = await open_store(tasks)
         if access == "full":
             return KvBinding(store)
         if access == "read":
-            return KvBinding(ReadOnly(store, name))
+            return KvBinding(ReadOnly(store, read_only(name, over_remote=over_remote)))
         try:
             local = await SqliteKv.open(overlay_path(state_dir, name))
         except BaseException:

@@ -20,6 +20,7 @@ from proxy_server.bindings.kv_rules import (
     check_cache_ttl,
     check_key,
     check_metadata,
+    check_size,
     expiration_of,
     limit_of,
     limited,
@@ -87,6 +88,7 @@ class KvHttp:
         elif request.body.length is not None and request.body.length <= CHUNK_BYTES:
             await self._store.put(key, await request.bytes(), expiration, metadata)
         else:
+            check_size(request.body.length or 0)
             async with aclosing(limited(request.body)) as value:
                 await self._store.put(key, value, expiration, metadata)
         return Response()

@@ -22,6 +22,7 @@ from proxy_server.bindings.kv_rules import (
     check_cache_ttl,
     check_key,
     check_metadata,
+    check_size,
     expiration_of,
     limit_of,
     limited,
@@ -83,6 +84,8 @@ class KvTarget(RpcTarget):
             if isinstance(body, bytes) and len(body) <= CHUNK_BYTES:
                 await self._store.put(name, body, expiration, text)
                 return
+            if isinstance(body, bytes):
+                check_size(len(body))
             pieces = in_pieces(body) if isinstance(body, bytes) else body
             async with aclosing(pieces), aclosing(limited(pieces)) as checked:
                 await self._store.put(name, checked, expiration, text)

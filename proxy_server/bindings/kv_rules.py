@@ -28,10 +28,10 @@ __all__ = [
     "check_cache_ttl",
     "check_key",
     "check_metadata",
+    "check_size",
     "expiration_of",
     "limit_of",
     "limited",
-    "too_large",
     "whole",
 ]
 
@@ -165,11 +165,16 @@ async def limited(body: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
         elif length > _MAX_COUNTED:
             break
     if length > MAX_VALUE_BYTES:
-        raise too_large(length)
+        raise _too_large(length)
 
 
-def too_large(length: int) -> KvRefusal:
-    """The refusal of a value."""
+def check_size(length: int) -> None:
+    """Raise KvRefusal if a value is too large whose length is known: before any of it takes room in the store."""
+    if length > MAX_VALUE_BYTES:
+        raise _too_large(length)
+
+
+def _too_large(length: int) -> KvRefusal:
     return KvRefusal(413, f"Value length of {length} exceeds limit of {MAX_VALUE_BYTES}.")
 
 

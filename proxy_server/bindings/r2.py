@@ -29,6 +29,7 @@ from proxy_server.stores.r2 import R2Store
 from proxy_server.stores.r2_access import Overlay, ReadOnly
 from proxy_server.stores.r2_files import open_files
 from proxy_server.stores.r2_remote import RemoteBucket
+from proxy_server.stores.read_only import read_only
 from proxy_server.tables import Table
 
 __all__ = ["R2Service", "over", "overlay_folder", "parse"]
@@ -51,7 +52,7 @@ def parse(table: Table, state_dir: Path) -> Opener:
     open_store = _store_opener(table, identity, state_dir)
     access = access_of(table)
     table.finish()
-    return _opener(open_store, access, name, state_dir)
+    return _opener(open_store, access, name, state_dir, over_remote=False)
 
 
 def over(facade: R2Bucket, access: str, name: str, state_dir: Path) -> Opener:
@@ -67,7 +68,7 @@ def over(facade: R2Bucket, access: str, name: str, state_dir: Path) -> Opener:
     async def open_remote() -> R2Store:
         return RemoteBucket(facade)
 
-    return _opener(open_remote, access, name, state_dir)
+    return _opener(open_remote, access, name, state_dir, over_remote=True)
 
 
 def overlay_folder(state_dir: Path, name: str) -> Path:
@@ -75,12 +76,12 @@ def overlay_folder(state_dir: Path, name: str) -> Path:
     return state_dir / f"overlay-r2_bucket-{_file_name(name)}"
 
 
-def _opener(open_store: _StoreOpener, access: str, name: str, state_dir: Path) -> Opener:
+def _opener(open_store: _StoreOpener, access: str, name: str, state_dir: Path, *, over_remote: bool) -> Opener:
     async def open_bucket(_tasks: TaskGroup) -> Binding:
         try:
             store = await open_store()
             if access == "read":
-                store = ReadOnly(store, name)
+                store = ReadOnly(store, read_only(name, over_remote=over_remote))
             elif access == "overlay":
                 store = await _overlay(store, overlay_folder(state_dir, name))
         except (OSError, sqlite3.Error) as error:

@@ -67,8 +67,8 @@ WRONG_PARAMETERS: Final = "Wrong number of parameter bindings for SQL query."
 ONLY_LAST_HAS_PARAMETERS: Final = (
     "When executing multiple SQL statements in a single call, only the last statement can have parameters."
 )
-# What a binding with access = "read" says of a statement that writes.
-READ_ONLY: Final = 'this binding is for reading (access = "read"): a statement that writes is refused'
+# What a database that is for reading says of a statement that writes.
+READ_ONLY: Final = "the database is for reading: a statement that writes is refused"
 
 
 class D1Failure(Declined):

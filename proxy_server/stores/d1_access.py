@@ -10,7 +10,7 @@ from capnweb_py.bindings.d1_values import readable
 from .d1 import READ_ONLY, D1Failure, D1Store, Outcome, Statement
 from .d1_sql import only_reads
 
-__all__ = ["FacadeStore", "ReadOnly"]
+__all__ = ["FacadeStore", "ReadOnly", "Refusing"]
 
 
 class FacadeStore:
@@ -35,6 +35,33 @@ class FacadeStore:
 
     async def aclose(self) -> None:
         """The connection belongs to whoever made the facade."""
+
+
+class Refusing:
+    """A database that is for reading, which says to what would write whose it is, and who has it so.
+
+    Args:
+        store: the database, which refuses with READ_ONLY.
+        refusal: what is said instead.
+    """
+
+    def __init__(self, store: D1Store, refusal: str) -> None:
+        self._store = store
+        self._refusal = refusal
+
+    async def run(self, statements: Sequence[Statement], token: str | None = None) -> tuple[list[Outcome], str]:
+        try:
+            return await self._store.run(statements, token)
+        except D1Failure as failure:
+            if str(failure) != READ_ONLY:
+                raise
+            raise D1Failure(self._refusal) from failure
+
+    async def dump(self) -> AsyncIterator[bytes]:
+        return await self._store.dump()
+
+    async def aclose(self) -> None:
+        await self._store.aclose()
 
 
 class ReadOnly:

@@ -20,12 +20,12 @@ class ReadOnly:
 
     Args:
         store: what is read. It is owned.
-        name: of the binding, for the refusals.
+        refusal: what is said to what would write.
     """
 
-    def __init__(self, store: KvStore, name: str) -> None:
+    def __init__(self, store: KvStore, refusal: str) -> None:
         self._store = store
-        self._name = name
+        self._text = refusal
 
     async def get(self, key: str) -> KvEntry | None:
         return await self._store.get(key)
@@ -43,7 +43,7 @@ class ReadOnly:
         await self._store.aclose()
 
     def _refusal(self) -> KvRefusal:
-        return KvRefusal(403, f'The binding "{self._name}" is read-only: its access is "read"')
+        return KvRefusal(403, self._text)
 
 
 # How an overlay's own store names what it keeps: the entries that were written, and a mark for every key that was

@@ -33,12 +33,12 @@ class ReadOnly:
 
     Args:
         base: what is read.
-        name: of the binding, for the message.
+        refusal: what is said to what would write.
     """
 
-    def __init__(self, base: R2Store, name: str) -> None:
+    def __init__(self, base: R2Store, refusal: str) -> None:
         self._base = base
-        self._name = name
+        self._refusal = refusal
 
     async def head(self, key: str) -> ObjectInfo | None:
         return await self._base.head(key)
@@ -81,9 +81,7 @@ class ReadOnly:
         await self._base.aclose()
 
     def _refuse(self) -> NoReturn:
-        raise AccessDenied(
-            f'the bucket {self._name!r} is read-only here: its binding is configured with access = "read"'
-        )
+        raise AccessDenied(self._refusal)
 
 
 class Overlay:

@@ -24,7 +24,7 @@ from proxy_server.stores.r2 import (
     RangeRequest,
     Start,
 )
-from proxy_server.stores.r2_errors import InternalError, InvalidArgument, NoSuchKey, PreconditionFailed, R2Error
+from proxy_server.stores.r2_errors import InvalidArgument, NoSuchKey, PreconditionFailed, R2Error
 from proxy_server.stores.r2_rules import holds
 
 __all__ = ["RemoteBucket"]
@@ -48,8 +48,6 @@ def _relayed() -> Iterator[None]:
         yield
     except facades.R2Error as error:
         raise _Relayed(error) from error
-    except ConnectionError as error:
-        raise InternalError(str(error)) from error
 
 
 class RemoteBucket:

@@ -111,7 +111,7 @@ async def test_definitions_and_their_use_in_one_transaction(url: str) -> None:
 async def test_accesses(url: str) -> None:
     async with connect_env(url) as env:
         await env.DB.exec("CREATE TABLE t (a)\nINSERT INTO t VALUES (1)")
-        with pytest.raises(D1Error, match="for reading"):
+        with pytest.raises(D1Error, match="is read-only"):
             await env.LOOK.prepare("DELETE FROM t").run()
         await env.TRY.prepare("INSERT INTO t VALUES (2)").run()
         assert await env.TRY.prepare("SELECT a FROM t").raw() == [[1], [2]]

@@ -421,7 +421,7 @@ def test_accesses(node: str, tmp_path: Path) -> None:
                 statements = [["run", "INSERT INTO t VALUES (1)"], ["first", "SELECT count(*) AS n FROM t", [], "n"]]
                 found.setdefault(access, []).append(worker.run("each", statements=statements))
     assert found["read"][0][0]["message"] == (
-        'D1_ERROR: this binding is for reading (access = "read"): a statement that writes is refused'
+        'D1_ERROR: The binding "DB" is read-only: its access is "read" in the configuration that serves it'
     )
     counts = {access: [count["value"] for _write, count in runs] for access, runs in found.items()}
     assert counts == {"full": [1, 2], "read": [1], "overlay": [2]}

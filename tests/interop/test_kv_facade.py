@@ -285,7 +285,7 @@ async def test_uses_that_are_wrong_are_told(kv: KvNamespace, key: str) -> None:
         await kv.get(key, "json")
     with pytest.raises(TypeError, match='Possible types are "text"'):
         await kv.get(key, "blob")  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match=r"KV put\(\) accepts only strings"):
+    with pytest.raises(TypeError, match=r"^value has to be a str, bytes, or an async iterable of bytes, not "):
         await kv.put(key, {"a": 1})  # type: ignore[arg-type]
     message = "KV GET failed: 400 Invalid cache_ttl of 5. Cache TTL must be at least 30."
     assert await thrown(kv.get(key, cache_ttl=5)) == message

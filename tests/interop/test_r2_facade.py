@@ -281,7 +281,7 @@ async def test_encryption_with_a_key_of_the_writers(bucket: R2Bucket, way: str) 
     for bad, message in ((b"short", "must be 32 bytes in length"), ("AB" * 32, "has invalid format")):
         with pytest.raises(ValueError, match=rf"^SSE-C Key {message}$"):
             await bucket.get("a", ssec_key=bad)
-    with pytest.raises(TypeError, match=r"^ssecKey is a string, not int$"):
+    with pytest.raises(TypeError, match=r"^ssec_key has to be bytes or a str, not int$"):
         await bucket.get("a", ssec_key=1)  # type: ignore[arg-type]
     if way == "cloudflare":
         # The simulator behind it takes the keys and encrypts nothing.
@@ -375,7 +375,7 @@ async def test_a_limit_that_is_none(bucket: R2Bucket) -> None:
 
 
 async def test_arguments_of_other_types(bucket: R2Bucket) -> None:
-    with pytest.raises(TypeError, match="a value is str, bytes"):
+    with pytest.raises(TypeError, match="value has to be a str, bytes"):
         await bucket.put("a", 1)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="key is a string"):
+    with pytest.raises(TypeError, match="key has to be a str, not int"):
         await bucket.head(1)  # type: ignore[arg-type]

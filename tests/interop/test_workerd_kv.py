@@ -133,7 +133,7 @@ def accessing(node: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
 def test_a_worker_that_may_only_read_is_refused_its_writes(accessing: Worker) -> None:
     accessing.run("put", binding="FULL", key="read", value="before")
     answers = accessing.run("writes", binding="READ", key="read")
-    problem = 'failed: 403 The binding "READ" is read-only: its access is "read"'
+    problem = 'failed: 403 The binding "READ" is read-only: its access is "read" in the configuration that serves it'
     assert {use: answers[use].get("thrown", {}).get("message") for use in ("put", "streamed", "delete")} == {
         "put": f"KV PUT {problem}",
         "streamed": f"KV PUT {problem}",
