@@ -18,7 +18,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from .backoff import DEFAULT_BACKOFF, Backoff
 from .bindings import FACADES
 from .bindings.answers import Answers
-from .bindings.channels import Channel, Channels, ProxyAddress, rpc_url
+from .bindings.channels import Block, Channel, Channels, ProxyAddress, check_channel, rpc_url
 from .client import open_session
 from .http11 import Http11Client
 from .lazy import LazySession
@@ -114,13 +114,15 @@ async def connect_env(
     Raises:
         Unreachable: if no proxy answers. ProxyDenied: if it refuses the connection string. ProxyError: if what answers
             is no proxy. All of these are ConnectionErrors, and a ProxyDenied is a PermissionError, too.
-        ValueError: if the connection string or a binding's type is none.
+        ValueError: if the connection string, a binding's type or the channel is none.
     """
+    check_channel(channel)
     address = ProxyAddress(connection_string)
     async with task_set() as spawn, Http11Client(spawn, backoff=backoff) as http:
         answers = Answers(address, http)
         types = await _types(address, answers) if bindings is None else bindings
         facades = {name: _facade(name, kind) for name, kind in types.items()}
+        block = Block()
         # Of what a binding gives that has sessions of its own.
         others = Sessions("the service of a dispatch namespace", spawn, options, backoff)
 
@@ -138,11 +140,22 @@ async def connect_env(
             def open_other(url: str) -> RpcStub:
                 return others.main(url, opening(name, url))
 
-            return Channels(name, address, http, sessions[name].main, channel, open_other, kind=kind, answers=answers)
+            return Channels(
+                name,
+                address,
+                http,
+                sessions[name].main,
+                channel,
+                open_other,
+                kind=kind,
+                answers=answers,
+                block=block,
+            )
 
         try:
             yield Env({name: facades[name](channels(name, kind)) for name, kind in types.items()})
         finally:
+            block.left = True
             for session in sessions.values():
                 await session.aclose()
             await others.aclose()

@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from capnweb_py.bindings.channels import Channel, Channels
+from capnweb_py.bindings.channels import Block, Channel, Channels
 from capnweb_py.lazy import LazySession
 from capnweb_py.loops import last_step, running_loop
 from capnweb_py.options import SessionOptions
@@ -40,6 +40,7 @@ class InProcessChannels(Channels):
         tasks: where its sessions run, and bodies are closed that nobody reads. It must outlive `aclose`.
         preferred: the channel of a facade that can use either.
         options: of the RPC sessions.
+        block: in which the binding can be used; `aclose` ends it.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class InProcessChannels(Channels):
         tasks: TaskGroup,
         preferred: Channel = "http",
         options: SessionOptions | None = None,
+        block: Block | None = None,
     ) -> None:
         self.name = name
         self.preferred = preferred
         self._where = f"the binding {name!r}"
+        self._block = block or Block()
         self._binding = binding
         self._tasks = tasks
         self._session_options = options
@@ -65,6 +68,7 @@ class InProcessChannels(Channels):
 
     async def fetch(self, request: Request) -> Response:
         """As of `Channels`."""
+        self._check_block()
         # A binding that awaits nothing would let nobody else have a turn.
         await anyio.lowlevel.checkpoint()
         upload = _Upload(request)
@@ -88,8 +92,8 @@ class InProcessChannels(Channels):
     @asynccontextmanager
     async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
         """As of `Channels`."""
-        title = f"the binding {self.name!r}"
-        opening = open_local_socket(self._binding, request, subprotocols, title, self._tasks.start_soon)
+        self._check_block()
+        opening = open_local_socket(self._binding, request, subprotocols, self._title, self._tasks.start_soon)
         async with opening as socket:
             yield socket
 
@@ -100,7 +104,7 @@ class InProcessChannels(Channels):
         if options not in self._services:
             binding = self._binding.dispatched(Dispatch.parse(options))
             self._services[options] = InProcessChannels(
-                self.name, binding, self._tasks, self.preferred, self._session_options
+                self.name, binding, self._tasks, self.preferred, self._session_options, self._block
             )
         return self._services[options]
 
@@ -117,6 +121,7 @@ class InProcessChannels(Channels):
 
     async def aclose(self) -> None:
         """Close the session and all bodies. The binding itself is not closed."""
+        self._block.left = True
         await self._session.aclose()
         for service in self._services.values():
             await service.aclose()

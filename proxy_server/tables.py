@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-__all__ = ["ConfigError", "Table", "suggestion"]
+__all__ = ["ConfigError", "PackageMissing", "Table", "suggestion"]
 
 ValueT = TypeVar("ValueT")
 
@@ -33,6 +33,10 @@ class ConfigError(Exception):
     def __init__(self, source: Path, path: str, problem: str) -> None:
         place = f"{source}: {path}" if path else str(source)
         super().__init__(" ".join(f"{place}: {problem}".split()))
+
+
+class PackageMissing(ConfigError):
+    """What the configuration asks for needs a Python package that is not installed."""
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
@@ -67,8 +71,19 @@ class Table:
 
     def error(self, problem: str, key: str | None = None) -> ConfigError:
         """The error about this table, or about one key of it, for the caller to raise."""
-        path = self.path if key is None else f"{self.path}.{key}" if self.path else key
-        return ConfigError(self.source, path, problem)
+        return ConfigError(self.source, self._place(key), problem)
+
+    def package_missing(self, what: str, error: ModuleNotFoundError, extra: str, key: str) -> PackageMissing:
+        """The error about a package that is not installed, for the caller to raise.
+
+        Args:
+            what: needs it.
+            error: of importing it.
+            extra: has it.
+            key: asks for it.
+        """
+        problem = f'{what} needs the Python package "{error.name}": install capnweb-py[{extra}]'
+        return PackageMissing(self.source, self._place(key), problem)
 
     def text(self, key: str, default: str | None = None) -> str:
         """A string. Without a default, the key is required.
@@ -150,6 +165,10 @@ class Table:
         for key in self._values:
             if key not in self._known:
                 raise self.error(f"unknown key: {suggestion(key, self._known)}", key)
+
+    def _place(self, key: str | None) -> str:
+        """The dotted path of a key of this table, or of the table."""
+        return self.path if key is None else f"{self.path}.{key}" if self.path else key
 
     def _read(self, key: str, kind: type[ValueT]) -> ValueT | None:
         self._known.append(key)

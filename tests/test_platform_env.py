@@ -20,7 +20,7 @@ from proxying import SECRET, serving
 from service_facade import CHECKS
 from services import Service, app
 
-from capnweb_py import RemoteError, RpcError, RpcTarget, SessionClosed
+from capnweb_py import RemoteError, RpcError, RpcTarget, SessionClosed, Unreachable
 from capnweb_py.bindings.channels import Channel
 from capnweb_py.bindings.tunnel import TunnelError
 from capnweb_py.remote import Env
@@ -116,7 +116,7 @@ async def test_the_end_of_the_env_fails_what_is_pending_and_what_comes_after(
         await env.SVC.hello("World")
     with pytest.raises(SessionClosed):
         await pending
-    with pytest.raises(SessionClosed, match="the binding 'SVC' cannot be used any more"):
+    with pytest.raises(Unreachable, match="the binding 'SVC': its env has been left: use it inside"):
         await env.SVC.hello("World")
 
 
@@ -261,6 +261,13 @@ async def test_a_binding_that_has_no_rpc_side_says_so(state_dir: Path, url: str)
     async with platform_env(config, state_dir=state_dir) as env:
         with pytest.raises(SessionClosed, match="the peer closed the connection: 3000 upstream URLs speak HTTP only"):
             await env.WEB.hello()
+
+
+async def test_what_is_no_channel_is_a_value_error(state_dir: Path) -> None:
+    channel: Any = "grpc"
+    with pytest.raises(ValueError, match="channel='grpc': \"http\" is valid"):
+        async with platform_env(configured(False), state_dir=state_dir, channel=channel):
+            raise AssertionError("it was taken")
 
 
 async def test_a_binding_that_cannot_be_opened_is_named(state_dir: Path) -> None:

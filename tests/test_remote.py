@@ -20,7 +20,7 @@ from pictures import RED, flat
 from proxying import ROOT, SECRET, serving, start
 from service_facade import CHECKS
 
-from capnweb_py import Backoff, ProxyError, RpcTarget, SessionClosed, serve
+from capnweb_py import Backoff, ProxyError, RpcTarget, SessionClosed, Unreachable, serve
 from capnweb_py.remote import (
     Env,
     connect_env,
@@ -149,6 +149,13 @@ async def test_what_is_no_connection_string_is_a_value_error(text: str) -> None:
             raise AssertionError("it was taken")
 
 
+async def test_what_is_no_channel_is_a_value_error(url: str) -> None:
+    channel: Any = "grpc"
+    with pytest.raises(ValueError, match='channel=\'grpc\': "http" is valid, and "rpc"'):
+        async with connect_env(url, channel=channel):
+            raise AssertionError("it was taken")
+
+
 class Fake(RpcTarget):
     """What a proxy of somebody else's may serve."""
 
@@ -183,7 +190,7 @@ async def test_the_end_of_the_env_fails_what_is_pending_and_what_comes_after(url
         await env.SVC.hello("World")
     with pytest.raises(SessionClosed):
         await pending
-    with pytest.raises(SessionClosed, match="the binding 'SVC' cannot be used any more"):
+    with pytest.raises(Unreachable, match="the binding 'SVC': its env has been left: use it inside"):
         await env.SVC.hello("World")
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+import attrs
 from anyio.abc import ByteStream
 
 from ..errors import ProxyError, RpcError, Unreachable
+from ..hooks import ErrorHook
 from ..http11 import Http11Client, os_reason
-from ..stub import RpcStub
+from ..stub import RpcStub, make_stub
 from ..web import Headers, Request, Response
 from ..web_socket import WebSocket, WebSocketRefused
 from ..websocket_client import open_web_socket
@@ -23,7 +25,17 @@ from .address import ProxyAddress
 from .answers import Answers, shown
 from .tunnel import open_tunnel
 
-__all__ = ["DISPATCH_OPTIONS", "FOREIGN", "TYPE", "Channel", "Channels", "ProxyAddress", "rpc_url"]
+__all__ = [
+    "DISPATCH_OPTIONS",
+    "FOREIGN",
+    "TYPE",
+    "Block",
+    "Channel",
+    "Channels",
+    "ProxyAddress",
+    "check_channel",
+    "rpc_url",
+]
 
 Channel = Literal["http", "rpc"]
 
@@ -39,6 +51,23 @@ FOREIGN: Final = frozenset({404, 405})
 DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
 
 
+def check_channel(channel: str) -> None:
+    """Raise a ValueError for what is none of the channels that facades choose from."""
+    if channel not in get_args(Channel):
+        raise ValueError(f'channel={channel!r}: "http" is valid, and "rpc"')
+
+
+@attrs.define
+class Block:
+    """The `async with` of an env, whose bindings are of no use past its end.
+
+    Attributes:
+        left: whether it has ended.
+    """
+
+    left: bool = False
+
+
 class Channels:
     """Both channels of one binding.
 
@@ -52,6 +81,7 @@ class Channels:
         metadata: headers of every request, beside the binding's name.
         kind: the type that the binding is used as; None to leave it unsaid.
         answers: tells whose answers they are; by default, one of its own does.
+        block: in which the binding can be used.
     """
 
     def __init__(
@@ -65,6 +95,7 @@ class Channels:
         metadata: Mapping[str, str] | None = None,
         kind: str | None = None,
         answers: Answers | None = None,
+        block: Block | None = None,
     ) -> None:
         self.name = name
         self.preferred: Channel = preferred
@@ -76,10 +107,13 @@ class Channels:
         self._kind = kind
         self._where = f"the binding {name!r} of {address.title}"
         self._answers = answers or Answers(address, http)
+        self._block = block or Block()
 
     @property
     def rpc(self) -> RpcStub:
         """The binding's main object. Using it needs no waiting: calls queue until the session is open."""
+        if self._block.left:
+            return make_stub(ErrorHook(self._left()))
         return self._open_rpc()
 
     async def ask(self, headers: Mapping[str, str]) -> Response:
@@ -114,6 +148,7 @@ class Channels:
 
         Raises: as `open_web_socket`, and as `fetch` where the proxy refuses the handshake.
         """
+        self._check_block()
         headers = self._wrapped(request)
         if subprotocols:
             headers["MF-Header-Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
@@ -139,6 +174,7 @@ class Channels:
         Raises:
             ConnectionError: if the proxy cannot be reached, or refuses it.
         """
+        self._check_block()
         headers = {**self._own_headers(), "MF-Connect-Address": address}
         opening = self._answers.opened(open_tunnel(self._address.websocket_url, headers), self.name, self._kind)
         async with AsyncExitStack() as stack:
@@ -175,6 +211,7 @@ class Channels:
             metadata=metadata,
             kind=self._kind,
             answers=self._answers,
+            block=self._block,
         )
 
     def strange(self, response: Response, kind: str) -> ProxyError:
@@ -189,7 +226,15 @@ class Channels:
     def _title(self) -> str:
         return f"the binding {self.name!r}"
 
+    def _check_block(self) -> None:
+        if self._block.left:
+            raise self._left()
+
+    def _left(self) -> Unreachable:
+        return Unreachable(f"{self._title}: its env has been left: use it inside of the `async with` that opened it")
+
     async def _exchange(self, request: Request) -> Response:
+        self._check_block()
         response = await self._http.exchange(request, self._address.http_url, title=self._title)
         return await self._answers.of_binding(response, self.name, self._kind)
 
