@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
@@ -47,7 +47,8 @@ class MissingBinding(KeyError):
 
 
 class Env:
-    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`.
+    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`. `"CACHE" in env` tells whether there is
+    one, and `list(env)` which there are.
 
     Args:
         bindings: by name.
@@ -74,6 +75,9 @@ class Env:
 
     def __contains__(self, name: object) -> bool:
         return name in self._bindings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._bindings))
 
     def __dir__(self) -> list[str]:
         return sorted(self._bindings)
@@ -131,7 +135,11 @@ async def connect_env(
 
         sessions = {
             name: LazySession(
-                opening(name, rpc_url(address, name, kind)), f"the binding {name!r}", spawn, options, backoff
+                opening(name, rpc_url(address, name, kind)),
+                f"the binding {name!r} of {address.title}",
+                spawn,
+                options,
+                backoff,
             )
             for name, kind in types.items()
         }

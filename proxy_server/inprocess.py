@@ -93,7 +93,7 @@ class InProcessChannels(Channels):
     async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
         """As of `Channels`."""
         self._check_block()
-        opening = open_local_socket(self._binding, request, subprotocols, self._title, self._tasks.start_soon)
+        opening = open_local_socket(self._binding, request, subprotocols, self._where, self._tasks.start_soon)
         async with opening as socket:
             yield socket
 
@@ -195,7 +195,7 @@ class _Body:
         self._body = body
         self._chunks: AsyncIterator[bytes] | None = None
         self._upload = upload
-        self._title = title
+        self._where = title
         self.when_closed: Callable[[], object] = lambda: None
 
     async def next_chunk(self) -> bytes | None:
@@ -211,7 +211,7 @@ class _Body:
             await self.aclose()
             if self._upload.failure is not None:
                 raise self._upload.failure from None
-            raise ConnectionError(f"{self._title} broke off: {error}") from error
+            raise ConnectionError(f"{self._where} broke off: {error}") from error
 
     async def aclose(self) -> None:
         self.when_closed()

@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.backoff import DEFAULT_BACKOFF, Backoff
 from capnweb_py.bindings import FACADES
-from capnweb_py.bindings.channels import Channel, check_channel
+from capnweb_py.bindings.channels import Channel, ProxyAddress, check_channel
 from capnweb_py.bindings.connect import Connect
 from capnweb_py.loops import task_group
 from capnweb_py.options import SessionOptions
@@ -81,7 +81,7 @@ async def platform_env(
     """
     check_channel(channel)
     document = _read(config, environment, state_dir)
-    url = connection_string or os.environ.get(CONNECTION_VARIABLE) or document.connection_string
+    url, said_by = _where_the_proxy_is(connection_string, document)
     plan = _plan(document, services or {}, remote, url)
     for problem in document.warnings:
         LOG.warning("%s: %s", document.source, problem)
@@ -93,6 +93,7 @@ async def platform_env(
         bindings: dict[str, Any] = {}
         if plan.remote:
             assert url is not None, "nothing is remote without it"
+            _check_address(url, said_by)
             types = {name: table.text("type") for name, table in plan.remote.items()}
             proxy = await stack.enter_async_context(
                 connect_env(url, bindings=types, options=options, channel=channel, backoff=backoff)
@@ -132,6 +133,23 @@ def _read(config: str | Path | Mapping[str, Any], environment: str | None, state
     if state_dir is None:
         return document
     return attrs.evolve(document, server=attrs.evolve(document.server, state_dir=Path(state_dir).resolve()))
+
+
+def _where_the_proxy_is(argument: str | None, document: Document) -> tuple[str | None, str]:
+    """The connection string, if there is one, and what has said it."""
+    if argument:
+        return argument, "the argument connection_string"
+    variable = os.environ.get(CONNECTION_VARIABLE)
+    if variable:
+        return variable, f"the environment variable {CONNECTION_VARIABLE}"
+    return document.connection_string, f"{document.source}: remote.connection_string"
+
+
+def _check_address(url: str, said_by: str) -> None:
+    try:
+        ProxyAddress(url)
+    except ValueError as error:
+        raise ValueError(f"{said_by}: {error}") from None
 
 
 @attrs.frozen

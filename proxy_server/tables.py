@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 __all__ = ["ConfigError", "PackageMissing", "Table", "suggestion"]
 
@@ -27,6 +27,10 @@ _TYPE_NAMES = {
 }
 
 
+# More names than a message lists; less than there are types of bindings.
+_MANY: Final = 40
+
+
 class ConfigError(Exception):
     """The configuration cannot be used. One line: the file, the key's path, and what would be valid."""
 
@@ -40,10 +44,12 @@ class PackageMissing(ConfigError):
 
 
 def suggestion(name: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: the known one that it resembles, or all of them."""
+    """The end of a message about an unknown name: the known one that it resembles, or all of them if they are few."""
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f'did you mean "{close[0]}"?'
+    if len(known) > _MANY:
+        return f"none of the {len(known)} names there resembles it"
     return f"known here: {', '.join(sorted(known))}" if known else "nothing is known here"
 
 

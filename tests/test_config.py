@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,7 +13,8 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from proxy_server.bindings import Binding
+from capnweb_py.web import Request
+from proxy_server.bindings import Binding, BindingError
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.peer import Peer
 from proxy_server.bindings.service import RpcService
@@ -36,7 +38,11 @@ TARGETS = """
     class Application:
         async def __call__(self, scope, receive, send): pass
 
+    class Plain:
+        def hello(self, name): return f"Hello, {name}!"
+
     def make(): return Greeter()
+    def make_number(): return 5
     async def make_later(): return Greeter()
     async def app(scope, receive, send): pass
     def wrapped(*arguments): return app(*arguments)
@@ -228,6 +234,23 @@ async def test_a_target_becomes_the_binding_that_it_is(tmp_path: Path, target: s
         assert type(binding) is kind
 
 
+async def test_a_factory_that_makes_no_target_is_named(tmp_path: Path) -> None:
+    async with opened(read(tmp_path, service("targets:make_number"))) as binding:
+        with pytest.raises(BindingError, match='"targets:make_number" made no RpcTarget but an instance of int'):
+            binding.rpc_main()
+        with pytest.raises(BindingError, match="made no RpcTarget"):
+            await binding.fetch(Request("https://a.example/"))
+
+
+def test_a_name_that_a_large_module_does_not_have_is_answered_in_few_words(tmp_path: Path) -> None:
+    error = mistake(tmp_path, service("os:Qqqqqqq"))
+    assert re.fullmatch(
+        r'bindings.S.target: "os:Qqqqqqq" cannot be imported: there is no "Qqqqqqq": none of the \d+ names there '
+        "resembles it",
+        error,
+    )
+
+
 async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
     async with opened(read(tmp_path, service("targets:Greeter"))) as binding:
         assert binding.rpc_main() is not binding.rpc_main()
@@ -245,6 +268,7 @@ async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
             "is an instance of Greeter: name an RpcTarget class, or a function that makes a target",
         ),
         ("targets:make_later", "is a coroutine function"),
+        ("targets:Plain", "is a class, and no RpcTarget: derive it from capnweb_py.RpcTarget"),
         ("targets:NeedsMore", "needs arguments: a factory takes none"),
         ("ftp://a/", "URLs with ftp: are not served: http:, https:, ws: and wss: are"),
         ("http://", "it names no host"),

@@ -154,14 +154,14 @@ class Channels:
             headers["MF-Header-Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
         # They are offered to the proxy, too: a client is not answered with what it did not ask for.
         opening = open_web_socket(
-            self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=self._title
+            self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=self._where
         )
         async with AsyncExitStack() as stack:
             try:
                 socket = await stack.enter_async_context(opening)
             except WebSocketRefused as error:
                 response = await self._answers.of_binding(error.response, self.name, self._kind)
-                raise WebSocketRefused(self._title, response) from None
+                raise WebSocketRefused(self._where, response) from None
             yield socket
 
     @asynccontextmanager
@@ -183,7 +183,7 @@ class Channels:
             except ProxyError:
                 raise
             except (OSError, RpcError) as error:
-                raise Unreachable(f"{self._title} cannot be reached: {os_reason(error)}") from error
+                raise Unreachable(f"{self._where} cannot be reached: {os_reason(error)}") from error
             yield stream
 
     def dispatched(self, name: str, options: str) -> Channels:
@@ -222,20 +222,17 @@ class Channels:
             "type",
         )
 
-    @property
-    def _title(self) -> str:
-        return f"the binding {self.name!r}"
-
     def _check_block(self) -> None:
         if self._block.left:
             raise self._left()
 
     def _left(self) -> Unreachable:
-        return Unreachable(f"{self._title}: its env has been left: use it inside of the `async with` that opened it")
+        what_to_do = "use it inside of the `async with` that opened it"
+        return Unreachable(f"the binding {self.name!r}: its env has been left: {what_to_do}")
 
     async def _exchange(self, request: Request) -> Response:
         self._check_block()
-        response = await self._http.exchange(request, self._address.http_url, title=self._title)
+        response = await self._http.exchange(request, self._address.http_url, title=self._where)
         return await self._answers.of_binding(response, self.name, self._kind)
 
     def _own_headers(self) -> dict[str, str]:
