@@ -50,7 +50,7 @@ def suggestion(name: str, known: Collection[str]) -> str:
         return f'did you mean "{close[0]}"?'
     if len(known) > _MANY:
         return f"none of the {len(known)} names there resembles it"
-    return f"known here: {', '.join(sorted(known))}" if known else "nothing is known here"
+    return f"known here: {', '.join(sorted(set(known)))}" if known else "nothing is known here"
 
 
 class Table:
@@ -61,13 +61,22 @@ class Table:
         source: the file that it is from.
         path: the dotted path of the table's own key; empty for the whole document.
         name: that key, which may have dots itself; by default what is behind the last dot of the path.
+        places: the paths of those of its keys that stand elsewhere in the file, by key.
     """
 
-    def __init__(self, values: Mapping[str, Any], source: Path, path: str = "", name: str | None = None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        source: Path,
+        path: str = "",
+        name: str | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
         self.source = source
         self.path = path
         self.name = path.rpartition(".")[2] if name is None else name
         self._values = values
+        self._places = places or {}
         self._known: list[str] = []
 
     @property
@@ -152,7 +161,7 @@ class Table:
         Raises:
             ConfigError: if the value is no table.
         """
-        return Table(self._read(key, dict) or {}, self.source, f"{self.path}.{key}" if self.path else key, key)
+        return Table(self._read(key, dict) or {}, self.source, self._place(key), key)
 
     def tables(self) -> dict[str, Table]:
         """All keys of this table, whatever they are named, where each has to be a table itself.
@@ -174,7 +183,16 @@ class Table:
 
     def _place(self, key: str | None) -> str:
         """The dotted path of a key of this table, or of the table."""
-        return self.path if key is None else f"{self.path}.{key}" if self.path else key
+        if key is None:
+            return self.path
+        name, bracket, index = key.partition("[")
+        if name in self._places:
+            return f"{self._places[name]}{bracket}{index}"
+        return f"{self.path}.{key}" if self.path else key
+
+    def standing(self, path: str, places: Mapping[str, str]) -> Table:
+        """The same table, as it stands in its file: itself, and those of its keys that are elsewhere there."""
+        return Table(self._values, self.source, path, self.name, places)
 
     def _read(self, key: str, kind: type[ValueT]) -> ValueT | None:
         self._known.append(key)

@@ -603,11 +603,36 @@ def test_what_wrangler_has_no_word_for_stands_in_a_table_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"kv_namespaces": [{"binding": "A", "remote": 1}]', "kv_namespaces[0].remote: true or false is needed here"),
+        ('"kv_namespaces": [{"binding": "A", "id": 5}]', "kv_namespaces[0].id: a string is needed here"),
+        (
+            '"d1_databases": [{"binding": "A", "database_id": 5}]',
+            "d1_databases[0].database_id: a string is needed here",
+        ),
+        (
+            '"queues": {"producers": [{"binding": "A", "queue": "q"}],'
+            ' "consumers": [{"queue": "q", "max_retries": "x"}]}',
+            "queues.consumers[0].max_retries: an integer is needed here",
+        ),
+        ('"capnweb": {"bindings": {"A": {"type": "magic"}}}', 'capnweb.bindings.A.type: "magic" is no type of binding'),
+        (
+            '"kv_namespaces": [{"bindin": "A"}]',
+            'kv_namespaces[0]: a table with the key "binding", a name, is needed here: is "bindin" meant to be it?',
+        ),
+    ],
+)
+def test_a_mistake_in_a_wrangler_file_is_found_where_it_stands(text: str, message: str, tmp_path: Path) -> None:
+    assert mistake(tmp_path, f"{{{text}}}", "wrangler.jsonc").startswith(message)
+
+
+@pytest.mark.parametrize(
     ("own", "message"),
     [
         ('"sever": {}', 'capnweb.sever: unknown key: did you mean "server"?'),
         ('"server": {"prt": 1}', 'capnweb.server.prt: unknown key: did you mean "port"?'),
-        ('"bindings": {"I": {"x": 1}}', "bindings.I.x: unknown key: "),
+        ('"bindings": {"I": {"x": 1}}', "capnweb.bindings.I.x: unknown key: "),
     ],
 )
 def test_a_mistake_in_that_table_is_named(own: str, message: str, tmp_path: Path) -> None:
