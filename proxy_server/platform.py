@@ -231,8 +231,8 @@ def _why_not_here(name: str, document: Document, is_remote: bool) -> str:
     """Why a binding that has no counterpart here is not had from elsewhere either."""
     why = document.elsewhere[name].why
     if is_remote:
-        remedy = "pass platform_env(remote=True), in pytest's configuration capnweb_remote = true"
-        return f"{why}, and nothing remote is reached here: {remedy}, or {_here(name, document)}"
+        remedy = "pass platform_env(remote=True), in pytest set capnweb_remote = true in its configuration"
+        return f"{why}, and this program reaches nothing remote: {remedy}, or {_here(name, document)}"
     return f"{why}: say that it is remote, or {_here(name, document)}"
 
 
