@@ -21,7 +21,6 @@ from urllib.parse import quote, urlsplit
 import anyio
 import anyio.lowlevel
 import attrs
-import h11
 from anyio.abc import ByteStream, SocketAttribute, SocketStream
 from anyio.streams.tls import TLSStream
 
@@ -29,6 +28,12 @@ from .backoff import Backoff, Reached, passes
 from .errors import AnswerLost, Unreachable
 from .loops import Spawn
 from .web import Headers, ReadableStream, Request, Response, Url
+
+try:
+    import h11
+except ModuleNotFoundError as error:
+    needed = "bindings need the Python package 'h11': pip install 'capnweb-py[remote]', or [proxy] for platform_env"
+    raise ModuleNotFoundError(needed, name=error.name) from None
 
 __all__ = ["CONNECT_TIMEOUT", "Connector", "Http11Client", "os_reason"]
 

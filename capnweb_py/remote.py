@@ -6,7 +6,7 @@ from here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from .backoff import DEFAULT_BACKOFF, Backoff
 from .bindings import FACADES
 from .bindings.answers import Answers
-from .bindings.channels import Channel, Channels, ProxyAddress, rpc_url
+from .bindings.channels import Block, Channel, Channels, ProxyAddress, check_channel, rpc_url
 from .client import open_session
 from .http11 import Http11Client
 from .lazy import LazySession, Reach
@@ -49,7 +49,8 @@ class MissingBinding(KeyError):
 
 
 class Env:
-    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`.
+    """The bindings of a program, as attributes: `env.CACHE`, or `env["CACHE"]`. `"CACHE" in env` tells whether there is
+    one, and `list(env)` which there are.
 
     Args:
         bindings: by name.
@@ -76,6 +77,9 @@ class Env:
 
     def __contains__(self, name: object) -> bool:
         return name in self._bindings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._bindings))
 
     def __dir__(self) -> list[str]:
         return sorted(self._bindings)
@@ -116,13 +120,15 @@ async def connect_env(
     Raises:
         Unreachable: if no proxy answers. ProxyDenied: if it refuses the connection string. ProxyError: if what answers
             is no proxy. All of these are ConnectionErrors, and a ProxyDenied is a PermissionError, too.
-        ValueError: if the connection string or a binding's type is none.
+        ValueError: if the connection string, a binding's type or the channel is none.
     """
+    check_channel(channel)
     address = ProxyAddress(connection_string)
     async with task_set() as spawn, Http11Client(spawn, backoff=backoff) as http:
         answers = Answers(address, http)
         types = await _types(address, answers) if bindings is None else bindings
         facades = {name: _facade(name, kind) for name, kind in types.items()}
+        block = Block()
         # Of what a binding gives that has sessions of its own.
         reach: Reach = partial(http.reach, address.http_url)
         others = Sessions("the service of a dispatch namespace", spawn, options, reach)
@@ -132,7 +138,11 @@ async def connect_env(
 
         sessions = {
             name: LazySession(
-                opening(name, rpc_url(address, name, kind)), f"the binding {name!r}", spawn, options, reach
+                opening(name, rpc_url(address, name, kind)),
+                f"the binding {name!r} of {address.title}",
+                spawn,
+                options,
+                reach,
             )
             for name, kind in types.items()
         }
@@ -151,11 +161,13 @@ async def connect_env(
                 kind=kind,
                 answers=answers,
                 backoff=backoff,
+                block=block,
             )
 
         try:
             yield Env({name: facades[name](channels(name, kind)) for name, kind in types.items()})
         finally:
+            block.left = True
             for session in sessions.values():
                 await session.aclose()
             await others.aclose()

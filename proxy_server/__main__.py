@@ -11,7 +11,8 @@ for limit in ("WEBSOCKETS_MAX_LINE_LENGTH", "WEBSOCKETS_MAX_NUM_HEADERS"):
 try:
     from proxy_server.cli import main
 except ModuleNotFoundError as error:
-    needed = f"the proxy server needs the Python package {error.name!r}: install capnweb-py[images]"
+    extra = "demo" if sys.argv[1:2] == ["demo"] else "proxy"
+    needed = f"the proxy server needs the Python package {error.name!r}: install capnweb-py[{extra}]"
     print(f"error: {needed}", file=sys.stderr)
     sys.exit(2)
 

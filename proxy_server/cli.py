@@ -23,10 +23,12 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 import uvicorn
+from uvicorn.lifespan.on import LifespanOn
 
 from capnweb_py.options import SessionOptions
 from proxy_server.app import ProxyApp
 from proxy_server.auth import Gate, connection_string, is_loopback, new_secret
+from proxy_server.bindings import BindingError
 from proxy_server.closing_sockets import ClosingWebSocket
 from proxy_server.config import Config, ConfigError, ConnectionLimits, load, read
 from proxy_server.connection_limits import Connections, LimitedH11
@@ -96,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             log_level=parsed.log_level,
             log_json=parsed.log_json,
         )
-    except (ConfigError, _AddressError) as error:
+    except (ConfigError, _AddressError, BindingError) as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE_ERROR
 
@@ -109,6 +111,8 @@ def _overlay(action: str, state_dir: Path, name: str | None) -> int:
         return _USAGE_ERROR
     for overlay in overlays:
         print(f"{overlay.kind}\t{overlay.name}\t{overlay.size} bytes\t{overlay.path}")
+    if not overlays:
+        print(f"no overlays in {state_dir}", file=sys.stderr)
     return 0
 
 
@@ -149,7 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "state_dir", type=Path, nargs="?", default=Path(".capnweb"), metavar="STATE_DIR", help=f"{place} (.capnweb)"
     )
-    clearing.add_argument("state_dir", type=Path, metavar="STATE_DIR", help=place)
+    clearing.add_argument(
+        "state_dir", type=Path, nargs="?", default=Path(".capnweb"), metavar="STATE_DIR", help=f"{place} (.capnweb)"
+    )
     listing.set_defaults(name=None)
     clearing.add_argument("name", nargs="?", metavar="NAME", help="the binding that is meant; all without it")
     demo = commands.add_parser("demo", help="show a service, a callback and image transforms, on a server of its own")
@@ -185,6 +191,7 @@ def serve(
 
     Raises:
         _AddressError: if it cannot listen there.
+        BindingError: if a binding cannot be opened.
     """
     _raise_file_limit()
     host = config.server.host if host is None else host
@@ -203,6 +210,8 @@ def serve(
     options = SessionOptions()
     app = ProxyApp(config.bindings, Gate(secret, config.server.allowed_origins), options, config.server.max_sessions)
     uvicorn_config = _uvicorn_config(app, options, config.server.connections)
+    uvicorn_config.load()
+    uvicorn_config.lifespan_class = _Lifespan
     server: uvicorn.Server
     if controlled:
         server = _ControlledServer(uvicorn_config, app, url, _taken_stdout())
@@ -214,8 +223,30 @@ def serve(
         # nothing, and the exit code is that of a program that has done what it was told.
         signal.signal(stop, server.handle_exit)
     with listener:
-        server.run(sockets=[listener])
+        try:
+            server.run(sockets=[listener])
+        except SystemExit:
+            # uvicorn's way out when the application does not start.
+            if isinstance(server.lifespan, _Lifespan) and server.lifespan.failure is not None:
+                raise BindingError(server.lifespan.failure) from None
+            raise
     return 0
+
+
+class _Lifespan(LifespanOn):
+    """Keeps why the application did not start, which is for the command line to say.
+
+    Attributes:
+        failure: the reason; None where there is none.
+    """
+
+    failure: str | None = None
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "lifespan.startup.failed":
+            self.failure = message["message"]
+            message = {"type": "lifespan.startup.failed", "message": ""}
+        await super().send(message)
 
 
 class _AnnouncingServer(uvicorn.Server):

@@ -195,8 +195,10 @@ def read_document(config: str | Path | Mapping[str, Any], environment: str | Non
 
 
 def _of_wrangler(file: WranglerFile, source: Path, environment: str | None) -> Document:
+    document = _document(file.document, source, OWN_KEY)
     return attrs.evolve(
-        _document(file.document, source, OWN_KEY),
+        document,
+        tables={name: table.standing(*file.places[name]) for name, table in document.tables.items()},
         elsewhere=file.elsewhere,
         variables=file.variables,
         secrets=file.secrets,

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from capnweb_py.bindings.channels import Channel, Channels
+from capnweb_py.bindings.channels import Block, Channel, Channels
 from capnweb_py.errors import RpcError
 from capnweb_py.lazy import LazySession
 from capnweb_py.loops import last_step, running_loop
@@ -48,6 +48,7 @@ class InProcessChannels(Channels):
         options: of the RPC sessions.
         over_remote: whether the binding lies over a remote one. What that one's facade raises, the caller of `fetch`
             gets as it is: that the proxy is not to be reached is no failure of the binding's.
+        block: in which the binding can be used; `aclose` ends it.
     """
 
     def __init__(
@@ -59,10 +60,12 @@ class InProcessChannels(Channels):
         options: SessionOptions | None = None,
         *,
         over_remote: bool = False,
+        block: Block | None = None,
     ) -> None:
         self.name = name
         self.preferred = preferred
         self._where = f"the binding {name!r}"
+        self._block = block or Block()
         self._binding = binding
         self._tasks = tasks
         self._session_options = options
@@ -76,6 +79,7 @@ class InProcessChannels(Channels):
 
     async def fetch(self, request: Request) -> Response:
         """As of `Channels`."""
+        self._check_block()
         # A binding that awaits nothing would let nobody else have a turn.
         await anyio.lowlevel.checkpoint()
         upload = _Upload(request)
@@ -112,8 +116,8 @@ class InProcessChannels(Channels):
     @asynccontextmanager
     async def websocket(self, request: Request, subprotocols: Sequence[str] = ()) -> AsyncIterator[WebSocket]:
         """As of `Channels`."""
-        title = f"the binding {self.name!r}"
-        opening = open_local_socket(self._binding, request, subprotocols, title, self._tasks.start_soon)
+        self._check_block()
+        opening = open_local_socket(self._binding, request, subprotocols, self._where, self._tasks.start_soon)
         async with opening as socket:
             yield socket
 
@@ -124,7 +128,7 @@ class InProcessChannels(Channels):
         if options not in self._services:
             binding = self._binding.dispatched(Dispatch.parse(options))
             self._services[options] = InProcessChannels(
-                self.name, binding, self._tasks, self.preferred, self._session_options
+                self.name, binding, self._tasks, self.preferred, self._session_options, block=self._block
             )
         return self._services[options]
 
@@ -141,6 +145,7 @@ class InProcessChannels(Channels):
 
     async def aclose(self) -> None:
         """Close the session and all bodies. The binding itself is not closed."""
+        self._block.left = True
         await self._session.aclose()
         for service in self._services.values():
             await service.aclose()
@@ -217,7 +222,7 @@ class _Body:
         self._passed = passed
         self._chunks: AsyncIterator[bytes] | None = None
         self._upload = upload
-        self._title = title
+        self._where = title
         self.when_closed: Callable[[], object] = lambda: None
 
     async def next_chunk(self) -> bytes | None:
@@ -235,7 +240,7 @@ class _Body:
                 raise self._upload.failure from None
             if isinstance(error, self._passed):
                 raise
-            raise ConnectionError(f"{self._title} broke off: {error}") from error
+            raise ConnectionError(f"{self._where} broke off: {error}") from error
 
     async def aclose(self) -> None:
         self.when_closed()

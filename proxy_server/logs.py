@@ -22,6 +22,11 @@ _OWN: Final = ("proxy_server", "capnweb_py", "uvicorn")
 # What records may have more, as dicts: of a call, and of a request that was refused.
 _EXTRAS: Final = ("call", "refused")
 
+# Of uvicorn's: it calls every handshake that was refused incomplete; and the command line says why nothing was started.
+_NO_NEWS: Final = frozenset(
+    {"ASGI callable returned without completing handshake.", "Application startup failed. Exiting."}
+)
+
 
 def log_to_stderr(secret: str, *, level: str = "warning", as_json: bool = False) -> None:
     """Write what is logged, from a level on, to standard error."""
@@ -32,8 +37,8 @@ def log_to_stderr(secret: str, *, level: str = "warning", as_json: bool = False)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a record of uvicorn is worth a line: it calls every handshake that was refused incomplete."""
-    return record.msg != "ASGI callable returned without completing handshake."
+    """Whether a record of uvicorn is worth a line."""
+    return record.msg not in _NO_NEWS
 
 
 class RedactingFormatter(logging.Formatter):

@@ -16,19 +16,19 @@ from anyio.abc import TaskGroup
 
 from capnweb_py.backoff import DEFAULT_BACKOFF, Backoff
 from capnweb_py.bindings import FACADES
-from capnweb_py.bindings.channels import Channel
+from capnweb_py.bindings.channels import Channel, ProxyAddress, check_channel
 from capnweb_py.bindings.connect import Connect
 from capnweb_py.loops import task_group
 from capnweb_py.options import SessionOptions
 from capnweb_py.remote import Env, connect_env
-from proxy_server.bindings import Opener, open_binding, over_remote, parse_binding
+from proxy_server.bindings import Opener, module_of, open_binding, over_remote, parse_binding
 from proxy_server.bindings.service import opener_of
 from proxy_server.channels import LOG
 from proxy_server.config import Document, read_document
 from proxy_server.dev_vars import in_development
 from proxy_server.inprocess import InProcessChannels
 from proxy_server.overlays import OVER_REMOTE
-from proxy_server.tables import ConfigError, Table, suggestion
+from proxy_server.tables import ConfigError, PackageMissing, Table, suggestion
 
 __all__ = ["CONNECTION_VARIABLE", "platform_env", "remote_bindings"]
 
@@ -77,9 +77,11 @@ async def platform_env(
     Raises:
         ConfigError: if the configuration is not valid.
         BindingError: if a local binding cannot be opened.
+        ValueError: if the channel is none, or the connection string.
     """
+    check_channel(channel)
     document = _read(config, environment, state_dir)
-    url = connection_string or os.environ.get(CONNECTION_VARIABLE) or document.connection_string
+    url, said_by = _where_the_proxy_is(connection_string, document)
     plan = _plan(document, services or {}, remote, url)
     for problem in document.warnings:
         LOG.warning("%s: %s", document.source, problem)
@@ -91,6 +93,7 @@ async def platform_env(
         bindings: dict[str, Any] = {}
         if plan.remote:
             assert url is not None, "nothing is remote without it"
+            _check_address(url, said_by)
             types = {name: table.text("type") for name, table in plan.remote.items()}
             proxy = await stack.enter_async_context(
                 connect_env(url, bindings=types, options=options, channel=channel, backoff=backoff)
@@ -135,6 +138,23 @@ def _read(config: str | Path | Mapping[str, Any], environment: str | None, state
     return attrs.evolve(document, server=attrs.evolve(document.server, state_dir=Path(state_dir).resolve()))
 
 
+def _where_the_proxy_is(argument: str | None, document: Document) -> tuple[str | None, str]:
+    """The connection string, if there is one, and what has said it."""
+    if argument:
+        return argument, "the argument connection_string"
+    variable = os.environ.get(CONNECTION_VARIABLE)
+    if variable:
+        return variable, f"the environment variable {CONNECTION_VARIABLE}"
+    return document.connection_string, f"{document.source}: remote.connection_string"
+
+
+def _check_address(url: str, said_by: str) -> None:
+    try:
+        ProxyAddress(url)
+    except ValueError as error:
+        raise ValueError(f"{said_by}: {error}") from None
+
+
 @attrs.frozen
 class _Plan:
     """What becomes of each binding.
@@ -157,29 +177,45 @@ def _plan(document: Document, services: Mapping[str, object], remote: bool, url:
     for name in services:
         _check_service(name, document)
     for name, table in document.tables.items():
-        kind = table.text("type")
-        is_remote = table.flag("remote")
-        if name in services:
-            plan.local[name] = opener_of(table, services[name])
-        elif is_remote and remote:
-            _check_facade(table, kind)
-            if not url:
-                plan.missing[name] = _why_unreached(name, document)
-                continue
-            plan.remote[name] = table
-            access = table.text("access", "full")
-            if access != "full":
-                plan.access[name] = access
-        elif name in document.elsewhere:
-            plan.missing[name] = _why_not_here(name, document, is_remote)
-        else:
-            declaration = parse_binding(table, document.server.state_dir)
-            _check_facade(table, kind)
-            plan.local[name] = declaration.open
+        try:
+            _plan_one(plan, name, table, document, services, remote, url)
+        except PackageMissing as error:
+            plan.missing[name] = str(error)
     for name, reason in document.elsewhere.items():
         if name not in document.tables:
             plan.missing[name] = str(reason)
     return plan
+
+
+def _plan_one(
+    plan: _Plan,
+    name: str,
+    table: Table,
+    document: Document,
+    services: Mapping[str, object],
+    remote: bool,
+    url: str | None,
+) -> None:
+    kind = table.text("type")
+    is_remote = table.flag("remote")
+    if name in services:
+        plan.local[name] = opener_of(table, services[name])
+    elif is_remote and remote:
+        _check_facade(table, kind)
+        if not url:
+            plan.missing[name] = _why_unreached(name, document)
+            return
+        access = table.text("access", "full")
+        if access != "full":
+            module_of(table)
+            plan.access[name] = access
+        plan.remote[name] = table
+    elif name in document.elsewhere:
+        plan.missing[name] = _why_not_here(name, document, is_remote)
+    else:
+        declaration = parse_binding(table, document.server.state_dir)
+        _check_facade(table, kind)
+        plan.local[name] = declaration.open
 
 
 def _why_unreached(name: str, document: Document) -> str:
@@ -198,8 +234,8 @@ def _why_not_here(name: str, document: Document, is_remote: bool) -> str:
     """Why a binding that has no counterpart here is not had from elsewhere either."""
     why = document.elsewhere[name].why
     if is_remote:
-        remedy = "pass platform_env(remote=True), in pytest's configuration capnweb_remote = true"
-        return f"{why}, and nothing remote is reached here: {remedy}, or {_here(name, document)}"
+        remedy = "pass platform_env(remote=True), in pytest set capnweb_remote = true in its configuration"
+        return f"{why}, and this program reaches nothing remote: {remedy}, or {_here(name, document)}"
     return f"{why}: say that it is remote, or {_here(name, document)}"
 
 

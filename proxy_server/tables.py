@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-__all__ = ["ConfigError", "Table", "suggestion"]
+__all__ = ["ConfigError", "PackageMissing", "Table", "suggestion"]
 
 ValueT = TypeVar("ValueT")
 
@@ -27,6 +27,10 @@ _TYPE_NAMES = {
 }
 
 
+# More names than a message lists; less than there are types of bindings.
+_MANY: Final = 40
+
+
 class ConfigError(Exception):
     """The configuration cannot be used. One line: the file, the key's path, and what would be valid."""
 
@@ -35,12 +39,18 @@ class ConfigError(Exception):
         super().__init__(" ".join(f"{place}: {problem}".split()))
 
 
+class PackageMissing(ConfigError):
+    """What the configuration asks for needs a Python package that is not installed."""
+
+
 def suggestion(name: str, known: Collection[str]) -> str:
-    """The end of a message about an unknown name: the known one that it resembles, or all of them."""
+    """The end of a message about an unknown name: the known one that it resembles, or all of them if they are few."""
     close = difflib.get_close_matches(name, known, n=1)
     if close:
         return f'did you mean "{close[0]}"?'
-    return f"known here: {', '.join(sorted(known))}" if known else "nothing is known here"
+    if len(known) > _MANY:
+        return f"none of the {len(known)} names there resembles it"
+    return f"known here: {', '.join(sorted(set(known)))}" if known else "nothing is known here"
 
 
 class Table:
@@ -51,13 +61,22 @@ class Table:
         source: the file that it is from.
         path: the dotted path of the table's own key; empty for the whole document.
         name: that key, which may have dots itself; by default what is behind the last dot of the path.
+        places: the paths of those of its keys that stand elsewhere in the file, by key.
     """
 
-    def __init__(self, values: Mapping[str, Any], source: Path, path: str = "", name: str | None = None) -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        source: Path,
+        path: str = "",
+        name: str | None = None,
+        places: Mapping[str, str] | None = None,
+    ) -> None:
         self.source = source
         self.path = path
         self.name = path.rpartition(".")[2] if name is None else name
         self._values = values
+        self._places = places or {}
         self._known: list[str] = []
 
     @property
@@ -67,8 +86,19 @@ class Table:
 
     def error(self, problem: str, key: str | None = None) -> ConfigError:
         """The error about this table, or about one key of it, for the caller to raise."""
-        path = self.path if key is None else f"{self.path}.{key}" if self.path else key
-        return ConfigError(self.source, path, problem)
+        return ConfigError(self.source, self._place(key), problem)
+
+    def package_missing(self, what: str, error: ModuleNotFoundError, extra: str, key: str) -> PackageMissing:
+        """The error about a package that is not installed, for the caller to raise.
+
+        Args:
+            what: needs it.
+            error: of importing it.
+            extra: has it.
+            key: asks for it.
+        """
+        problem = f'{what} needs the Python package "{error.name}": install capnweb-py[{extra}]'
+        return PackageMissing(self.source, self._place(key), problem)
 
     def text(self, key: str, default: str | None = None) -> str:
         """A string. Without a default, the key is required.
@@ -131,7 +161,7 @@ class Table:
         Raises:
             ConfigError: if the value is no table.
         """
-        return Table(self._read(key, dict) or {}, self.source, f"{self.path}.{key}" if self.path else key, key)
+        return Table(self._read(key, dict) or {}, self.source, self._place(key), key)
 
     def tables(self) -> dict[str, Table]:
         """All keys of this table, whatever they are named, where each has to be a table itself.
@@ -150,6 +180,19 @@ class Table:
         for key in self._values:
             if key not in self._known:
                 raise self.error(f"unknown key: {suggestion(key, self._known)}", key)
+
+    def _place(self, key: str | None) -> str:
+        """The dotted path of a key of this table, or of the table."""
+        if key is None:
+            return self.path
+        name, bracket, index = key.partition("[")
+        if name in self._places:
+            return f"{self._places[name]}{bracket}{index}"
+        return f"{self.path}.{key}" if self.path else key
+
+    def standing(self, path: str, places: Mapping[str, str]) -> Table:
+        """The same table, as it stands in its file: itself, and those of its keys that are elsewhere there."""
+        return Table(self._values, self.source, path, self.name, places)
 
     def _read(self, key: str, kind: type[ValueT]) -> ValueT | None:
         self._known.append(key)

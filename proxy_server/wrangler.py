@@ -69,6 +69,7 @@ class WranglerFile:
         variables: what `vars` holds.
         secrets: the names under `secrets.required`; None where the file does not say them.
         warnings: what was not understood.
+        places: where each binding stands in the file, and by the keys of its table where these do.
     """
 
     document: dict[str, Any]
@@ -76,6 +77,7 @@ class WranglerFile:
     variables: Mapping[str, Any] = attrs.field(factory=dict)
     secrets: tuple[str, ...] | None = None
     warnings: tuple[str, ...] = ()
+    places: Mapping[str, tuple[str, Mapping[str, str]]] = attrs.field(factory=dict)
 
 
 def is_wrangler_file(source: Path) -> bool:
@@ -114,6 +116,7 @@ def read_wrangler(document: Mapping[str, Any], source: Path, environment: str | 
         variables,
         reading.required_secrets(),
         tuple(reading.warnings),
+        reading.places,
     )
 
 
@@ -147,6 +150,7 @@ class _Reading:
         self.bindings: dict[str, dict[str, Any]] = {}
         self.elsewhere: dict[str, Elsewhere] = {}
         self.warnings: list[str] = []
+        self.places: dict[str, tuple[str, dict[str, str]]] = {}
 
     def table(self, value: Any, path: str) -> Mapping[str, Any]:
         """A value that has to be a table."""
@@ -165,6 +169,8 @@ class _Reading:
                 name = entry.get(kind.name)
                 if not isinstance(name, str) or not name:
                     problem = f'a table with the key "{kind.name}", a name, is needed here'
+                    close = [] if kind.name in entry else difflib.get_close_matches(kind.name, entry, n=1)
+                    problem += f': is "{close[0]}" meant to be it?' if close else ""
                     raise ConfigError(self._source, path, problem)
                 self._check_keys(path, entry, kind)
                 self._add(name, path, kind, entry, laid_over.get(name, {}))
@@ -188,6 +194,9 @@ class _Reading:
         # "access" is no key of Wrangler's, which passes it over; a person who writes it means it.
         table |= {key: entry[key] for key in ("remote", "access") if key in entry}
         table |= added
+        places = {ours: f"{path}.{theirs}" for theirs, ours in kind.keys.items()}
+        places |= {"type": path, **{key: f"{OWN_KEY}.bindings.{name}.{key}" for key in added}}
+        self.places[name] = path, places
         needs = NEEDS.get(table["type"])
         is_here = needs is None or bool(added.keys() - _SAYING_NOTHING)
         if kind.always_remote and not is_here:
@@ -207,6 +216,7 @@ class _Reading:
             path = f"{OWN_KEY}.bindings.{name}"
             raise ConfigError(self._source, path, f"{problem}: {suggestion(name, self.bindings)}")
         self.bindings[name] = dict(table)
+        self.places[name] = f"{OWN_KEY}.bindings.{name}", {}
 
     def _advice(self, name: str, needs: str) -> str:
         """What to write, in the language of the file."""
@@ -234,10 +244,11 @@ class _Reading:
 
     def _add_consumers(self) -> None:
         """What the consumer of a queue says of it, where there is a binding of the same one."""
-        for _, entry in self._entries("queues.consumers", alone=False):
+        for path, entry in self._entries("queues.consumers", alone=False):
             said = {key: entry[key] for key in _CONSUMER_KEYS if key in entry}
             for name, binding in self.bindings.items():
                 if binding["type"] == "queue" and binding.get("queue", name) == entry.get("queue"):
+                    self.places[name][1].update({key: f"{path}.{key}" for key in said.keys() - binding.keys()})
                     binding.update({**said, **binding})
 
     def required_secrets(self) -> tuple[str, ...] | None:

@@ -138,7 +138,7 @@ async def the_body_of_a_request_is_closed_at_the_end(env: Env) -> None:
 
 async def a_body_that_fails_is_no_whole_body(env: Env) -> None:
     response = await env.SVC.fetch("https://a.example/cut")
-    with pytest.raises(ConnectionError, match="the response of the binding 'SVC' broke off"):
+    with pytest.raises(ConnectionError, match=r"the response of the binding 'SVC'.* broke off"):
         await response.bytes()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -12,7 +13,8 @@ from typing import Any, Final
 import anyio
 import pytest
 
-from proxy_server.bindings import Binding
+from capnweb_py.web import Request
+from proxy_server.bindings import Binding, BindingError
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.peer import Peer
 from proxy_server.bindings.service import RpcService
@@ -36,7 +38,11 @@ TARGETS = """
     class Application:
         async def __call__(self, scope, receive, send): pass
 
+    class Plain:
+        def hello(self, name): return f"Hello, {name}!"
+
     def make(): return Greeter()
+    def make_number(): return 5
     async def make_later(): return Greeter()
     async def app(scope, receive, send): pass
     def wrapped(*arguments): return app(*arguments)
@@ -228,6 +234,23 @@ async def test_a_target_becomes_the_binding_that_it_is(tmp_path: Path, target: s
         assert type(binding) is kind
 
 
+async def test_a_factory_that_makes_no_target_is_named(tmp_path: Path) -> None:
+    async with opened(read(tmp_path, service("targets:make_number"))) as binding:
+        with pytest.raises(BindingError, match='"targets:make_number" made no RpcTarget but an instance of int'):
+            binding.rpc_main()
+        with pytest.raises(BindingError, match="made no RpcTarget"):
+            await binding.fetch(Request("https://a.example/"))
+
+
+def test_a_name_that_a_large_module_does_not_have_is_answered_in_few_words(tmp_path: Path) -> None:
+    error = mistake(tmp_path, service("os:Qqqqqqq"))
+    assert re.fullmatch(
+        r'bindings.S.target: "os:Qqqqqqq" cannot be imported: there is no "Qqqqqqq": none of the \d+ names there '
+        "resembles it",
+        error,
+    )
+
+
 async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
     async with opened(read(tmp_path, service("targets:Greeter"))) as binding:
         assert binding.rpc_main() is not binding.rpc_main()
@@ -245,6 +268,7 @@ async def test_each_session_has_a_target_of_its_own(tmp_path: Path) -> None:
             "is an instance of Greeter: name an RpcTarget class, or a function that makes a target",
         ),
         ("targets:make_later", "is a coroutine function"),
+        ("targets:Plain", "is a class, and no RpcTarget: derive it from capnweb_py.RpcTarget"),
         ("targets:NeedsMore", "needs arguments: a factory takes none"),
         ("ftp://a/", "URLs with ftp: are not served: http:, https:, ws: and wss: are"),
         ("http://", "it names no host"),
@@ -579,11 +603,36 @@ def test_what_wrangler_has_no_word_for_stands_in_a_table_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('"kv_namespaces": [{"binding": "A", "remote": 1}]', "kv_namespaces[0].remote: true or false is needed here"),
+        ('"kv_namespaces": [{"binding": "A", "id": 5}]', "kv_namespaces[0].id: a string is needed here"),
+        (
+            '"d1_databases": [{"binding": "A", "database_id": 5}]',
+            "d1_databases[0].database_id: a string is needed here",
+        ),
+        (
+            '"queues": {"producers": [{"binding": "A", "queue": "q"}],'
+            ' "consumers": [{"queue": "q", "max_retries": "x"}]}',
+            "queues.consumers[0].max_retries: an integer is needed here",
+        ),
+        ('"capnweb": {"bindings": {"A": {"type": "magic"}}}', 'capnweb.bindings.A.type: "magic" is no type of binding'),
+        (
+            '"kv_namespaces": [{"bindin": "A"}]',
+            'kv_namespaces[0]: a table with the key "binding", a name, is needed here: is "bindin" meant to be it?',
+        ),
+    ],
+)
+def test_a_mistake_in_a_wrangler_file_is_found_where_it_stands(text: str, message: str, tmp_path: Path) -> None:
+    assert mistake(tmp_path, f"{{{text}}}", "wrangler.jsonc").startswith(message)
+
+
+@pytest.mark.parametrize(
     ("own", "message"),
     [
         ('"sever": {}', 'capnweb.sever: unknown key: did you mean "server"?'),
         ('"server": {"prt": 1}', 'capnweb.server.prt: unknown key: did you mean "port"?'),
-        ('"bindings": {"I": {"x": 1}}', "bindings.I.x: unknown key: "),
+        ('"bindings": {"I": {"x": 1}}', "capnweb.bindings.I.x: unknown key: "),
     ],
 )
 def test_a_mistake_in_that_table_is_named(own: str, message: str, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ PROMPT: Final = 20.0
 ENDLESS: Final = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
 
 # What whoever used the proxy is told.
-CLEAR: Final = re.compile("^(the binding 'DB' cannot be reached: .+|the connection was lost)$")
+CLEAR: Final = re.compile("^(the binding 'DB' of the proxy at .+ cannot be reached: .+|the connection was lost)$")
 
 
 class Writers:

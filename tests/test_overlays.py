@@ -101,6 +101,14 @@ def test_the_usual_directory_need_not_be_named(
     assert main(["overlay", "list"]) == 2
     state_dir.rename(".capnweb")
     assert main(["overlay", "list"]) == 0
+    assert main(["overlay", "clear"]) == 0
+    assert overlays(Path(".capnweb")) == ["overlay-r2_bucket-file"]
+
+
+def test_that_there_is_none_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["overlay", "list", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", f"no overlays in {tmp_path}\n")
 
 
 def test_a_directory_that_is_none_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

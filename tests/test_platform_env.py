@@ -117,7 +117,7 @@ async def test_the_end_of_the_env_fails_what_is_pending_and_what_comes_after(
         await env.SVC.hello("World")
     with pytest.raises(SessionClosed):
         await pending
-    with pytest.raises(SessionClosed, match="the binding 'SVC' cannot be used any more"):
+    with pytest.raises(Unreachable, match="the binding 'SVC': its env has been left: use it inside"):
         await env.SVC.hello("World")
 
 
@@ -264,6 +264,13 @@ async def test_a_binding_that_has_no_rpc_side_says_so(state_dir: Path, url: str)
             await env.WEB.hello()
 
 
+async def test_what_is_no_channel_is_a_value_error(state_dir: Path) -> None:
+    channel: Any = "grpc"
+    with pytest.raises(ValueError, match="channel='grpc': \"http\" is valid"):
+        async with platform_env(configured(False), state_dir=state_dir, channel=channel):
+            raise AssertionError("it was taken")
+
+
 async def test_a_binding_that_cannot_be_opened_is_named(state_dir: Path) -> None:
     await anyio.Path(state_dir).write_text("a file where a folder is needed")
     with pytest.raises(BindingError, match=r'the binding "NOTES" cannot be opened: .*(File exists|Not a directory)'):
@@ -314,7 +321,7 @@ async def test_nothing_is_asked_of_a_proxy_before_a_remote_binding_is_used(state
     config = configured(True) | {"remote": {"connection_string": "http://127.0.0.1:9/secret/"}}
     async with platform_env(config, services={"SVC": Service}, state_dir=state_dir) as env:
         assert await env.SVC.hello("World") == "Hello, World!"
-        with pytest.raises(ConnectionError, match="the binding 'OTHER' cannot be reached"):
+        with pytest.raises(ConnectionError, match=r"the binding 'OTHER' of the proxy at .* cannot be reached"):
             await env.OTHER.hello("World")
 
 
@@ -331,6 +338,24 @@ async def test_where_the_proxy_is_an_argument_says_before_the_environment_before
     monkeypatch.delenv("CAPNWEB_PROXY")
     async with platform_env(configured(True) | {"remote": {"connection_string": url}}) as env:
         assert await env.SVC.hello("World") == "Hello, World!"
+
+
+async def test_a_connection_string_that_is_none_is_an_error_that_names_who_said_it(
+    monkeypatch: pytest.MonkeyPatch, state_dir: Path
+) -> None:
+    remote = {**configured(True), "remote": {"connection_string": "localhost:8787"}}
+    with pytest.raises(ValueError, match=r"^configuration: remote.connection_string: a connection string is an http"):
+        await opened_once(remote, state_dir)
+    monkeypatch.setenv("CAPNWEB_PROXY", "localhost:8787")
+    with pytest.raises(ValueError, match=r"^the environment variable CAPNWEB_PROXY: a connection string is an http"):
+        await opened_once(remote, state_dir)
+    with pytest.raises(ValueError, match=r"^the argument connection_string: a connection string is an http"):
+        await opened_once(remote, state_dir, connection_string="localhost:8787")
+
+
+async def opened_once(configuration: dict[str, Any], state_dir: Path, **arguments: Any) -> None:
+    async with platform_env(configuration, state_dir=state_dir, **arguments):
+        raise AssertionError("it was taken")
 
 
 async def test_a_remote_binding_without_a_proxy_says_how_to_name_one(

@@ -77,6 +77,15 @@ def test_the_secret_is_fresh_at_each_start(tmp_path: Path) -> None:
         assert first.url.split("/")[3] != second.url.split("/")[3]
 
 
+def test_a_binding_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    config = write(tmp_path, '[server]\nstate_dir = "/proc/none"\n[bindings.CACHE]\ntype = "kv_namespace"\n')
+    ended = run("serve", config, "--port", "0")
+    assert ended.stdout == ""
+    assert ended.stderr.startswith('error: the binding "CACHE" cannot be opened: ')
+    assert ended.stderr.count("\n") == 1
+    assert ended.returncode == 2
+
+
 def test_a_mistake_in_the_configuration_is_one_line(tmp_path: Path) -> None:
     config = write(tmp_path, '[bindings.S]\ntype = "service"\ntarget = "nowhere:X"\n')
     result = run("serve", config)

@@ -347,10 +347,23 @@ async def test_nobody_is_there(kind: str, use: Use, channel: Channel) -> None:
 
 
 async def test_nobody_is_there_to_connect_to() -> None:
+    host = f"127.0.0.1:{refused_port()}"
     with pytest.raises(Unreachable, match="no proxy server answers at") as caught:
-        async with connect_env(f"http://127.0.0.1:{refused_port()}/{SECRET}/"):
+        async with connect_env(f"http://{host}/{SECRET}/"):
             raise AssertionError("somebody answered")
     assert caught.value.may_have_run is False
+    said = str(caught.value)
+    assert said.startswith(f"no proxy server answers at {host}: ")
+    assert "cannot be reached" not in said
+    assert said.endswith(
+        'is "python -m proxy_server serve" running, and is this the connection string that it printed?'
+    )
+
+
+async def test_a_proxy_that_speaks_no_tls(url: str) -> None:
+    with pytest.raises(Unreachable, match="what is there speaks no TLS: is the connection string to begin with http:"):
+        async with connect_env(url.replace("http:", "https:")):
+            raise AssertionError("there is no TLS")
 
 
 LASTING: Final = {"kv get": "KV", "service call": "SVC"}

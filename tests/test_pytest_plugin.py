@@ -164,7 +164,7 @@ def test_nothing_remote_is_reached_unless_that_is_asked_for(project: Path) -> No
     assert "2 passed" in run(project, REMOTE)
     asked = run(project, REMOTE, ini="capnweb_remote = true")
     assert "2 failed" in asked
-    assert "the binding 'NOTES' cannot be reached" in asked
+    assert "the binding 'NOTES' of the proxy at 127.0.0.1:9 cannot be reached" in asked
 
 
 def test_the_configuration_may_be_named(project: Path) -> None:

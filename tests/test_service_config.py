@@ -10,6 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
+from capnweb_py import RpcTarget
 from proxy_server.bindings import Binding, Declaration, parse_binding
 from proxy_server.bindings.asgi import AsgiService
 from proxy_server.bindings.peer import Peer
@@ -61,7 +62,7 @@ async def test_each_target_has_props_of_its_own() -> None:
             assert made.props == {"list": [1, 2]}
 
 
-class Greedy:
+class Greedy(RpcTarget):
     def __init__(self, *, props: dict[str, Any], args: str = "its own") -> None:
         self.props = props
         self.args = args

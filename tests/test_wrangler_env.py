@@ -83,7 +83,7 @@ async def test_a_program_starts_without_what_is_always_remote(
     [
         (
             "AI",
-            "nothing remote is reached here: pass platform_env(remote=True), in pytest's configuration capnweb_remote",
+            "this program reaches nothing remote: pass platform_env(remote=True), in pytest set capnweb_remote = true",
         ),
         ("AUTH", "in pytest the fixture capnweb_services"),
     ],

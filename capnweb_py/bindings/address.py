@@ -44,4 +44,4 @@ class ProxyAddress:
 
     def __repr__(self) -> str:
         # Not the path: it is the secret.
-        return f"<proxy at {self._parts.hostname}:{self._parts.port or self._parts.scheme}>"
+        return f"<proxy at {self.host}>"

@@ -47,6 +47,9 @@ _RAISED: Final = 500
 # What a plain server of WebSockets answers to a request: it may be a proxy that has RPC alone.
 _UPGRADE_REQUIRED: Final = 426
 
+# What OpenSSL calls it when the peer answers in something else than TLS.
+_NO_TLS: Final = "WRONG_VERSION_NUMBER"
+
 # How much of what somebody else says an error quotes.
 _QUOTED_CHARACTERS: Final = 200
 
@@ -150,11 +153,11 @@ class Answers:
         """
         request = Request(self._address.http_url, headers={DESCRIBE: "1"})
         try:
-            response = await self._http.exchange(request, self._address.http_url)
+            response = await self._http.exchange(request, self._address.http_url, title=self._address.title)
             answer = await response.bytes()
         except ConnectionError as error:
             # Whatever became of the request, it runs nothing.
-            raise Unreachable(f"no proxy server answers at {self._address!r}: {error}") from error
+            raise Unreachable(self._nobody(error)) from error
         said = answer.decode("utf-8", "replace")
         reason = response.headers.get(REFUSED)
         if reason is not None:
@@ -167,6 +170,15 @@ class Answers:
             raise self._no_proxy(shown(response), None)
         self._is_proxy = True
         return None
+
+    def _nobody(self, error: ConnectionError) -> str:
+        """That no proxy answers, why, and what to look at."""
+        reason = str(error).removeprefix(f"{self._address.title} cannot be reached: ")
+        if getattr(error.__cause__, "reason", None) == _NO_TLS:
+            advice = "what is there speaks no TLS: is the connection string to begin with http: instead of https:?"
+        else:
+            advice = 'is "python -m proxy_server serve" running, and is this the connection string that it printed?'
+        return f"no proxy server answers at {self._address.host}: {reason}: {advice}"
 
     async def _look(self, response: Response, binding: str) -> None:
         """Find out whether a proxy has answered."""

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
+import attrs
 from anyio.abc import ByteStream
 
 from ..backoff import Backoff, can_be_repeated
 from ..errors import ProxyError, RpcError, Unreachable
+from ..hooks import ErrorHook
 from ..http11 import Http11Client, os_reason
-from ..stub import RpcStub
+from ..stub import RpcStub, make_stub
 from ..web import Headers, Request, Response
 from ..web_socket import WebSocket, WebSocketRefused
 from ..websocket_client import open_web_socket
@@ -24,7 +26,17 @@ from .address import ProxyAddress
 from .answers import Answers, Stopping, shown
 from .tunnel import open_tunnel
 
-__all__ = ["DISPATCH_OPTIONS", "FOREIGN", "TYPE", "Channel", "Channels", "ProxyAddress", "rpc_url"]
+__all__ = [
+    "DISPATCH_OPTIONS",
+    "FOREIGN",
+    "TYPE",
+    "Block",
+    "Channel",
+    "Channels",
+    "ProxyAddress",
+    "check_channel",
+    "rpc_url",
+]
 
 Channel = Literal["http", "rpc"]
 
@@ -38,6 +50,23 @@ FOREIGN: Final = frozenset({404, 405})
 
 # What says which service of a dispatch namespace is meant: a header of a request, or a parameter of a session's URL.
 DISPATCH_OPTIONS: Final = "MF-Dispatch-Namespace-Options"
+
+
+def check_channel(channel: str) -> None:
+    """Raise a ValueError for what is none of the channels that facades choose from."""
+    if channel not in get_args(Channel):
+        raise ValueError(f'channel={channel!r}: "http" is valid, and "rpc"')
+
+
+@attrs.define
+class Block:
+    """The `async with` of an env, whose bindings are of no use past its end.
+
+    Attributes:
+        left: whether it has ended.
+    """
+
+    left: bool = False
 
 
 class Channels:
@@ -54,6 +83,7 @@ class Channels:
         kind: the type that the binding is used as; None to leave it unsaid.
         answers: tells whose answers they are; by default, one of its own does.
         backoff: how a proxy is asked again that is shutting down; by default, it is asked once.
+        block: in which the binding can be used.
     """
 
     def __init__(
@@ -68,6 +98,7 @@ class Channels:
         kind: str | None = None,
         answers: Answers | None = None,
         backoff: Backoff | None = None,
+        block: Block | None = None,
     ) -> None:
         self.name = name
         self.preferred: Channel = preferred
@@ -80,10 +111,13 @@ class Channels:
         self._where = f"the binding {name!r} of {address.title}"
         self._answers = answers or Answers(address, http)
         self._backoff = backoff or Backoff(patience=0)
+        self._block = block or Block()
 
     @property
     def rpc(self) -> RpcStub:
         """The binding's main object. Using it needs no waiting: calls queue until the session is open."""
+        if self._block.left:
+            return make_stub(ErrorHook(self._left()))
         return self._open_rpc()
 
     async def ask(self, headers: Mapping[str, str]) -> Response:
@@ -118,6 +152,7 @@ class Channels:
 
         Raises: as `open_web_socket`, and as `fetch` where the proxy refuses the handshake.
         """
+        self._check_block()
         headers = self._wrapped(request)
         if subprotocols:
             headers["MF-Header-Sec-WebSocket-Protocol"] = ", ".join(subprotocols)
@@ -126,13 +161,13 @@ class Channels:
             async def attempt() -> WebSocket:
                 # They are offered to the proxy, too: a client is not answered with what it did not ask for.
                 opening = open_web_socket(
-                    self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=self._title
+                    self._address.websocket_url, headers=headers, subprotocols=subprotocols, title=self._where
                 )
                 try:
                     return await stack.enter_async_context(opening)
                 except WebSocketRefused as error:
                     response = await self._answers.of_binding(error.response, self.name, self._kind)
-                    raise WebSocketRefused(self._title, response) from None
+                    raise WebSocketRefused(self._where, response) from None
 
             yield await self._http.reach(self._address.http_url, attempt, can_be_repeated)
 
@@ -146,6 +181,7 @@ class Channels:
         Raises:
             ConnectionError: if the proxy cannot be reached, or refuses it.
         """
+        self._check_block()
         headers = {**self._own_headers(), "MF-Connect-Address": address}
         async with AsyncExitStack() as stack:
 
@@ -156,7 +192,7 @@ class Channels:
                 except ProxyError:
                     raise
                 except (OSError, RpcError) as error:
-                    raise Unreachable(f"{self._title} cannot be reached: {os_reason(error)}") from error
+                    raise Unreachable(f"{self._where} cannot be reached: {os_reason(error)}") from error
 
             yield await self._http.reach(self._address.http_url, attempt, can_be_repeated)
 
@@ -186,6 +222,7 @@ class Channels:
             kind=self._kind,
             answers=self._answers,
             backoff=self._backoff,
+            block=self._block,
         )
 
     def strange(self, response: Response, kind: str) -> ProxyError:
@@ -196,13 +233,19 @@ class Channels:
             "type",
         )
 
-    @property
-    def _title(self) -> str:
-        return f"the binding {self.name!r}"
+    def _check_block(self) -> None:
+        if self._block.left:
+            raise self._left()
+
+    def _left(self) -> Unreachable:
+        what_to_do = "use it inside of the `async with` that opened it"
+        return Unreachable(f"the binding {self.name!r}: its env has been left: {what_to_do}")
 
     async def _exchange(self, request: Request) -> Response:
+        self._check_block()
+
         async def attempt() -> Response:
-            response = await self._http.exchange(request, self._address.http_url, title=self._title)
+            response = await self._http.exchange(request, self._address.http_url, title=self._where)
             return await self._answers.of_binding(response, self.name, self._kind)
 
         # Of a body that is a stream some may have been read.

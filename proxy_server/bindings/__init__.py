@@ -27,6 +27,7 @@ __all__ = [
     "Opener",
     "PublicBinding",
     "access_of",
+    "module_of",
     "open_binding",
     "over_remote",
     "parse_binding",
@@ -187,8 +188,7 @@ def parse_binding(table: Table, state_dir: Path) -> Declaration:
     table.flag("remote")
     if kind not in _MODULES:
         raise table.error(f'"{kind}" is no type of binding: {suggestion(kind, _MODULES)}', "type")
-    module = _module(table, kind)
-    parse: Callable[[Table, Path], Opener] = module.parse
+    parse: Callable[[Table, Path], Opener] = module_of(table).parse
     return Declaration(kind, parse(table, state_dir), table.written)
 
 
@@ -230,18 +230,22 @@ def over_remote(table: Table, facade: object, access: str, name: str, state_dir:
         ConfigError: if the type has no such modes, or not this one.
     """
     kind = table.text("type")
-    over: Callable[[object, str, str, Path], Opener] | None = getattr(_module(table, kind), "over", None)
+    over: Callable[[object, str, str, Path], Opener] | None = getattr(module_of(table), "over", None)
     if over is None or access not in _ACCESS:
         valid = "full" if over is None else ", ".join(_ACCESS)
         raise table.error(f'"{access}" is no access to a binding of the type "{kind}": valid: {valid}', "access")
     return over(facade, access, name, state_dir)
 
 
-def _module(table: Table, kind: str) -> ModuleType:
+def module_of(table: Table) -> ModuleType:
+    """What serves bindings of a table's type, which is a known one.
+
+    Raises:
+        PackageMissing: if a package that it needs is not installed.
+    """
+    kind = table.text("type")
     try:
         return importlib.import_module(_MODULES[kind])
     except ModuleNotFoundError as error:
         extra = kind if kind in _EXTRAS else "proxy"
-        raise table.error(
-            f'"{kind}" needs the Python package "{error.name}": install capnweb-py[{extra}]', "type"
-        ) from error
+        raise table.package_missing(f'"{kind}"', error, extra, "type") from error

@@ -133,9 +133,7 @@ def _object_store_opener(table: Table, url: str) -> _StoreOpener:
     try:
         from proxy_server.stores.r2_objects import open_objects, store_at
     except ModuleNotFoundError as error:
-        raise table.error(
-            f'an object store needs the Python package "{error.name}": install capnweb-py[objects]', "store"
-        ) from error
+        raise table.package_missing("an object store", error, "objects", "store") from error
     options = table.table("store_options")
     try:
         remote = store_at(url, {key: options.text(key) for key in options.written})

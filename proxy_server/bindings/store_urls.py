@@ -44,9 +44,7 @@ def check_redis(table: Table, url: str) -> None:
     try:
         from proxy_server.stores.redis import check_url
     except ModuleNotFoundError as error:
-        raise table.error(
-            f'a store of Redis needs the Python package "{error.name}": install capnweb-py[redis]', "store"
-        ) from error
+        raise table.package_missing("a store of Redis", error, "redis", "store") from error
     try:
         check_url(url)
     except ValueError as error:

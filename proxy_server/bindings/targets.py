@@ -14,6 +14,9 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 from typing import Any, Final, cast
 
+from capnweb_py.stub import RpcStub
+from capnweb_py.target import CALLABLE_TYPES, RpcTarget
+from proxy_server.bindings import BindingError
 from proxy_server.tables import Table, suggestion
 
 __all__ = ["GIVEN", "Factory", "described", "import_target", "required_parameters"]
@@ -47,12 +50,15 @@ class Factory:
         problem = None
         if not callable(make):
             problem = f"is {described(make)}: name an RpcTarget class, or a function that makes a target"
+        elif inspect.isclass(make) and not issubclass(make, RpcTarget):
+            problem = "is a class, and no RpcTarget: derive it from capnweb_py.RpcTarget, or nobody can call it"
         elif inspect.iscoroutinefunction(make):
             problem = "is a coroutine function: what makes a target is called where nothing can be awaited"
         elif required_parameters(make, given) not in {0, None}:
             problem = "needs arguments: a factory takes none, and an ASGI application (scope, receive, send)"
         if problem is not None:
             raise ValueError(f'"{name}" {problem}')
+        self._name = name
         self._make = cast(Callable[..., object], make)
         self._props = props
         self._takes = given & _keywords(self._make)
@@ -60,9 +66,16 @@ class Factory:
             raise ValueError(f'"{name}" takes no props: give it a parameter of that name')
 
     def __call__(self, *, args: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> object:
-        """Make a target. Each gets values of its own: it may change them."""
+        """Make a target. Each gets values of its own: it may change them.
+
+        Raises:
+            BindingError: if what was made is none.
+        """
         given = {PROPS: self._props, "args": args or {}, "options": options or {}}
-        return self._make(**{name: deepcopy(given[name]) for name in self._takes})
+        made = self._make(**{name: deepcopy(given[name]) for name in self._takes})
+        if not isinstance(made, (RpcTarget, RpcStub)) and type(made) not in CALLABLE_TYPES:
+            raise BindingError(f'"{self._name}" made no RpcTarget but {described(made)}')
+        return made
 
 
 def import_target(table: Table, target: str, entrypoint: str | None, key: str = "target") -> object:

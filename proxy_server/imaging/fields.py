@@ -49,7 +49,7 @@ class Fields:
             return None
         # A bool is an int in Python, and no number in JSON. NaN and the infinities are within no bounds.
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise self.wrong(key, f"{kind} from {low:g} to {high:g}")
+            raise self.wrong(key, f"{kind} from {low:.12g} to {high:.12g}")
         return float(value)
 
     def choice(self, key: str, choices: type[_Choice]) -> _Choice | None:
