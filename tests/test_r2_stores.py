@@ -205,8 +205,8 @@ async def test_a_put_that_was_done_though_its_keeper_said_no_is_done(tmp_path: P
         records = bucket._records
         swap = records.swap
 
-        async def unheard(key: str, old: Record | None, new: Record) -> bool:
-            await swap(key, old, new)
+        async def unheard(key: str, old: Record | None, new: Record, *, beneath: bool) -> bool:
+            await swap(key, old, new, beneath=beneath)
             return False
 
         records.swap = unheard  # type: ignore[method-assign]
@@ -222,8 +222,8 @@ async def test_a_store_that_fails_in_a_put_loses_no_content(tmp_path: Path, fail
         records, blobs = bucket._records, bucket._blobs
         swap = records.swap
 
-        async def failing_swap(key: str, old: Record | None, new: Record) -> bool:
-            await swap(key, old, new)
+        async def failing_swap(key: str, old: Record | None, new: Record, *, beneath: bool) -> bool:
+            await swap(key, old, new, beneath=beneath)
             raise OSError("on purpose")
 
         def failing_delete(_blob_ids: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -27,7 +28,7 @@ from obstore.store import from_url
 
 from proxy_server.stores.r2 import InvalidObjectName, NoSuchUpload, Start
 from proxy_server.stores.r2_bucket import Bucket
-from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload
+from proxy_server.stores.r2_parts import ABORTED, COMPLETED, OPEN, Blob, Part, Record, Upload
 
 __all__ = ["open_objects", "store_at"]
 
@@ -175,7 +176,8 @@ class ObjectRecords:
     async def get(self, key: str) -> Record | None:
         return await self._in_thread(lambda: self._read(key))
 
-    async def swap(self, key: str, old: Record | None, new: Record) -> bool:
+    async def swap(self, key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
+        """There is nothing beneath."""
         mode: Any = "create" if old is None else _version(old.tag)
 
         def work() -> bool:
@@ -219,47 +221,65 @@ class ObjectRecords:
         return records
 
     async def add_upload(self, upload: Upload) -> None:
-        await self._in_thread(lambda: self._write_upload(upload))
+        described = upload.described()
+        fields = {"key": upload.key, "metadata": described, "created": upload.created, "state": upload.state}
+        await self._in_thread(lambda: self._put(_upload_path(upload.id), fields, "create"))
 
     async def upload(self, upload_id: str) -> Upload | None:
         if not _UPLOAD_ID.fullmatch(upload_id):
             return None
-        text = await self._in_thread(lambda: self._text(f"uploads/{upload_id}/upload"))
-        if text is None:
+        fields, _ = await self._in_thread(lambda: self._found(_upload_path(upload_id)))
+        if fields is None:
             return None
-        fields = json.loads(text)
         return Upload.from_described(upload_id, fields["key"], fields["metadata"], fields["created"], fields["state"])
 
-    async def end_upload(self, upload: Upload, state: int) -> None:
-        await self._in_thread(lambda: self._write_upload(attrs.evolve(upload, state=state)))
-        for part in await self.parts(upload):
-            await self._in_thread(lambda number=part.number: self._delete(_part_path(upload, number)))  # type: ignore[misc]
-
-    async def add_part(self, upload: Upload, part: Part) -> Part | None:
-        now = await self.upload(upload.id)
-        if now is None or now.state != OPEN:
+    async def complete(self, upload: Upload, parts: Sequence[Part], new: Record) -> list[str]:
+        """As Records.complete: who says first that the upload has ended decides. The content of a part that has been
+        replaced is there until then, so one that is replaced meanwhile is none the less what was asked for."""
+        if not await self._in_thread(lambda: self._end(upload, COMPLETED, new.info.version)):
             raise NoSuchUpload
+        while True:
+            old = await self.get(upload.key)
+            if old is not None and old.info.version == new.info.version:
+                # It was put there by a try of which only a failure was heard.
+                old = None
+                break
+            if await self.swap(upload.key, old, new):
+                break
+        used = {blob.id for blob in new.blobs}
+        unused = [blob_id for blob_id in await self._forget_parts(upload) if blob_id not in used]
+        return unused if old is None else unused + [blob.id for blob in old.blobs]
+
+    async def abort(self, upload: Upload) -> list[str]:
+        if not await self._in_thread(lambda: self._end(upload, ABORTED, secrets.token_hex(16))):
+            return []
+        return await self._forget_parts(upload)
+
+    async def add_part(self, upload: Upload, part: Part) -> list[str]:
+        """As Records.add_part. A part that is replaced is not deleted before the upload ends, which may use it."""
         path = _part_path(upload, part.number)
-        fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.digest.hex()}
 
-        def work() -> Part | None:
-            text = self._text(path)
-            obstore.put(self._store, path, json.dumps(fields).encode(), use_multipart=False)
-            return None if text is None else _part(part.number, text)
+        def work() -> None:
+            while True:
+                old, mode = self._found(path)
+                replaced = [] if old is None else [old["blob"], *old["replaced"]]
+                if replaced[:1] == [part.blob.id]:
+                    # It was put there by a try of which only a failure was heard.
+                    break
+                fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.digest.hex(), "replaced": replaced}
+                if self._put(path, fields, mode):
+                    break
+            if not self._is_open(upload):
+                self._delete(path)
+                raise NoSuchUpload
 
-        return await self._in_thread(work)
+        if not await self._in_thread(lambda: self._is_open(upload)):
+            raise NoSuchUpload
+        await self._in_thread(work)
+        return []
 
     async def parts(self, upload: Upload) -> list[Part]:
-        def work() -> list[Part]:
-            parts = []
-            for path, _tag in self._names(f"uploads/{upload.id}"):
-                number = path.rpartition("/")[2]
-                text = self._text(path) if number.isdecimal() else None
-                if text is not None:
-                    parts.append(_part(int(number), text))
-            return parts
-
-        return await self._in_thread(work)
+        return [_part(number, fields) for number, fields in await self._in_thread(lambda: self._parts(upload))]
 
     async def aclose(self) -> None:
         """Nothing is held."""
@@ -291,16 +311,51 @@ class ObjectRecords:
         with suppress(NotFoundError, FileNotFoundError):
             obstore.delete(self._store, path)
 
-    def _text(self, path: str) -> bytes | None:
+    def _found(self, path: str) -> tuple[Any, Any]:
+        """What an object of JSON says, if there is one, and the condition on which it is replaced."""
         try:
-            return bytes(obstore.get(self._store, path).bytes())
+            found = obstore.get(self._store, path)
         except (NotFoundError, FileNotFoundError):
-            return None
+            return None, "create"
+        return json.loads(bytes(found.bytes())), _version(_tag(found.meta))
 
-    def _write_upload(self, upload: Upload) -> None:
-        described = upload.described()
-        fields = {"key": upload.key, "metadata": described, "created": upload.created, "state": upload.state}
-        obstore.put(self._store, f"uploads/{upload.id}/upload", json.dumps(fields).encode(), use_multipart=False)
+    def _put(self, path: str, fields: Mapping[str, Any], mode: Any) -> bool:
+        """Put an object of JSON there on a condition. Returns whether it held."""
+        try:
+            obstore.put(self._store, path, json.dumps(fields).encode(), mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError, NotFoundError):
+            return False
+        return True
+
+    def _is_open(self, upload: Upload) -> bool:
+        fields, _ = self._found(_upload_path(upload.id))
+        return fields is not None and fields["state"] == OPEN
+
+    def _end(self, upload: Upload, state: int, who: str) -> bool:
+        """Say that an upload has ended, and who ended it. Returns whether that is so."""
+        while True:
+            fields, mode = self._found(_upload_path(upload.id))
+            if fields is None or fields["state"] != OPEN:
+                return fields is not None and fields.get("ended by") == who
+            if self._put(_upload_path(upload.id), {**fields, "state": state, "ended by": who}, mode):
+                return True
+
+    def _parts(self, upload: Upload) -> list[tuple[int, Any]]:
+        """What is kept of the parts of an upload, by number."""
+        parts = []
+        for path, _ in self._names(f"uploads/{upload.id}"):
+            number = path.rpartition("/")[2]
+            fields = self._found(path)[0] if number.isdecimal() else None
+            if fields is not None:
+                parts.append((int(number), fields))
+        return parts
+
+    async def _forget_parts(self, upload: Upload) -> list[str]:
+        """Delete what is kept of the parts of an upload. Returns the blobs that they had."""
+        parts = await self._in_thread(lambda: self._parts(upload))
+        for number, _ in parts:
+            await self._in_thread(lambda number=number: self._delete(_part_path(upload, number)))  # type: ignore[misc]
+        return [blob_id for _, fields in parts for blob_id in (fields["blob"], *fields["replaced"])]
 
     def _listed(self, prefix: str, start: Start, limit: int) -> list[tuple[str, str]]:
         """The paths of records and their tags."""
@@ -345,8 +400,11 @@ def _part_path(upload: Upload, number: int) -> str:
     return f"uploads/{upload.id}/{number:05}"
 
 
-def _part(number: int, text: bytes) -> Part:
-    fields = json.loads(text)
+def _upload_path(upload_id: str) -> str:
+    return f"uploads/{upload_id}/upload"
+
+
+def _part(number: int, fields: Mapping[str, Any]) -> Part:
     return Part(number, Blob(fields["blob"], fields["size"]), bytes.fromhex(fields["md5"]))
 
 
