@@ -206,7 +206,7 @@ async def test_what_is_deleted_right_after_it_was_put_stays_deleted(tmp_path: Pa
             await store.delete(["a"])
             return info
 
-        store._local.put = put_and_deleted  # type: ignore[method-assign]
+        store._local.put = put_and_deleted  # type: ignore[method-assign, assignment]
         await put(store, "a", b"over")
         assert await store.head("a") is None
 

@@ -55,7 +55,7 @@ def count_open(opened: list[FileReader]) -> int:
     return sum(not each._file.closed for each in opened)
 
 
-@pytest.mark.parametrize("encryption", [None, KEY])
+@pytest.mark.parametrize("encryption", [None, KEY], ids=["plain", "encrypted"])
 async def test_many_readers_have_few_files_open_and_read_all(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, encryption: bytes | None
 ) -> None:

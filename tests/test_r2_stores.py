@@ -205,7 +205,7 @@ async def test_a_put_that_was_done_though_its_keeper_said_no_is_done(tmp_path: P
         records = bucket._records
         swap = records.swap
 
-        async def unheard(key: str, old: Record | None, new: Record, *, beneath: bool) -> bool:
+        async def unheard(key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
             await swap(key, old, new, beneath=beneath)
             return False
 
@@ -222,7 +222,7 @@ async def test_a_store_that_fails_in_a_put_loses_no_content(tmp_path: Path, fail
         records, blobs = bucket._records, bucket._blobs
         swap = records.swap
 
-        async def failing_swap(key: str, old: Record | None, new: Record, *, beneath: bool) -> bool:
+        async def failing_swap(key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
             await swap(key, old, new, beneath=beneath)
             raise OSError("on purpose")
 

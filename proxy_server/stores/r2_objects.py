@@ -5,6 +5,7 @@
     blobs/ab/abcd...            content, under random names
 
 A record is replaced on the condition that it is still the one that was read, so several processes can share a bucket.
+An upload is ended in the same way, before there is an object of it: who does that has it, and all others come too late.
 The name of a key keeps the order of keys, and is longer than the key where that has more than letters and digits: the
 stores take names of 1024 bytes. What a crash leaves under "blobs" stays there; nothing refers to it.
 """
@@ -15,7 +16,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -26,21 +27,17 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 from obstore.store import from_url
 
-from proxy_server.stores.r2 import InvalidObjectName, NoSuchUpload, Start
+from proxy_server.stores.r2 import NoSuchUpload, Start
 from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_object_blobs import ObjectBlobs, answering
+from proxy_server.stores.r2_object_names import escaped, key_of, path_of
 from proxy_server.stores.r2_parts import ABORTED, COMPLETED, OPEN, Blob, Part, Record, Upload
 
 __all__ = ["open_objects", "store_at"]
 
 ResultT = TypeVar("ResultT")
 
-# The names that all three stores take.
-_MAX_NAME_BYTES: Final = 1024
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{64}")
-
-# How much of an upload is in memory: pieces of this size, two at a time. S3 takes 10,000 pieces.
-_BUFFER_BYTES: Final = 8 * 1024 * 1024
-_CHUNK_BYTES: Final = 64 * 1024
 
 # How many records are read at a time for a listing, and how many are remembered: one that has not changed is not read
 # again.
@@ -74,89 +71,11 @@ async def open_objects(store: Any) -> Bucket:
     """
 
     def ask() -> None:
-        with _answering():
+        with answering():
             next(iter(obstore.list(store, "uploads", chunk_size=1)), None)
 
     await anyio.to_thread.run_sync(ask)
     return Bucket(ObjectBlobs(store), ObjectRecords(store))
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Have what obstore fails with raised as an OSError."""
-    try:
-        yield
-    except BaseError as error:
-        raise OSError(f"the object store: {str(error).splitlines()[0]}") from error
-
-
-class ObjectBlobs:
-    """Blobs, an object each."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def create(self, blob_id: str) -> ObjectWriter:
-        with _answering():
-            return ObjectWriter(self._store, _blob_path(blob_id))
-
-    def open(self, blob_id: str, offset: int, length: int) -> ObjectReader:
-        with _answering():
-            return ObjectReader(self._store, _blob_path(blob_id), offset, length)
-
-    def delete(self, blob_ids: Sequence[str]) -> None:
-        for blob_id in blob_ids:
-            with _answering(), suppress(NotFoundError, FileNotFoundError):
-                obstore.delete(self._store, _blob_path(blob_id))
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-def _blob_path(blob_id: str) -> str:
-    return f"blobs/{blob_id[:2]}/{blob_id}"
-
-
-class ObjectWriter:
-    """An object that is being written: at once if it is small, in pieces if not."""
-
-    def __init__(self, store: Any, path: str) -> None:
-        self._file = obstore.open_writer(store, path, buffer_size=_BUFFER_BYTES, max_concurrency=2)
-        self._open = True
-
-    def write(self, data: bytes) -> None:
-        with _answering():
-            self._file.write(data)
-
-    def commit(self) -> None:
-        self._open = False
-        with _answering():
-            self._file.close()
-
-    def discard(self) -> None:
-        """Closing is the only way to end it; the bucket deletes what has come about."""
-        if self._open:
-            self._open = False
-            with suppress(BaseError, OSError):
-                self._file.close()
-
-
-class ObjectReader:
-    """A part of an object that is being read."""
-
-    def __init__(self, store: Any, path: str, offset: int, length: int) -> None:
-        try:
-            found = obstore.get(store, path, options={"range": (offset, offset + length)})
-        except NotFoundError as error:
-            raise FileNotFoundError(path) from error
-        self._chunks: Iterator[Any] = iter(found.stream(min_chunk_size=_CHUNK_BYTES))
-
-    def read(self) -> bytes:
-        with _answering():
-            return bytes(next(self._chunks, b""))
-
-    def close(self) -> None:
-        self._chunks = iter(())
 
 
 class ObjectRecords:
@@ -182,10 +101,10 @@ class ObjectRecords:
 
         def work() -> bool:
             try:
-                put = obstore.put(self._store, _path(key), new.to_json().encode(), mode=mode, use_multipart=False)
+                put = obstore.put(self._store, path_of(key), new.to_json().encode(), mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError, NotFoundError):
                 return False
-            self._remember(_path(key), attrs.evolve(new, tag=_tag(put)))
+            self._remember(path_of(key), attrs.evolve(new, tag=_tag(put)))
             return True
 
         return await self._in_thread(work)
@@ -208,7 +127,7 @@ class ObjectRecords:
         async def read(place: int, path: str, tag: str) -> None:
             known = self._known.get(path)
             if known is None or known.tag != tag:
-                known = await self._in_thread(lambda: self._read(_key(path)))
+                known = await self._in_thread(lambda: self._read(key_of(path)))
             found[place] = known
 
         async with anyio.create_task_group() as tasks:
@@ -217,7 +136,7 @@ class ObjectRecords:
         records = [record for record in found if record is not None]
         if len(records) < len(listed) == limit:
             # Some were deleted meanwhile: fewer than the limit would mean that there are no more.
-            return records + await self.scan(prefix, Start(_key(listed[-1][0]), False), limit - len(records))
+            return records + await self.scan(prefix, Start(key_of(listed[-1][0]), False), limit - len(records))
         return records
 
     async def add_upload(self, upload: Upload) -> None:
@@ -286,24 +205,24 @@ class ObjectRecords:
 
     async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
         def answered() -> ResultT:
-            with _answering():
+            with answering():
                 return work()
 
         return await anyio.to_thread.run_sync(answered, limiter=self._limiter)
 
     def _read(self, key: str) -> Record | None:
         try:
-            found = obstore.get(self._store, _path(key))
+            found = obstore.get(self._store, path_of(key))
         except (NotFoundError, FileNotFoundError):
             return None
         record = Record.from_json(key, bytes(found.bytes()), _tag(found.meta))
-        self._remember(_path(key), record)
+        self._remember(path_of(key), record)
         return record
 
     def _remove(self, key: str) -> Record | None:
         record = self._read(key)
         if record is not None:
-            self._delete(_path(key))
+            self._delete(path_of(key))
         return record
 
     def _delete(self, path: str) -> None:
@@ -359,9 +278,9 @@ class ObjectRecords:
 
     def _listed(self, prefix: str, start: Start, limit: int) -> list[tuple[str, str]]:
         """The paths of records and their tags."""
-        first = f"objects/k{_escaped(prefix)}"
+        first = f"objects/k{escaped(prefix)}"
         # A name ends with "!": what is before it comes before every name that has it.
-        after = f"objects/k{_escaped(start.key)}" if start.inclusive else _path(start.key)
+        after = f"objects/k{escaped(start.key)}" if start.inclusive else path_of(start.key)
         names: list[tuple[str, str]] = []
         for path, tag in self._names("objects", max(first, after)):
             if not path.startswith(first) or len(names) == limit:
@@ -406,40 +325,3 @@ def _upload_path(upload_id: str) -> str:
 
 def _part(number: int, fields: Mapping[str, Any]) -> Part:
     return Part(number, Blob(fields["blob"], fields["size"]), bytes.fromhex(fields["md5"]))
-
-
-def _path(key: str) -> str:
-    path = f"objects/k{_escaped(key)}!"
-    if len(path.encode()) > _MAX_NAME_BYTES:
-        raise InvalidObjectName(
-            "The specified object name is not valid: it is too long for the store behind this bucket"
-        )
-    return path
-
-
-def _key(path: str) -> str:
-    escaped = path.removeprefix("objects/k").removesuffix("!")
-    return re.sub("!(..)|~([01])|\ufffd([0-3])", _original, escaped)
-
-
-def _escaped(key: str) -> str:
-    """A key as part of a name, in the same order: what is escaped begins with the lowest character that is not, or with
-    the one that it follows. Stores order names by bytes or by UTF-16: what has two units there follows U+FFFD."""
-    return re.sub("[\x00-/~\x7f\ufffd-\U0010ffff]", _escape, key)
-
-
-def _escape(match: re.Match[str]) -> str:
-    character = match[0]
-    if character > "\uffff":
-        return f"\ufffd3{character}"
-    if character >= "\ufffd":
-        return f"\ufffd{ord(character) - 0xFFFD}"
-    return f"~{ord(character) - 0x7E}" if character >= "~" else f"!{ord(character):02X}"
-
-
-def _original(match: re.Match[str]) -> str:
-    if match[1]:
-        return chr(int(match[1], 16))
-    if match[2]:
-        return chr(0x7E + int(match[2]))
-    return "" if match[3] == "3" else chr(0xFFFD + int(match[3]))
