@@ -232,7 +232,7 @@ async def test_a_store_that_fails_in_a_put_loses_no_content(tmp_path: Path, fail
         if failing == "swap":
             records.swap = failing_swap  # type: ignore[method-assign]
         else:
-            blobs.delete = failing_delete  # type: ignore[method-assign]
+            blobs.delete = failing_delete  # type: ignore[method-assign, assignment]
         with pytest.raises(OSError, match="on purpose"):
             await put(bucket, "a", b"new")
         assert await content(bucket, "a") == b"new"
