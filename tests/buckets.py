@@ -120,7 +120,7 @@ async def objects(server: S3 | Azure, name: str) -> AsyncIterator[Bucket]:
 @asynccontextmanager
 async def overlay(base: R2Store, folder: Path) -> AsyncIterator[Overlay]:
     """An overlay, which closes its base."""
-    local, index = await open_files(folder)
+    local, index = await open_files(folder, overlay=True)
     bucket = Overlay(base, local, index)
     try:
         yield bucket

@@ -202,8 +202,8 @@ async def test_a_put_that_was_done_though_its_keeper_said_no_is_done(tmp_path: P
         records = bucket._records
         swap = records.swap
 
-        async def unheard(key: str, old: Record | None, new: Record) -> bool:
-            await swap(key, old, new)
+        async def unheard(key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
+            await swap(key, old, new, beneath=beneath)
             return False
 
         records.swap = unheard  # type: ignore[method-assign]
@@ -219,8 +219,8 @@ async def test_a_store_that_fails_in_a_put_loses_no_content(tmp_path: Path, fail
         records, blobs = bucket._records, bucket._blobs
         swap = records.swap
 
-        async def failing_swap(key: str, old: Record | None, new: Record) -> bool:
-            await swap(key, old, new)
+        async def failing_swap(key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
+            await swap(key, old, new, beneath=beneath)
             raise OSError("on purpose")
 
         def failing_delete(blob_ids: Sequence[str]) -> None:
@@ -229,7 +229,7 @@ async def test_a_store_that_fails_in_a_put_loses_no_content(tmp_path: Path, fail
         if failing == "swap":
             records.swap = failing_swap  # type: ignore[method-assign]
         else:
-            blobs.delete = failing_delete  # type: ignore[method-assign]
+            blobs.delete = failing_delete  # type: ignore[method-assign, assignment]
         with pytest.raises(OSError, match="on purpose"):
             await put(bucket, "a", b"new")
         assert await content(bucket, "a") == b"new"

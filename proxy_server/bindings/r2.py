@@ -93,7 +93,7 @@ def _opener(open_store: _StoreOpener, access: str, name: str, state_dir: Path, *
 
 async def _overlay(base: R2Store, folder: Path) -> R2Store:
     try:
-        local, index = await open_files(folder)
+        local, index = await open_files(folder, overlay=True)
     except BaseException:
         await base.aclose()
         raise

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterable, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from proxy_server.stores.r2 import (
     Conditions,
@@ -90,7 +90,7 @@ class Overlay:
     Args:
         base: what is read where the local bucket says nothing. It is never written.
         local: the bucket that has what was written.
-        index: the local bucket's, for the keys that were deleted.
+        index: the local bucket's, opened as an overlay's, for the keys that were deleted.
     """
 
     def __init__(self, base: R2Store, local: Bucket, index: SqliteFile) -> None:
@@ -99,26 +99,20 @@ class Overlay:
         self._index = index
 
     async def head(self, key: str) -> ObjectInfo | None:
-        written = await self._local.head(key)
-        if written is not None or await self._is_deleted(key):
-            return written
-        return await self._base.head(key)
+        return await (await self._store_of(key)).head(key)
 
     async def get(
         self, key: str, only_if: Conditions | None, wanted: RangeRequest | None, encryption: bytes | None = None
     ) -> OpenObject:
-        store = self._local if await self._is_local(key) else self._base
-        return await store.get(key, only_if, wanted, encryption)
+        return await (await self._store_of(key)).get(key, only_if, wanted, encryption)
 
     async def put(self, key: str, body: AsyncIterable[bytes], options: PutOptions) -> ObjectInfo:
-        conditional = options.only_if is not None and not await self._is_deleted(key)
-        beneath = await self._base.head(key) if conditional else None
-        info = await self._local.put(key, body, options, beneath)
-        await self._set_deleted([key], deleted=False)
-        return info
+        beneath = None
+        if options.only_if is not None and await self._store_of(key) is self._base:
+            beneath = await self._base.head(key)
+        return await self._local.put(key, body, options, beneath)
 
     async def delete(self, keys: Sequence[str]) -> None:
-        await self._set_deleted(keys, deleted=True)
         await self._local.delete(keys)
 
     async def scan(self, prefix: str, start: Start, limit: int) -> list[ObjectInfo]:
@@ -128,8 +122,9 @@ class Overlay:
             found = await self._base.scan(prefix, start, batch)
             # All that the local bucket has up to where the base was read.
             end = found[-1].key if len(found) == batch else None
+            hidden = await self._known([info.key for info in found])
             written = [info for info in await self._local.scan(prefix, start, batch) if end is None or info.key <= end]
-            hidden = await self._deleted([info.key for info in found]) | {info.key for info in written}
+            hidden |= {info.key for info in written}
             kept = [info for info in found if info.key not in hidden]
             merged += sorted(written + kept, key=lambda info: info.key)
             if end is None or len(merged) >= limit:
@@ -153,9 +148,7 @@ class Overlay:
         return await self._local.upload_part(key, upload_id, number, body, size, encryption)
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
-        info = await self._local.complete_upload(key, upload_id, parts)
-        await self._set_deleted([key], deleted=False)
-        return info
+        return await self._local.complete_upload(key, upload_id, parts)
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         await self._local.abort_upload(key, upload_id)
@@ -164,28 +157,14 @@ class Overlay:
         await self._local.aclose()
         await self._base.aclose()
 
-    async def _is_local(self, key: str) -> bool:
-        return await self._local.head(key) is not None or await self._is_deleted(key)
+    async def _store_of(self, key: str) -> R2Store:
+        return self._local if await self._known([key]) else self._base
 
-    async def _is_deleted(self, key: str) -> bool:
-        return await self._index.read(lambda connection: _is_deleted(connection, key))
-
-    async def _deleted(self, keys: Sequence[str]) -> set[str]:
-        """Which of these keys are deleted. It costs what they are, however many others are."""
+    async def _known(self, keys: Sequence[str]) -> set[str]:
+        """Which of these keys were written or deleted here. It costs what they are, however many others are."""
+        there = "SELECT 1 FROM objects WHERE key = ?1 UNION ALL SELECT 1 FROM deleted WHERE key = ?1"
 
         def work(connection: sqlite3.Connection) -> set[str]:
-            return {key for key in keys if _is_deleted(connection, key)}
+            return {key for key in keys if connection.execute(there, (key,)).fetchone() is not None}
 
         return await self._index.read(work)
-
-    async def _set_deleted(self, keys: Sequence[str], *, deleted: bool) -> None:
-        statement = "INSERT OR IGNORE INTO deleted VALUES (?)" if deleted else "DELETE FROM deleted WHERE key = ?"
-
-        def work(connection: sqlite3.Connection) -> Any:
-            return connection.executemany(statement, [(key,) for key in keys])
-
-        await self._index.run(work)
-
-
-def _is_deleted(connection: sqlite3.Connection, key: str) -> bool:
-    return connection.execute("SELECT 1 FROM deleted WHERE key = ?", (key,)).fetchone() is not None

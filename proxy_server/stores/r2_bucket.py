@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Final
@@ -29,19 +28,8 @@ from proxy_server.stores.r2_errors import (
     PreconditionFailed,
     R2Error,
 )
-from proxy_server.stores.r2_parts import (
-    ABORTED,
-    COMPLETED,
-    OPEN,
-    Blob,
-    Blobs,
-    BlobWriter,
-    Part,
-    Record,
-    Records,
-    Upload,
-)
-from proxy_server.stores.r2_reading import Reading, finish, slices_of
+from proxy_server.stores.r2_parts import OPEN, Blob, Blobs, BlobWriter, Part, Record, Records, Upload
+from proxy_server.stores.r2_reading import Readers, Reading, finish, slices_of
 from proxy_server.stores.r2_rules import (
     check_checksums,
     check_parts,
@@ -69,9 +57,7 @@ class Bucket:
     def __init__(self, blobs: Blobs, records: Records) -> None:
         self._blobs = blobs
         self._records = records
-        # How many readers each blob has, and the blobs that are to be deleted when they have none.
-        self._readers: Counter[str] = Counter()
-        self._doomed: set[str] = set()
+        self._readers = Readers()
 
     async def head(self, key: str) -> ObjectInfo | None:
         record = await self._records.get(key)
@@ -89,8 +75,8 @@ class Bucket:
             if not holds(only_if, record.info):
                 raise PreconditionFailed(record.info)
             offset, length = resolve_range(wanted, record.info.size)
-            source = Reading(self._blobs, slices_of(record.blobs, offset, length), self._release, encryption)
-            self._readers.update(source.blob_ids)
+            slices = slices_of(record.blobs, offset, length)
+            source = Reading(self._blobs, slices, self._readers, self._sweep, encryption)
             try:
                 await source.open()
             except FileNotFoundError:
@@ -157,8 +143,7 @@ class Bucket:
         part = Part(number, written.blob, written.etag)
         async with self._unless_refused(written.blob):
             replaced = await self._records.add_part(upload, part)
-        if replaced is not None:
-            await self._discard([replaced.blob.id])
+        await self._discard(replaced)
         return part.etag
 
     async def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> ObjectInfo:
@@ -177,24 +162,15 @@ class Bucket:
         blobs = tuple(chosen[place].blob for place in order)
         size = sum(blob.size for blob in blobs)
         info = ObjectInfo(key, secrets.token_hex(16), size, etag, _now(), upload.metadata, {}, upload.key_md5)
-        # A crash between the two leaves an upload that looks open; aborting it spares what the object has.
-        replaced = await self._replace(Record(info, blobs), None, None)
-        await self._records.end_upload(upload, COMPLETED)
-        used = {blob.id for blob in blobs}
-        await self._discard(replaced + [part.blob.id for part in uploaded.values() if part.blob.id not in used])
+        await self._discard(await self._records.complete(upload, chosen, Record(info, blobs)))
         return info
 
     async def abort_upload(self, key: str, upload_id: str) -> None:
         upload = await self._known_upload(key, upload_id)
-        if upload.state != OPEN:
-            return
-        parts = await self._records.parts(upload)
-        record = await self._records.get(key)
-        used = set() if record is None else {blob.id for blob in record.blobs}
-        await self._records.end_upload(upload, ABORTED)
-        await self._discard([part.blob.id for part in parts if part.blob.id not in used])
+        await self._discard(await self._records.abort(upload))
 
     async def aclose(self) -> None:
+        await self._sweep()
         await self._records.aclose()
         await anyio.to_thread.run_sync(self._blobs.close)
 
@@ -224,9 +200,10 @@ class Bucket:
             there = beneath if old is None else old.info
             if not holds(only_if, there):
                 raise PreconditionFailed(there)
-            if await self._records.swap(new.info.key, old, new):
-                kept = {blob.id for blob in new.blobs}
-                return [] if old is None else [blob.id for blob in old.blobs if blob.id not in kept]
+            if await self._records.swap(new.info.key, old, new, beneath=beneath is not None):
+                return [] if old is None else [blob.id for blob in old.blobs]
+            # Here was an object since, and what is beneath is not seen any more.
+            beneath = None
 
     async def _write(
         self, body: AsyncIterable[bytes], size: int | None, checksums: Iterable[str], encryption: bytes | None
@@ -268,23 +245,21 @@ class Bucket:
 
     async def _discard(self, blob_ids: Sequence[str]) -> None:
         """Delete blobs that nothing refers to, now or when nobody reads them any more."""
-        self._doomed.update(blob_id for blob_id in blob_ids if self._readers[blob_id])
-        await self._delete([blob_id for blob_id in blob_ids if not self._readers[blob_id]])
+        self._readers.doom(blob_ids)
+        await self._sweep()
 
-    async def _release(self, blob_ids: Sequence[str]) -> None:
-        self._readers.subtract(blob_ids)
-        unread = [blob_id for blob_id in blob_ids if not self._readers[blob_id]]
-        for blob_id in unread:
-            del self._readers[blob_id]
-        over = self._doomed.intersection(unread)
-        self._doomed -= over
-        await self._delete(list(over))
-
-    async def _delete(self, blob_ids: Sequence[str]) -> None:
-        if blob_ids:
+    async def _sweep(self) -> None:
+        """Delete what nobody reads any more. What a cancelled task leaves of that is done by whoever comes next."""
+        unread = self._readers.take_unread()
+        if not unread:
+            return
+        try:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._blobs.delete, blob_ids)
-                await self._records.forget(blob_ids)
+                await anyio.to_thread.run_sync(self._blobs.delete, unread)
+                await self._records.forget(unread)
+        except anyio.get_cancelled_exc_class():
+            self._readers.doom(unread)
+            raise
 
 
 @attrs.frozen

@@ -25,8 +25,8 @@ import anyio.to_thread
 from proxy_server.stores.in_use import InUse
 from proxy_server.stores.r2 import Start
 from proxy_server.stores.r2_bucket import Bucket
-from proxy_server.stores.r2_errors import NoSuchUpload
-from proxy_server.stores.r2_parts import ABORTED, OPEN, Blob, Part, Record, Upload
+from proxy_server.stores.r2_errors import InvalidPart, NoSuchUpload
+from proxy_server.stores.r2_parts import ABORTED, COMPLETED, OPEN, Blob, Part, Record, Upload
 from proxy_server.stores.r2_rules import after_prefix
 from proxy_server.stores.sqlite import SqliteFile
 
@@ -56,8 +56,12 @@ _UPLOAD_AGE: Final = 7 * 24 * 3600 * 1000
 _CHUNK_BYTES: Final = 64 * 1024
 
 
-async def open_files(folder: Path) -> tuple[Bucket, SqliteFile]:
+async def open_files(folder: Path, *, overlay: bool = False) -> tuple[Bucket, SqliteFile]:
     """Open the bucket in a folder, which is made where it is not there. Closing the bucket closes the index, too.
+
+    Args:
+        folder: where it is.
+        overlay: whether it keeps in mind which keys were deleted.
 
     Raises:
         OSError: if the folder cannot be made.
@@ -68,7 +72,7 @@ async def open_files(folder: Path) -> tuple[Bucket, SqliteFile]:
         undo.callback(blobs.close)
         index = await SqliteFile.open(folder / INDEX, _SCHEMA)
         undo.push_async_callback(index.aclose)
-        records = SqliteRecords(index)
+        records = SqliteRecords(index, overlay=overlay)
         left_over = await records.left_over(0 if blobs.in_use.alone else _LEFT_OVER)
         await anyio.to_thread.run_sync(blobs.delete, left_over)
         await records.forget(left_over)
@@ -160,8 +164,9 @@ class FileReader:
 class SqliteRecords:
     """Records in SQLite, whose own order of texts is that of code points."""
 
-    def __init__(self, file: SqliteFile) -> None:
+    def __init__(self, file: SqliteFile, *, overlay: bool) -> None:
         self._file = file
+        self._overlay = overlay
 
     async def left_over(self, age: int) -> list[str]:
         """Give up uploads that are too old. Returns the blobs that nothing has referred to for so many milliseconds."""
@@ -195,17 +200,14 @@ class SqliteRecords:
 
         return await self._file.read(work)
 
-    async def swap(self, key: str, old: Record | None, new: Record) -> bool:
+    async def swap(self, key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
         def work(connection: sqlite3.Connection) -> bool:
             row = connection.execute("SELECT version FROM objects WHERE key = ?", (key,)).fetchone()
             if (None if row is None else row[0]) != (None if old is None else old.info.version):
                 return False
-            if old is not None:
-                _unreference(connection, [blob.id for blob in old.blobs])
-            _reference(connection, [blob.id for blob in new.blobs])
-            connection.execute(
-                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (key, new.info.version, new.to_json())
-            )
+            if old is None and beneath and connection.execute("SELECT 1 FROM deleted WHERE key = ?", (key,)).fetchone():
+                return False
+            _put(connection, old, new)
             return True
 
         return await self._file.run(work)
@@ -218,6 +220,8 @@ class SqliteRecords:
                 if row is not None:
                     removed.append(Record.from_json(key, row[0]))
             _unreference(connection, [blob.id for record in removed for blob in record.blobs])
+            if self._overlay:
+                connection.executemany("INSERT OR IGNORE INTO deleted VALUES (?)", [(key,) for key in keys])
             return removed
 
         return await self._file.run(work)
@@ -253,33 +257,46 @@ class SqliteRecords:
 
         return await self._file.read(work)
 
-    async def end_upload(self, upload: Upload, state: int) -> None:
-        def work(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE uploads SET state = ? WHERE id = ?", (state, upload.id))
-            parts = connection.execute("DELETE FROM parts WHERE upload = ? RETURNING blob", (upload.id,)).fetchall()
-            row = connection.execute("SELECT record FROM objects WHERE key = ?", (upload.key,)).fetchone()
-            used = set() if row is None else {blob.id for blob in Record.from_json(upload.key, row[0]).blobs}
-            _unreference(connection, [blob for (blob,) in parts if blob not in used])
-
-        await self._file.run(work)
-
-    async def add_part(self, upload: Upload, part: Part) -> Part | None:
-        def work(connection: sqlite3.Connection) -> Part | None:
-            row = connection.execute("SELECT state FROM uploads WHERE id = ?", (upload.id,)).fetchone()
-            if row is None or row[0] != OPEN:
+    async def complete(self, upload: Upload, parts: Sequence[Part], new: Record) -> list[str]:
+        def work(connection: sqlite3.Connection) -> list[str]:
+            if not _is_open(connection, upload):
                 raise NoSuchUpload
-            replaced = connection.execute(
-                "SELECT number, blob, size, md5 FROM parts WHERE upload = ? AND number = ?", (upload.id, part.number)
-            ).fetchone()
+            uploaded = _end(connection, upload, COMPLETED)
+            if not {part.blob.id for part in parts} <= uploaded:
+                raise InvalidPart
+            row = connection.execute("SELECT record FROM objects WHERE key = ?", (upload.key,)).fetchone()
+            old = None if row is None else Record.from_json(upload.key, row[0])
+            unused = [*(uploaded - {blob.id for blob in new.blobs})]
+            _unreference(connection, unused)
+            _put(connection, old, new)
+            return unused if old is None else unused + [blob.id for blob in old.blobs]
+
+        return await self._file.run(work)
+
+    async def abort(self, upload: Upload) -> list[str]:
+        def work(connection: sqlite3.Connection) -> list[str]:
+            if not _is_open(connection, upload):
+                return []
+            unused = [*_end(connection, upload, ABORTED)]
+            _unreference(connection, unused)
+            return unused
+
+        return await self._file.run(work)
+
+    async def add_part(self, upload: Upload, part: Part) -> list[str]:
+        def work(connection: sqlite3.Connection) -> list[str]:
+            if not _is_open(connection, upload):
+                raise NoSuchUpload
+            place = (upload.id, part.number)
+            replaced = connection.execute("SELECT blob FROM parts WHERE upload = ? AND number = ?", place).fetchall()
             connection.execute(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?)",
-                (upload.id, part.number, part.blob.id, part.blob.size, part.digest),
+                (*place, part.blob.id, part.blob.size, part.digest),
             )
             _reference(connection, [part.blob.id])
-            if replaced is None:
-                return None
-            _unreference(connection, [replaced[1]])
-            return _part(*replaced)
+            unused = [blob for (blob,) in replaced]
+            _unreference(connection, unused)
+            return unused
 
         return await self._file.run(work)
 
@@ -288,7 +305,7 @@ class SqliteRecords:
             rows = connection.execute(
                 "SELECT number, blob, size, md5 FROM parts WHERE upload = ? ORDER BY number", (upload.id,)
             )
-            return [_part(*row) for row in rows]
+            return [Part(number, Blob(blob, size), digest) for number, blob, size, digest in rows]
 
         return await self._file.read(work)
 
@@ -296,8 +313,26 @@ class SqliteRecords:
         await self._file.aclose()
 
 
-def _part(number: int, blob: str, size: int, digest: bytes) -> Part:
-    return Part(number, Blob(blob, size), digest)
+def _put(connection: sqlite3.Connection, old: Record | None, new: Record) -> None:
+    """Put a record in the place of the one that is there."""
+    if old is not None:
+        _unreference(connection, [blob.id for blob in old.blobs])
+    _reference(connection, [blob.id for blob in new.blobs])
+    key = new.info.key
+    connection.execute("INSERT OR REPLACE INTO objects VALUES (?, ?, ?)", (key, new.info.version, new.to_json()))
+    connection.execute("DELETE FROM deleted WHERE key = ?", (key,))
+
+
+def _is_open(connection: sqlite3.Connection, upload: Upload) -> bool:
+    row = connection.execute("SELECT state FROM uploads WHERE id = ?", (upload.id,)).fetchone()
+    return row is not None and row[0] == OPEN
+
+
+def _end(connection: sqlite3.Connection, upload: Upload, state: int) -> set[str]:
+    """Say how an upload has ended. Returns the blobs of its parts, which are forgotten."""
+    connection.execute("UPDATE uploads SET state = ? WHERE id = ?", (state, upload.id))
+    rows = connection.execute("DELETE FROM parts WHERE upload = ? RETURNING blob", (upload.id,)).fetchall()
+    return {blob for (blob,) in rows}
 
 
 def _unreference(connection: sqlite3.Connection, blob_ids: Sequence[str]) -> None:

@@ -5,6 +5,7 @@
     blobs/ab/abcd...            content, under random names
 
 A record is replaced on the condition that it is still the one that was read, so several processes can share a bucket.
+An upload is ended in the same way, before there is an object of it: who does that has it, and all others come too late.
 The name of a key keeps the order of keys, and is longer than the key where that has more than letters and digits: the
 stores take names of 1024 bytes. What a crash leaves under "blobs" stays there; nothing refers to it.
 """
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
@@ -27,20 +29,16 @@ from obstore.store import from_url
 
 from proxy_server.stores.r2 import Start
 from proxy_server.stores.r2_bucket import Bucket
-from proxy_server.stores.r2_errors import InvalidObjectName, NoSuchUpload
-from proxy_server.stores.r2_parts import OPEN, Blob, Part, Record, Upload
+from proxy_server.stores.r2_errors import NoSuchUpload
+from proxy_server.stores.r2_object_blobs import ObjectBlobs, answering
+from proxy_server.stores.r2_object_names import escaped, key_of, path_of
+from proxy_server.stores.r2_parts import ABORTED, COMPLETED, OPEN, Blob, Part, Record, Upload
 
 __all__ = ["open_objects", "store_at"]
 
 ResultT = TypeVar("ResultT")
 
-# The names that all three stores take.
-_MAX_NAME_BYTES: Final = 1024
 _UPLOAD_ID: Final = re.compile(r"[A-Za-z0-9_-]{64}")
-
-# How much of an upload is in memory: pieces of this size, two at a time. S3 takes 10,000 pieces.
-_BUFFER_BYTES: Final = 8 * 1024 * 1024
-_CHUNK_BYTES: Final = 64 * 1024
 
 # How many records are read at a time for a listing, and how many are remembered: one that has not changed is not read
 # again.
@@ -74,89 +72,11 @@ async def open_objects(store: Any) -> Bucket:
     """
 
     def ask() -> None:
-        with _answering():
+        with answering():
             next(iter(obstore.list(store, "uploads", chunk_size=1)), None)
 
     await anyio.to_thread.run_sync(ask)
     return Bucket(ObjectBlobs(store), ObjectRecords(store))
-
-
-@contextmanager
-def _answering() -> Iterator[None]:
-    """Have what obstore fails with raised as an OSError."""
-    try:
-        yield
-    except BaseError as error:
-        raise OSError(f"the object store: {str(error).splitlines()[0]}") from error
-
-
-class ObjectBlobs:
-    """Blobs, an object each."""
-
-    def __init__(self, store: Any) -> None:
-        self._store = store
-
-    def create(self, blob_id: str) -> ObjectWriter:
-        with _answering():
-            return ObjectWriter(self._store, _blob_path(blob_id))
-
-    def open(self, blob_id: str, offset: int, length: int) -> ObjectReader:
-        with _answering():
-            return ObjectReader(self._store, _blob_path(blob_id), offset, length)
-
-    def delete(self, blob_ids: Sequence[str]) -> None:
-        for blob_id in blob_ids:
-            with _answering(), suppress(NotFoundError, FileNotFoundError):
-                obstore.delete(self._store, _blob_path(blob_id))
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-def _blob_path(blob_id: str) -> str:
-    return f"blobs/{blob_id[:2]}/{blob_id}"
-
-
-class ObjectWriter:
-    """An object that is being written: at once if it is small, in pieces if not."""
-
-    def __init__(self, store: Any, path: str) -> None:
-        self._file = obstore.open_writer(store, path, buffer_size=_BUFFER_BYTES, max_concurrency=2)
-        self._open = True
-
-    def write(self, data: bytes) -> None:
-        with _answering():
-            self._file.write(data)
-
-    def commit(self) -> None:
-        self._open = False
-        with _answering():
-            self._file.close()
-
-    def discard(self) -> None:
-        """Closing is the only way to end it; the bucket deletes what has come about."""
-        if self._open:
-            self._open = False
-            with suppress(BaseError, OSError):
-                self._file.close()
-
-
-class ObjectReader:
-    """A part of an object that is being read."""
-
-    def __init__(self, store: Any, path: str, offset: int, length: int) -> None:
-        try:
-            found = obstore.get(store, path, options={"range": (offset, offset + length)})
-        except NotFoundError as error:
-            raise FileNotFoundError(path) from error
-        self._chunks: Iterator[Any] = iter(found.stream(min_chunk_size=_CHUNK_BYTES))
-
-    def read(self) -> bytes:
-        with _answering():
-            return bytes(next(self._chunks, b""))
-
-    def close(self) -> None:
-        self._chunks = iter(())
 
 
 class ObjectRecords:
@@ -176,15 +96,16 @@ class ObjectRecords:
     async def get(self, key: str) -> Record | None:
         return await self._in_thread(lambda: self._read(key))
 
-    async def swap(self, key: str, old: Record | None, new: Record) -> bool:
+    async def swap(self, key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
+        """There is nothing beneath."""
         mode: Any = "create" if old is None else _version(old.tag)
 
         def work() -> bool:
             try:
-                put = obstore.put(self._store, _path(key), new.to_json().encode(), mode=mode, use_multipart=False)
+                put = obstore.put(self._store, path_of(key), new.to_json().encode(), mode=mode, use_multipart=False)
             except (AlreadyExistsError, PreconditionError, NotFoundError):
                 return False
-            self._remember(_path(key), attrs.evolve(new, tag=_tag(put)))
+            self._remember(path_of(key), attrs.evolve(new, tag=_tag(put)))
             return True
 
         return await self._in_thread(work)
@@ -207,7 +128,7 @@ class ObjectRecords:
         async def read(place: int, path: str, tag: str) -> None:
             known = self._known.get(path)
             if known is None or known.tag != tag:
-                known = await self._in_thread(lambda: self._read(_key(path)))
+                known = await self._in_thread(lambda: self._read(key_of(path)))
             found[place] = known
 
         async with anyio.create_task_group() as tasks:
@@ -216,75 +137,93 @@ class ObjectRecords:
         records = [record for record in found if record is not None]
         if len(records) < len(listed) == limit:
             # Some were deleted meanwhile: fewer than the limit would mean that there are no more.
-            return records + await self.scan(prefix, Start(_key(listed[-1][0]), False), limit - len(records))
+            return records + await self.scan(prefix, Start(key_of(listed[-1][0]), False), limit - len(records))
         return records
 
     async def add_upload(self, upload: Upload) -> None:
-        await self._in_thread(lambda: self._write_upload(upload))
+        described = upload.described()
+        fields = {"key": upload.key, "metadata": described, "created": upload.created, "state": upload.state}
+        await self._in_thread(lambda: self._put(_upload_path(upload.id), fields, "create"))
 
     async def upload(self, upload_id: str) -> Upload | None:
         if not _UPLOAD_ID.fullmatch(upload_id):
             return None
-        text = await self._in_thread(lambda: self._text(f"uploads/{upload_id}/upload"))
-        if text is None:
+        fields, _ = await self._in_thread(lambda: self._found(_upload_path(upload_id)))
+        if fields is None:
             return None
-        fields = json.loads(text)
         return Upload.from_described(upload_id, fields["key"], fields["metadata"], fields["created"], fields["state"])
 
-    async def end_upload(self, upload: Upload, state: int) -> None:
-        await self._in_thread(lambda: self._write_upload(attrs.evolve(upload, state=state)))
-        for part in await self.parts(upload):
-            await self._in_thread(lambda number=part.number: self._delete(_part_path(upload, number)))  # type: ignore[misc]
-
-    async def add_part(self, upload: Upload, part: Part) -> Part | None:
-        now = await self.upload(upload.id)
-        if now is None or now.state != OPEN:
+    async def complete(self, upload: Upload, parts: Sequence[Part], new: Record) -> list[str]:
+        """As Records.complete: who says first that the upload has ended decides. The content of a part that has been
+        replaced is there until then, so one that is replaced meanwhile is none the less what was asked for."""
+        if not await self._in_thread(lambda: self._end(upload, COMPLETED, new.info.version)):
             raise NoSuchUpload
+        while True:
+            old = await self.get(upload.key)
+            if old is not None and old.info.version == new.info.version:
+                # It was put there by a try of which only a failure was heard.
+                old = None
+                break
+            if await self.swap(upload.key, old, new):
+                break
+        used = {blob.id for blob in new.blobs}
+        unused = [blob_id for blob_id in await self._forget_parts(upload) if blob_id not in used]
+        return unused if old is None else unused + [blob.id for blob in old.blobs]
+
+    async def abort(self, upload: Upload) -> list[str]:
+        if not await self._in_thread(lambda: self._end(upload, ABORTED, secrets.token_hex(16))):
+            return []
+        return await self._forget_parts(upload)
+
+    async def add_part(self, upload: Upload, part: Part) -> list[str]:
+        """As Records.add_part. A part that is replaced is not deleted before the upload ends, which may use it."""
         path = _part_path(upload, part.number)
-        fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.digest.hex()}
 
-        def work() -> Part | None:
-            text = self._text(path)
-            obstore.put(self._store, path, json.dumps(fields).encode(), use_multipart=False)
-            return None if text is None else _part(part.number, text)
+        def work() -> None:
+            while True:
+                old, mode = self._found(path)
+                replaced = [] if old is None else [old["blob"], *old["replaced"]]
+                if replaced[:1] == [part.blob.id]:
+                    # It was put there by a try of which only a failure was heard.
+                    break
+                fields = {"blob": part.blob.id, "size": part.blob.size, "md5": part.digest.hex(), "replaced": replaced}
+                if self._put(path, fields, mode):
+                    break
+            if not self._is_open(upload):
+                self._delete(path)
+                raise NoSuchUpload
 
-        return await self._in_thread(work)
+        if not await self._in_thread(lambda: self._is_open(upload)):
+            raise NoSuchUpload
+        await self._in_thread(work)
+        return []
 
     async def parts(self, upload: Upload) -> list[Part]:
-        def work() -> list[Part]:
-            parts = []
-            for path, _tag in self._names(f"uploads/{upload.id}"):
-                number = path.rpartition("/")[2]
-                text = self._text(path) if number.isdecimal() else None
-                if text is not None:
-                    parts.append(_part(int(number), text))
-            return parts
-
-        return await self._in_thread(work)
+        return [_part(number, fields) for number, fields in await self._in_thread(lambda: self._parts(upload))]
 
     async def aclose(self) -> None:
         """Nothing is held."""
 
     async def _in_thread(self, work: Callable[[], ResultT]) -> ResultT:
         def answered() -> ResultT:
-            with _answering():
+            with answering():
                 return work()
 
         return await anyio.to_thread.run_sync(answered, limiter=self._limiter)
 
     def _read(self, key: str) -> Record | None:
         try:
-            found = obstore.get(self._store, _path(key))
+            found = obstore.get(self._store, path_of(key))
         except (NotFoundError, FileNotFoundError):
             return None
         record = Record.from_json(key, bytes(found.bytes()), _tag(found.meta))
-        self._remember(_path(key), record)
+        self._remember(path_of(key), record)
         return record
 
     def _remove(self, key: str) -> Record | None:
         record = self._read(key)
         if record is not None:
-            self._delete(_path(key))
+            self._delete(path_of(key))
         return record
 
     def _delete(self, path: str) -> None:
@@ -292,22 +231,57 @@ class ObjectRecords:
         with suppress(NotFoundError, FileNotFoundError):
             obstore.delete(self._store, path)
 
-    def _text(self, path: str) -> bytes | None:
+    def _found(self, path: str) -> tuple[Any, Any]:
+        """What an object of JSON says, if there is one, and the condition on which it is replaced."""
         try:
-            return bytes(obstore.get(self._store, path).bytes())
+            found = obstore.get(self._store, path)
         except (NotFoundError, FileNotFoundError):
-            return None
+            return None, "create"
+        return json.loads(bytes(found.bytes())), _version(_tag(found.meta))
 
-    def _write_upload(self, upload: Upload) -> None:
-        described = upload.described()
-        fields = {"key": upload.key, "metadata": described, "created": upload.created, "state": upload.state}
-        obstore.put(self._store, f"uploads/{upload.id}/upload", json.dumps(fields).encode(), use_multipart=False)
+    def _put(self, path: str, fields: Mapping[str, Any], mode: Any) -> bool:
+        """Put an object of JSON there on a condition. Returns whether it held."""
+        try:
+            obstore.put(self._store, path, json.dumps(fields).encode(), mode=mode, use_multipart=False)
+        except (AlreadyExistsError, PreconditionError, NotFoundError):
+            return False
+        return True
+
+    def _is_open(self, upload: Upload) -> bool:
+        fields, _ = self._found(_upload_path(upload.id))
+        return fields is not None and fields["state"] == OPEN
+
+    def _end(self, upload: Upload, state: int, who: str) -> bool:
+        """Say that an upload has ended, and who ended it. Returns whether that is so."""
+        while True:
+            fields, mode = self._found(_upload_path(upload.id))
+            if fields is None or fields["state"] != OPEN:
+                return fields is not None and fields.get("ended by") == who
+            if self._put(_upload_path(upload.id), {**fields, "state": state, "ended by": who}, mode):
+                return True
+
+    def _parts(self, upload: Upload) -> list[tuple[int, Any]]:
+        """What is kept of the parts of an upload, by number."""
+        parts = []
+        for path, _ in self._names(f"uploads/{upload.id}"):
+            number = path.rpartition("/")[2]
+            fields = self._found(path)[0] if number.isdecimal() else None
+            if fields is not None:
+                parts.append((int(number), fields))
+        return parts
+
+    async def _forget_parts(self, upload: Upload) -> list[str]:
+        """Delete what is kept of the parts of an upload. Returns the blobs that they had."""
+        parts = await self._in_thread(lambda: self._parts(upload))
+        for number, _ in parts:
+            await self._in_thread(lambda number=number: self._delete(_part_path(upload, number)))  # type: ignore[misc]
+        return [blob_id for _, fields in parts for blob_id in (fields["blob"], *fields["replaced"])]
 
     def _listed(self, prefix: str, start: Start, limit: int) -> list[tuple[str, str]]:
         """The paths of records and their tags."""
-        first = f"objects/k{_escaped(prefix)}"
+        first = f"objects/k{escaped(prefix)}"
         # A name ends with "!": what is before it comes before every name that has it.
-        after = f"objects/k{_escaped(start.key)}" if start.inclusive else _path(start.key)
+        after = f"objects/k{escaped(start.key)}" if start.inclusive else path_of(start.key)
         names: list[tuple[str, str]] = []
         for path, tag in self._names("objects", max(first, after)):
             if not path.startswith(first) or len(names) == limit:
@@ -346,43 +320,9 @@ def _part_path(upload: Upload, number: int) -> str:
     return f"uploads/{upload.id}/{number:05}"
 
 
-def _part(number: int, text: bytes) -> Part:
-    fields = json.loads(text)
+def _upload_path(upload_id: str) -> str:
+    return f"uploads/{upload_id}/upload"
+
+
+def _part(number: int, fields: Mapping[str, Any]) -> Part:
     return Part(number, Blob(fields["blob"], fields["size"]), bytes.fromhex(fields["md5"]))
-
-
-def _path(key: str) -> str:
-    path = f"objects/k{_escaped(key)}!"
-    if len(path.encode()) > _MAX_NAME_BYTES:
-        raise InvalidObjectName(
-            "The specified object name is not valid: it is too long for the store behind this bucket"
-        )
-    return path
-
-
-def _key(path: str) -> str:
-    escaped = path.removeprefix("objects/k").removesuffix("!")
-    return re.sub("!(..)|~([01])|\ufffd([0-3])", _original, escaped)
-
-
-def _escaped(key: str) -> str:
-    """A key as part of a name, in the same order: what is escaped begins with the lowest character that is not, or with
-    the one that it follows. Stores order names by bytes or by UTF-16: what has two units there follows U+FFFD."""
-    return re.sub("[\x00-/~\x7f\ufffd-\U0010ffff]", _escape, key)
-
-
-def _escape(match: re.Match[str]) -> str:
-    character = match[0]
-    if character > "\uffff":
-        return f"\ufffd3{character}"
-    if character >= "\ufffd":
-        return f"\ufffd{ord(character) - 0xFFFD}"
-    return f"~{ord(character) - 0x7E}" if character >= "~" else f"!{ord(character):02X}"
-
-
-def _original(match: re.Match[str]) -> str:
-    if match[1]:
-        return chr(int(match[1], 16))
-    if match[2]:
-        return chr(0x7E + int(match[2]))
-    return "" if match[3] == "3" else chr(0xFFFD + int(match[3]))

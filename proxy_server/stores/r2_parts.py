@@ -181,8 +181,11 @@ class Records(Protocol):
     async def get(self, key: str) -> Record | None:
         """What a key means."""
 
-    async def swap(self, key: str, old: Record | None, new: Record) -> bool:
-        """Put a record in the place of another, or of none, if that is still what is there. Returns whether it was."""
+    async def swap(self, key: str, old: Record | None, new: Record, *, beneath: bool = False) -> bool:
+        """Put a record in the place of another, or of none, if that is still what is there. Returns whether it was.
+
+        With `beneath`, and without an old record, the object beneath an overlay has to be still seen, too.
+        """
 
     async def remove(self, keys: Sequence[str]) -> list[Record]:
         """Delete records. Returns those that there were."""
@@ -196,11 +199,24 @@ class Records(Protocol):
     async def upload(self, upload_id: str) -> Upload | None:
         """An upload."""
 
-    async def end_upload(self, upload: Upload, state: int) -> None:
-        """Say how an upload has ended, and forget its parts."""
+    async def complete(self, upload: Upload, parts: Sequence[Part], new: Record) -> list[str]:
+        """Make an object of parts of an upload that is open, which ends it. Returns the blobs that nothing refers to
+        any more.
 
-    async def add_part(self, upload: Upload, part: Part) -> Part | None:
-        """Keep a part. Returns the one whose place it takes. Raises NoSuchUpload if the upload has ended meanwhile."""
+        Raises:
+            NoSuchUpload: if the upload has ended meanwhile.
+            InvalidPart: if a part has been replaced meanwhile.
+        """
+
+    async def abort(self, upload: Upload) -> list[str]:
+        """End an upload without an object, if it is open. Returns the blobs that nothing refers to any more."""
+
+    async def add_part(self, upload: Upload, part: Part) -> list[str]:
+        """Keep a part, in the place of one of the same number. Returns the blobs that nothing refers to any more.
+
+        Raises:
+            NoSuchUpload: if the upload has ended meanwhile.
+        """
 
     async def parts(self, upload: Upload) -> list[Part]:
         """The parts of an upload, by number."""
