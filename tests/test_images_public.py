@@ -3,7 +3,9 @@ nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -272,6 +274,21 @@ async def service(tmp_path: Path) -> AsyncIterator[ImagesService]:
 
 def hosted_by(service: ImagesService) -> Any:
     return service.at("http://x/", "public/IMAGES/").rpc_main()
+
+
+@pytest.mark.parametrize("signed_before", [True, False])
+async def test_a_stranger_waits_for_nobody_who_writes(
+    service: ImagesService, tmp_path: Path, signed_before: bool
+) -> None:
+    hosted = hosted_by(service)
+    await hosted.upload(IMAGE, {"id": "one"})
+    if signed_before:
+        await hosted.image("one").signedUrl({"variant": "public"})
+    scope = {**http_scope(None, path="/public/IMAGES/image/one/public"), "query_string": b"sig=" + b"0" * 64}
+    with contextlib.closing(sqlite3.connect(tmp_path / "images.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with proxy(IMAGES=service) as app:
+            assert (await fetch(app, scope)).status == 404
 
 
 async def test_an_image_is_read_as_it_is_sent(service: ImagesService) -> None:

@@ -171,9 +171,10 @@ class PublicImages:
     async def _deliver(self, path: str, request: Request) -> Response | None:
         image_id, _, variant = path.rpartition("/")
         signed = f"{quote(image_id, errors='replace')}/{quote(variant, errors='replace')}"
-        key = await self._store.signing_key()
         match = _SIGNED.fullmatch(urlsplit(request.url).query)
-        if match is None or not hmac.compare_digest(match["sig"], _signature(key, signed, match["expires"])):
+        if match is None or (key := await self._store.known_signing_key()) is None:
+            return None
+        if not hmac.compare_digest(match["sig"], _signature(key, signed, match["expires"])):
             return None
         if match["exp"] is not None and int(match["exp"]) <= _now() // 1000:
             return None
