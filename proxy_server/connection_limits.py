@@ -32,6 +32,11 @@ _REFUSAL: Final = (
     "Retry-After: 1\r\nConnection: close\r\n\r\n{text}"
 )
 
+_NO_HANDSHAKE: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 46\r\n"
+    b"Connection: close\r\n\r\na WebSocket begins with a GET that has no body"
+)
+
 
 class Connections:
     """The connections of one server, counted."""
@@ -135,6 +140,11 @@ class LimitedH11(ReasonedH11):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._awaited = None
         super().handle_websocket_upgrade(event)
+        websocket: Any = self.transport.get_protocol()
+        if not websocket.handshake_initiated:
+            # One with a body, for example: `websockets` takes it for none, and uvicorn says nothing then.
+            self.transport.write(_NO_HANDSHAKE)
+            self.transport.close()
 
     def _leave(self) -> None:
         if self._timer is not None:

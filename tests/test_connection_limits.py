@@ -268,6 +268,19 @@ async def test_a_websocket_may_rest() -> None:
         assert not client.hears_the_end()
 
 
+@pytest.mark.parametrize("header", [b"content-length: 50", b"transfer-encoding: chunked"])
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+def test_a_handshake_with_a_body_is_refused_at_once(method: bytes, header: bytes) -> None:
+    async def test() -> None:
+        async with served() as server:
+            client = await server.client()
+            await client.say(UPGRADE.replace(b"GET", method).replace(b"\n\r\n", b"\n" + header + b"\r\n\r\n"))
+            assert (await client.hear()).startswith(b"HTTP/1.1 400 Bad Request\r\n")
+            assert await client.hear() == b""
+
+    run(test)()
+
+
 @run
 async def test_a_connection_that_is_one_too_many_is_told_so() -> None:
     async with served() as server:

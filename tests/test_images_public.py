@@ -3,23 +3,37 @@ nothing."""
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import anyio
 import httpx2
 import pytest
+from anyio.abc import TaskStatus
 from pictures import RED, flat
-from proxying import fetch, http_scope, proxy, serving
+from proxying import fetch, http_scope, proxy, serving, wired
 
 from capnweb_py import RemoteError
 from capnweb_py.remote import Env, connect_env
+from capnweb_py.web import Request
 from proxy_server import platform_env
+from proxy_server.bindings.images import ImagesService
 from proxy_server.bindings.images_options import MAX_HOSTED_BYTES
-from proxy_server.bindings.images_public import MAX_UPLOAD_SECONDS, MIN_UPLOAD_SECONDS
+from proxy_server.bindings.images_public import MAX_UPLOAD_SECONDS, MIN_UPLOAD_SECONDS, PublicImages
+from proxy_server.bindings.images_renderer import Renderer
+from proxy_server.bindings.images_uploads import MAX_UPLOADS, Uploads
 from proxy_server.config import ConfigError, read
+from proxy_server.imaging.fields import Fields
+from proxy_server.imaging.sources import MAX_IMAGE_BYTES
+from proxy_server.stores.images import HostedImage
+from proxy_server.stores.images_files import FileImageStore
 
 pytestmark = pytest.mark.anyio
 
@@ -249,6 +263,106 @@ def test_a_public_url_that_is_none() -> None:
     table = {"type": "images", "public_url": "ws://x"}
     with pytest.raises(ConfigError, match=r"bindings\.IMAGES\.public_url: an http: or https: URL is needed here"):
         read({"bindings": {"IMAGES": table}}, Path("capnweb.toml"))
+
+
+@pytest.fixture
+async def service(tmp_path: Path) -> AsyncIterator[ImagesService]:
+    service = ImagesService(FileImageStore(tmp_path / "images"))
+    yield service
+    await service.aclose()
+
+
+def hosted_by(service: ImagesService) -> Any:
+    return service.at("http://x/", "public/IMAGES/").rpc_main()
+
+
+@pytest.mark.parametrize("signed_before", [True, False])
+async def test_a_stranger_waits_for_nobody_who_writes(
+    service: ImagesService, tmp_path: Path, signed_before: bool
+) -> None:
+    hosted = hosted_by(service)
+    await hosted.upload(IMAGE, {"id": "one"})
+    if signed_before:
+        await hosted.image("one").signedUrl({"variant": "public"})
+    scope = {**http_scope(None, path="/public/IMAGES/image/one/public"), "query_string": b"sig=" + b"0" * 64}
+    with contextlib.closing(sqlite3.connect(tmp_path / "images.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        async with proxy(IMAGES=service) as app:
+            assert (await fetch(app, scope)).status == 404
+
+
+async def test_an_image_is_read_as_it_is_sent(service: ImagesService) -> None:
+    image = SVG + b" " * 1_000_000
+    hosted = hosted_by(service)
+    kept = await hosted.upload(image)
+    url = urlsplit(await hosted.image(kept["id"]).signedUrl({"variant": "public"}))
+    scope = {**http_scope(None, path=url.path), "query_string": url.query.encode()}
+    async with proxy(IMAGES=service) as app:
+        async with wired(app, scope) as wire:
+            start = await wire.next()
+            assert (b"content-length", str(len(image)).encode()) in start["headers"]
+            assert len(await wire.next_chunk()) < 100_000
+        assert (await fetch(app, scope)).body == image
+
+
+@pytest.fixture
+async def public(tmp_path: Path) -> AsyncIterator[PublicImages]:
+    store = FileImageStore(tmp_path / "images")
+    yield PublicImages(Renderer(MAX_IMAGE_BYTES), store, Uploads(), "http://x/")
+    await store.aclose()
+
+
+async def upload_path(public: PublicImages) -> str:
+    image = HostedImage(str(uuid4()), 0, None, draft=True)
+    url = await public.announce(image, Fields("createDirectUpload", {}))
+    assert url is not None
+    return url.removeprefix("http://x/")
+
+
+def form(body: Any) -> Request:
+    return Request("http://x/", method="POST", headers={"content-type": "multipart/form-data; boundary=b"}, body=body)
+
+
+@asynccontextmanager
+async def uploading(public: PublicImages, *paths: str) -> AsyncIterator[None]:
+    """Uploads that are under way, and of which no more comes."""
+
+    async def upload(path: str, *, task_status: TaskStatus[None]) -> None:
+        async def body() -> AsyncIterator[bytes]:
+            task_status.started()
+            await anyio.sleep_forever()
+            yield b""
+
+        await public.answer(path, form(body()))
+
+    async with anyio.create_task_group() as tasks:
+        for path in paths:
+            await tasks.start(upload, path)
+        yield
+        tasks.cancel_scope.cancel()
+
+
+async def test_one_url_takes_two_uploads_at_a_time(public: PublicImages) -> None:
+    path, other = [await upload_path(public) for _ in range(2)]
+    async with uploading(public, path, path):
+        refused = await public.answer(path, form(b"--b"))
+        assert refused is not None
+        assert (refused.status, refused.headers["retry-after"]) == (429, "5")
+        assert await refused.text() == "this URL is being used 2 times already: try again later"
+        heard = await public.answer(other, form(b"--b"))
+        assert heard is not None
+        assert heard.status == 400
+    heard = await public.answer(path, form(b"--b"))
+    assert heard is not None
+    assert heard.status == 400
+
+
+async def test_a_binding_takes_so_many_uploads_at_a_time(public: PublicImages) -> None:
+    *paths, last = [await upload_path(public) for _ in range(MAX_UPLOADS + 1)]
+    async with uploading(public, *paths):
+        refused = await public.answer(last, form(b"--b"))
+        assert refused is not None
+        assert (refused.status, await refused.text()) == (429, "16 uploads are under way already: try again later")
 
 
 async def test_what_a_server_fails_with_is_not_for_strangers() -> None:

@@ -23,6 +23,7 @@ from proxy_server.bindings import Binding, Opener
 from proxy_server.bindings.images_public import PublicImages
 from proxy_server.bindings.images_renderer import Renderer, text_source, too_large
 from proxy_server.bindings.images_rpc import ImagesBinding
+from proxy_server.bindings.images_uploads import Uploads
 from proxy_server.bindings.multipart import FormError, Part, PartTooLargeError, read_form
 from proxy_server.bindings.upstream import check_upstream_url
 from proxy_server.imaging import ImagingError, Output, Probed, Source, Text
@@ -103,7 +104,8 @@ class ImagesService:
         self._store = store
         self._renderer = Renderer(max_input_bytes)
         self._public_url = public_url
-        self._public = PublicImages(self._renderer, store, None)
+        self._uploads = Uploads()
+        self._public = PublicImages(self._renderer, store, self._uploads, None)
 
     def rpc_main(self) -> object:
         return ImagesBinding(self._renderer, self._store, self._public)
@@ -111,7 +113,7 @@ class ImagesService:
     def at(self, server: str, path: str) -> Binding:
         base = (self._public_url or server).rstrip("/")
         placed = copy.copy(self)
-        placed._public = PublicImages(self._renderer, self._store, f"{base}/{path}")
+        placed._public = PublicImages(self._renderer, self._store, self._uploads, f"{base}/{path}")
         return placed
 
     async def public(self, path: str, request: Request) -> Response | None:

@@ -13,12 +13,13 @@ import hmac
 import re
 import secrets
 import time
+from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import quote, urlsplit
 
 import attrs
 
-from capnweb_py.web import Request, Response
+from capnweb_py.web import ReadableStream, Request, Response
 from proxy_server.bindings import BindingError
 from proxy_server.bindings.images_options import (
     DEFAULT_FILENAME,
@@ -27,8 +28,9 @@ from proxy_server.bindings.images_options import (
     described,
 )
 from proxy_server.bindings.images_renderer import Renderer, too_large
+from proxy_server.bindings.images_uploads import TooManyUploadsError, Uploads
 from proxy_server.bindings.multipart import FormError, Part, PartTooLargeError, read_form
-from proxy_server.imaging import ImagingError
+from proxy_server.imaging import HEAD_BYTES, ImagingError, media_type
 from proxy_server.imaging.errors import BAD_OPTION, BAD_REQUEST
 from proxy_server.imaging.fields import Fields, shown
 from proxy_server.stores.images import Draft, HostedImage, ImageStore
@@ -54,6 +56,9 @@ _TICKET_BYTES: Final = 32
 # The field of the form, as Cloudflare's documentation has it.
 _FIELD: Final = "file"
 
+# In seconds, as HTTP has it.
+_RETRY_AFTER: Final = "5"
+
 _UPLOAD: Final = "upload/"
 _IMAGE: Final = "image/"
 
@@ -70,12 +75,14 @@ class PublicImages:
     Args:
         renderer: looks at what is uploaded.
         store: of the images.
+        uploads: counts what is under way.
         url: what all public URLs begin with; None where no server answers them.
     """
 
-    def __init__(self, renderer: Renderer, store: ImageStore, url: str | None) -> None:
+    def __init__(self, renderer: Renderer, store: ImageStore, uploads: Uploads, url: str | None) -> None:
         self._renderer = renderer
         self._store = store
+        self._uploads = uploads
         self._url = url
 
     async def announce(self, image: HostedImage, options: Fields) -> str | None:
@@ -133,10 +140,16 @@ class PublicImages:
         if request.method != "POST":
             return Response("POST a form here", status=405, headers={"allow": "POST, OPTIONS"})
         try:
-            part = await self._file(request)
-            await self._renderer.check(part.data)
+            with self._uploads.place(ticket):
+                return await self._take(ticket, request)
+        except TooManyUploadsError as error:
+            return Response(str(error), status=429, headers={"retry-after": _RETRY_AFTER})
         except ImagingError as error:
             return _envelope(None, error)
+
+    async def _take(self, ticket: str, request: Request) -> Response | None:
+        part = await self._file(request)
+        await self._renderer.check(part.data)
         filename = (part.filename or DEFAULT_FILENAME)[:MAX_FILENAME_LENGTH]
         image = await self._store.fill(ticket, filename, _now(), part.data)
         return None if image is None else _envelope(image, None)
@@ -155,9 +168,10 @@ class PublicImages:
     async def _deliver(self, path: str, request: Request) -> Response | None:
         image_id, _, variant = path.rpartition("/")
         signed = f"{quote(image_id, errors='replace')}/{quote(variant, errors='replace')}"
-        key = await self._store.signing_key()
         match = _SIGNED.fullmatch(urlsplit(request.url).query)
-        if match is None or not hmac.compare_digest(match["sig"], _signature(key, signed, match["expires"])):
+        if match is None or (key := await self._store.known_signing_key()) is None:
+            return None
+        if not hmac.compare_digest(match["sig"], _signature(key, signed, match["expires"])):
             return None
         if match["exp"] is not None and int(match["exp"]) <= _now() // 1000:
             return None
@@ -166,10 +180,45 @@ class PublicImages:
         stream = await self._store.data(image_id)
         if stream is None:
             return None
-        data = b"".join([piece async for piece in stream])
-        probed = await self._renderer.probe(data)
-        headers = {"content-type": probed.format, "content-length": str(len(data)), **_ONLY_SHOWN}
-        return Response(None if request.method == "HEAD" else data, headers=headers)
+        try:
+            file = await _File.begun(stream)
+            headers = {"content-type": media_type(file.head), **_ONLY_SHOWN}
+        except BaseException:
+            await stream.aclose()
+            raise
+        if request.method == "HEAD":
+            await stream.aclose()
+            length = {} if stream.length is None else {"content-length": str(stream.length)}
+            return Response(None, headers={**headers, **length})
+        return Response(ReadableStream(file, length=stream.length), headers=headers)
+
+
+@attrs.define(eq=False)
+class _File(AsyncIterator[bytes]):
+    """The pieces of a file whose beginning was looked at. Slow readers are many: none has the whole of it in memory.
+
+    Attributes:
+        head: the beginning, until it is read: HEAD_BYTES or more of it, where there are so many.
+    """
+
+    head: bytes
+    _stream: ReadableStream[bytes]
+    _rest: AsyncIterator[bytes]
+
+    @classmethod
+    async def begun(cls, stream: ReadableStream[bytes]) -> _File:
+        rest = aiter(stream)
+        head = b""
+        while len(head) < HEAD_BYTES and (piece := await anext(rest, b"")):
+            head += piece
+        return cls(head, stream, rest)
+
+    async def __anext__(self) -> bytes:
+        head, self.head = self.head, b""
+        return head or await anext(self._rest)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 def _envelope(image: HostedImage | None, error: ImagingError | None) -> Response:

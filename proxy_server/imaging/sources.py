@@ -27,8 +27,9 @@ MAX_IMAGE_BYTES = 20_000_000
 # A browser shows a frame that names no delay for this long.
 _DEFAULT_DELAY = 100
 
-# How far into a file its <svg> element is looked for, past comments and an XML declaration.
-_SVG_HEAD = 4096
+# How far into a file its <svg> element is looked for, past comments and an XML declaration. All other kinds are told
+# from less.
+HEAD_BYTES = 4096
 
 # Loaders that libvips marks as unfit for input from outside stay shut in the whole process.
 pyvips.block_untrusted_set(True)
@@ -152,6 +153,15 @@ def probe(data: bytes) -> Probed:
     return Probed(kind.mime, len(data), size.width, size.height)
 
 
+def media_type(head: bytes) -> str:
+    """The MIME type of an image, from its first HEAD_BYTES, or all of it where it is shorter.
+
+    Raises ImagingError: 9412 not an image, 9520 a kind of image that is not read.
+    """
+    kind = _recognise(head)
+    return _SVG_MIME if kind is None else kind.mime
+
+
 def check(data: bytes) -> None:
     """Find out from its header alone whether `data` is an image that may be kept: any that is read, or an SVG.
 
@@ -205,7 +215,7 @@ def _recognise(data: bytes) -> _Kind | None:
     for signature, kind in _SIGNATURES:
         if signature.match(data):
             return kind
-    if _SVG.match(data, 0, _SVG_HEAD):
+    if _SVG.match(data, 0, HEAD_BYTES):
         return None
     for signature, name in _OTHER_SIGNATURES:
         if signature.match(data):

@@ -148,5 +148,8 @@ class ImageStore(Protocol):
     async def signing_key(self) -> bytes:
         """The secret that public URLs of these images are signed with: always the same one."""
 
+    async def known_signing_key(self) -> bytes | None:
+        """The same, for strangers: None where nobody has asked for it yet. It changes nothing."""
+
     async def aclose(self) -> None:
         """Let go of what the store holds open. Safe where nothing was opened."""

@@ -109,6 +109,10 @@ class FileImageStore:
         database = await self._open()
         return await database.run(images_rows.signing_key)
 
+    async def known_signing_key(self) -> bytes | None:
+        database = await self._open()
+        return await database.read(images_rows.known_signing_key)
+
     async def aclose(self) -> None:
         async with self._opening:
             if self._database is not None:

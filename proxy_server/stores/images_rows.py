@@ -22,6 +22,7 @@ __all__ = [
     "has_file",
     "insert",
     "insert_draft",
+    "known_signing_key",
     "promote",
     "remove",
     "search",
@@ -176,6 +177,12 @@ def signing_key(connection: sqlite3.Connection) -> bytes:
     connection.execute("INSERT OR IGNORE INTO signing VALUES (1, ?)", (secrets.token_bytes(_KEY_BYTES),))
     key: bytes = connection.execute("SELECT key FROM signing").fetchone()[0]
     return key
+
+
+def known_signing_key(connection: sqlite3.Connection) -> bytes | None:
+    """The key of this database, if it was made."""
+    found = connection.execute("SELECT key FROM signing").fetchone()
+    return None if found is None else found[0]
 
 
 def _image(row: _Row | None, *, draft: bool = False) -> HostedImage | None:
