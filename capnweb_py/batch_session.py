@@ -20,7 +20,6 @@ from .imports import Import, ImportHook
 from .local import PayloadHook
 from .mapper import Mapper
 from .options import SessionOptions
-from .outflow import Outflow
 from .payload import Payload
 from .session import Host, Message, RpcSession
 from .streams import WritableStream
@@ -38,8 +37,6 @@ class BatchSession(RpcSession):
 
     def __init__(self, host: Host, local_main: Any, options: SessionOptions | None, name: str) -> None:
         super().__init__(host, local_main, options, _BoundedJson(self._abort_too_large), name)
-        # Nothing is sent before all of it is there. More than a batch holds ends the session.
-        self._outflow = Outflow(self._limits.max_batch_size)
         # Bytes of all messages that were written.
         self._size = 0
         # The ids of streams that are being written into the batch, and of those that sinks of this side read.

@@ -193,9 +193,9 @@ class RpcSession:
         "__weakref__", "_aborted", "_answers_taken", "_begun", "_blobs", "_called", "_codec", "_collected", "_decided",
         "_drained", "_embargo", "_end", "_exports", "_host", "_imports", "_letting_go", "_limits", "_local_main",
         "_main", "_meter", "_name", "_next_export", "_next_import", "_next_pushed", "_next_watcher", "_options",
-        "_outbox", "_outflow", "_pipes", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told",
-        "_unanswered", "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes", "congested",
-        "deliveries", "holding", "woke",
+        "_outbox", "_outflow", "_pipes", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run",
+        "_told", "_unanswered", "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes",
+        "congested", "deliveries", "holding", "woke",
     )  # fmt: skip
 
     def __init__(
