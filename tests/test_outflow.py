@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from capnweb_py import (
     WritableStream,
     http_batch_response,
     memory_pair,
+    open_session,
     serve,
 )
 
@@ -81,20 +83,28 @@ class Reader:
         return ["resolve", number, ["undefined"]]
 
 
-async def ask_for_streams(peer: Peer) -> None:
-    """Have the peer ask for all streams, one after the other, while the network takes nothing."""
+def exchange(peer: Peer, reader: Reader) -> None:
+    """Give a reader what the session says, and the session its answers."""
+    answers = [reader.hear(message) for message in peer.hear()]
+    for answer in answers:
+        if answer is not None:
+            peer.say(*answer)
+
+
+async def ask_for_streams(peer: Peer, reader: Reader) -> None:
+    """Have a reader ask for all streams, one after the other, while the network takes nothing."""
     peer.session.congested = True
     for number in range(1, STREAMS + 1):
         peer.say("push", ["pipeline", 0, ["read"], [number]])
         peer.say("pull", number)
         await anyio.wait_all_tasks_blocked()
-        peer.hear()
+        exchange(peer, reader)
     await anyio.wait_all_tasks_blocked()
 
 
 async def test_sources_wait_while_the_network_takes_nothing() -> None:
     async with by_hand(Sources(), SMALL) as peer:
-        await ask_for_streams(peer)
+        await ask_for_streams(peer, Reader())
         assert sum(peer.session.local_main.taken.values()) == 3
         peer.hear()
         await anyio.wait_all_tasks_blocked()
@@ -103,22 +113,23 @@ async def test_sources_wait_while_the_network_takes_nothing() -> None:
 
 async def test_answers_and_acknowledgements_do_not_wait_with_sources() -> None:
     async with by_hand(Sources(), SMALL) as peer:
-        await ask_for_streams(peer)
-        peer.say("resolve", 2, ["undefined"])
+        reader = Reader()
+        await ask_for_streams(peer, reader)
+        assert sum(map(len, reader.chunks.values())) == 3  # which it has answered
         assert peer.call("echo", 7)[2] == 7
+        assert not peer.session.closed
 
 
 async def test_every_stream_has_its_turn_when_the_network_takes_more() -> None:
     reader = Reader()
     async with by_hand(Sources(), SMALL) as peer:
-        await ask_for_streams(peer)
+        await ask_for_streams(peer, reader)
         peer.session.congested = False
-        for _ in range(10 * STREAMS):
-            said = [reader.hear(message) for message in peer.hear()]
-            for answer in filter(None, said):
-                peer.say(*answer)
+        for _ in range(2 * STREAMS):
+            exchange(peer, reader)
             await anyio.wait_all_tasks_blocked()
-        assert len(peer.session.local_main.taken) == STREAMS
+        assert len(reader.chunks) == STREAMS
+        assert not peer.session.closed
 
 
 async def test_a_writer_of_a_stream_of_the_peer_waits_too_and_fails_with_the_session() -> None:
@@ -131,13 +142,16 @@ async def test_a_writer_of_a_stream_of_the_peer_waits_too_and_fails_with_the_ses
 
         async def write() -> None:
             nonlocal written
+            while True:
+                await stream.write("x" * 1000)
+                written += 1
+
+        async def write_in_vain() -> None:
             with pytest.raises(SessionClosed):
-                while True:
-                    await stream.write("x" * 1000)
-                    written += 1
+                await write()
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(write)
+            tasks.start_soon(write_in_vain)
             await anyio.wait_all_tasks_blocked()
             peer.hear()
             await anyio.wait_all_tasks_blocked()
@@ -161,6 +175,22 @@ async def test_both_sides_can_send_more_than_may_wait_at_a_time() -> None:
                 for number in range(5):
                     tasks.start_soon(read, session.remote_main, number)
     assert totals == [50_000] * 10
+
+
+@pytest.mark.parametrize("way", ["memory", "websocket"])
+async def test_a_stream_that_is_read_goes_on_beside_those_that_are_not(way: str) -> None:
+    async with AsyncExitStack() as stack:
+        if way == "memory":
+            client, _ = await stack.enter_async_context(memory_pair(None, Sources(), options=SMALL))
+        else:
+            server = await stack.enter_async_context(serve(Sources, options=SMALL))
+            client = await stack.enter_async_context(open_session(server.url))
+        unread = [await client.remote_main.read(number) for number in range(5)]
+        with anyio.fail_after(10):
+            async with aclosing(aiter(await client.remote_main.read(5))) as chunks:
+                for position in range(10):
+                    assert (await anext(chunks)).startswith(f"5 {position} ")
+        assert len(unread) == 5
 
 
 async def test_a_batch_holds_more_than_may_wait_at_a_time() -> None:
