@@ -55,7 +55,8 @@ class Limits:
         max_blob_size: bytes of the peer's blobs that are on their way in, all of them added up; the blob that passes it
             fails, and with it the call that it is for.
         max_unsent: bytes of answers that wait for the network; past it the session reads nothing more until they went,
-            and no asynchronous method begins that the peer has called before.
+            and no asynchronous method begins that the peer has called before. And bytes of chunks of all streams that
+            this side sends; past it none takes its next chunk from its source until they went.
         max_batch_size: bytes of the body of one HTTP batch, request or response, read or written.
         max_batch_messages: lines of that body.
     """

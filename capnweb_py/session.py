@@ -47,6 +47,7 @@ from .loops import wait_settled
 from .mapper import Mapper
 from .metering import Meter
 from .options import DEFAULT_OPTIONS, SessionOptions
+from .outflow import Outflow
 from .payload import Payload
 from .serialize import serializer_for, stands_for_itself
 from .streams import PipeStream, RemoteSink, WritableStream, feed, pump
@@ -192,9 +193,9 @@ class RpcSession:
         "__weakref__", "_aborted", "_answers_taken", "_begun", "_blobs", "_called", "_codec", "_collected", "_decided",
         "_drained", "_embargo", "_end", "_exports", "_host", "_imports", "_letting_go", "_limits", "_local_main",
         "_main", "_meter", "_name", "_next_export", "_next_import", "_next_pushed", "_next_watcher", "_options",
-        "_outbox", "_pipes", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run", "_told",
-        "_unanswered", "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes", "congested",
-        "deliveries", "holding", "woke",
+        "_outbox", "_outflow", "_pipes", "_reader", "_releases_streams", "_serializer", "_to_resolve", "_to_run",
+        "_told", "_unanswered", "_undecided", "_unread", "_watchers", "_writing", "ahead", "answered_bytes",
+        "congested", "deliveries", "holding", "woke",
     )  # fmt: skip
 
     def __init__(
@@ -271,6 +272,7 @@ class RpcSession:
         self.woke = False
         self._meter = Meter(self._limits.max_copied, self._limits.max_map_steps, host.rest)
         self._unread = Unread(self._limits.max_unread, self._meter)
+        self._outflow = Outflow(self._limits.max_unsent)
         spawn = host.spawn
         self._blobs = BlobReader(spawn, self._limits.max_blob_size)
         self.deliveries = Deliveries(
@@ -419,6 +421,7 @@ class RpcSession:
         messages: list[Message] = []
         if not self.congested:
             self._answers_taken = self.answered_bytes
+            self._outflow.taken()
         outbox, self._outbox = self._outbox, []
         self.ahead = 0
         self.holding = False
@@ -435,6 +438,7 @@ class RpcSession:
                         messages.append(self._codec.encode(tree))
                 elif item.__class__ is tuple:
                     messages.append(item)
+                    self._outflow.write(len(item[0]))
                 elif self._too_much_unsent and self._end is None:
                     self._hold(outbox[position:])
                     break
@@ -450,6 +454,8 @@ class RpcSession:
             return messages + self._written(hurried=False)  # which are the abort, if that can be written
         if self.deliveries.full or (messages and self._too_much_unsent):
             self._begin_no_more_than_taken()
+        if self._outflow.full and not self.congested:
+            self._host.wake()
         return messages
 
     def _begin_no_more_than_taken(self) -> None:
@@ -464,7 +470,7 @@ class RpcSession:
     @property
     def unfinished(self) -> bool:
         """Whether the last `messages_to_send` has left something, and the connection would take more."""
-        left = self._outbox or self._to_resolve or self.deliveries.full
+        left = self._outbox or self._to_resolve or self.deliveries.full or self._outflow.full
         return self._end is None and not self.congested and bool(left)
 
     @property
@@ -528,6 +534,7 @@ class RpcSession:
         exports, self._exports = self._exports, {}
         watchers, self._watchers = self._watchers, {}
         self._collected.clear()
+        self._outflow.end()
         self._guarded(self.deliveries.close)
         for callback in watchers.values():
             self._call_watcher(callback, failure.error)
@@ -887,7 +894,7 @@ class RpcSession:
         chunks = stream.take()
         entry = self._new_result()
         self._send(["pipe"])
-        sink = RemoteSink(ImportHook(entry), self.send_stream, self._host.now)
+        sink = RemoteSink(ImportHook(entry), self.send_stream, self._outflow, self._host.now)
 
         def give_back() -> None:
             stream.give_back()
@@ -942,7 +949,7 @@ class RpcSession:
         return ImportHook(entry)
 
     def import_writable(self, import_id: int) -> WritableStream:
-        return WritableStream(RemoteSink(self.import_stub(import_id), self.send_stream, self._host.now))
+        return WritableStream(RemoteSink(self.import_stub(import_id), self.send_stream, self._outflow, self._host.now))
 
     def pipe_readable(self, export_id: int) -> ReadableStream[Any]:
         export = self._export(export_id)
@@ -1085,6 +1092,7 @@ class RpcSession:
         entry = self._new_result()
         entry.pulled = entry.streaming = True
         self._send(message)
+        self._outflow.send(len(message[0]))
         return ImportHook(entry), len(message[0])
 
     def _call(self, expression: Any) -> Import:

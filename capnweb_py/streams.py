@@ -19,6 +19,7 @@ from .errors import RpcError, fresh, release_frames, sendable
 from .flow import FlowControl
 from .hooks import ErrorHook, Hook, Path
 from .loops import END_TIMEOUT, last_step, wait_settled
+from .outflow import Outflow
 from .payload import Payload
 from .web import ReadableStream
 from .write_queue import Signal, WriteQueue
@@ -282,6 +283,7 @@ class RemoteSink:
         hook: of what takes `write`, `close` and `abort`; owned.
         stream: calls a member of it with arguments: gives the hook of the answer, and the size of the message in bytes,
             or None where none was sent.
+        outflow: of the session that the messages go through.
         now: a clock that never goes back, in seconds.
     """
 
@@ -289,10 +291,12 @@ class RemoteSink:
         self,
         hook: Hook,
         stream: Callable[[Hook, Path, Payload], tuple[Hook, int | None]],
+        outflow: Outflow,
         now: Callable[[], float],
     ) -> None:
         self.hook = hook
         self._stream = stream
+        self._outflow = outflow
         self._flow = FlowControl(now)
         self._error: BaseException | None = None
         self._ended = False
@@ -327,8 +331,13 @@ class RemoteSink:
             acknowledged()
         else:
             waiting.subscribe(acknowledged)
+        await self.room()
+
+    async def room(self) -> None:
+        """Wait until the next chunk may be taken from its source. Raises what a write failed with."""
         while self._flow.blocked and self._error is None:
             await self._room.wait()
+        await self._outflow.room()
         if self._error is not None:
             raise fresh(self._error)
 
@@ -412,7 +421,8 @@ async def pump(stream: ReadableStream[Any], chunks: AsyncIterator[Any], sink: Re
         await last_step(stream.aclose())
 
 
-async def _copy(chunks: AsyncIterator[Any], sink: Sink) -> None:
+async def _copy(chunks: AsyncIterator[Any], sink: RemoteSink) -> None:
+    await sink.room()
     async for chunk in chunks:
         await sink.write(chunk)
         del chunk  # what it refers to must not wait for the next one
