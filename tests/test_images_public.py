@@ -255,7 +255,9 @@ async def test_without_a_server_there_are_no_urls(tmp_path: Path) -> None:
     config = tmp_path / "wrangler.jsonc"
     config.write_text(json.dumps({"name": "x", "images": {"binding": "IMAGES"}}))
     async with platform_env(config) as env:
-        with pytest.raises(RemoteError, match="public uploads need a server: this binding runs in its program's own"):
+        with pytest.raises(
+            RemoteError, match=r'public uploads need a server, .* "python -m proxy_server serve", and use'
+        ):
             await env.IMAGES.hosted.create_direct_upload()
 
 

@@ -262,6 +262,16 @@ async def test_an_option_out_of_its_range_is_refused(queue: Queue, options: dict
         await queue.consume(Handler(1), **options)
 
 
+async def test_a_handler_is_a_function(queue: Queue) -> None:
+    with pytest.raises(TypeError, match=r"^handler has to be a function of a MessageBatch, not int$"):
+        await queue.consume(5)  # type: ignore[arg-type]
+
+
+async def test_messages_are_not_to_come_again_while_their_batch_is_filled(queue: Queue) -> None:
+    with pytest.raises(ValueError, match=r"^visibility_timeout has to be longer than batch_timeout, 5 s"):
+        await queue.consume(Handler(1), visibility_timeout=1, batch_timeout=5)
+
+
 @pytest.mark.parametrize("channel", ["http", "rpc"])
 async def test_a_consumer_goes_on_when_the_proxy_is_back(
     tmp_path: Path, channel: Channel, caplog: pytest.LogCaptureFixture

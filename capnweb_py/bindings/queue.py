@@ -151,7 +151,8 @@ class Queue:
             poll_interval: the longest wait, in seconds, between two looks at an empty queue.
 
         Raises:
-            ValueError: if an argument is out of its range.
+            TypeError: if the handler is no function.
+            ValueError: if an argument is out of its range, or `visibility_timeout` is no longer than `batch_timeout`.
             Exception: what the first `pull` raises, as it does.
         """
         consumer = Consumer(

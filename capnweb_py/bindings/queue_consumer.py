@@ -19,6 +19,7 @@ from attrs.validators import ge, gt, instance_of, le, optional
 
 from ..backoff import Backoff
 from ..errors import ProxyError, RpcError, SessionClosed
+from .arguments import check
 from .queue_messages import MessageBatch
 
 __all__ = ["BatchHandler", "Consumer"]
@@ -64,6 +65,14 @@ class Consumer:
     _reached: bool = attrs.field(default=False, init=False)
     # Whether it did the last time: each interruption is logged once.
     _interrupted: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        check("handler", self.handler, Callable, "a function of a MessageBatch")  # type: ignore[arg-type]
+        if self.visibility_timeout is not None and self.visibility_timeout <= self.batch_timeout:
+            raise ValueError(
+                f"visibility_timeout has to be longer than batch_timeout, {self.batch_timeout} s: the first message of"
+                " a batch would come again before the batch is worked off"
+            )
 
     async def run(self) -> NoReturn:
         """Collect batches, and have them worked off."""

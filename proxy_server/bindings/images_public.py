@@ -128,7 +128,10 @@ class PublicImages:
 
     def _public_url(self, what: str) -> str:
         if self._url is None:
-            raise BindingError(f"public {what} need a server: this binding runs in its program's own process")
+            raise BindingError(
+                f"public {what} need a server, and this binding runs in its program's own process: serve it with"
+                ' "python -m proxy_server serve", and use it with remote = true'
+            )
         return self._url
 
     async def _upload(self, ticket: str, request: Request) -> Response | None:
