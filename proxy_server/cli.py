@@ -202,6 +202,8 @@ def serve(
             "every binding, and it crosses the network unencrypted.",
             file=sys.stderr,
         )
+    if not config.bindings and not controlled:
+        print(f"warning: {config.source} declares no bindings: there is nothing to use here", file=sys.stderr)
     for problem in (*config.warnings, *(f"not served: {reason}" for reason in config.unserved)):
         print(f"warning: {problem}", file=sys.stderr)
     secret = config.server.secret or new_secret()

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 from proxying import ROOT, SECRET, command, serving, start
 
-EMPTY = "[bindings]\n"
+PLAIN = '[bindings.S]\ntype = "fetcher"\nurl = "http://127.0.0.1:1"\n'
 FIXED = f'[server]\nsecret = "{SECRET}"\n'
 STREAM = """
 import anyio
@@ -54,7 +54,7 @@ def test_serve_prints_the_connection_string_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_it_gracefully(tmp_path: Path, stop: signal.Signals) -> None:
-    server = start(write(tmp_path, EMPTY))
+    server = start(write(tmp_path, PLAIN))
     server.process.send_signal(stop)
     assert server.ended() == ("", "")
     assert server.process.returncode == 0
@@ -72,9 +72,16 @@ def test_a_response_without_end_does_not_keep_it_from_stopping(tmp_path: Path) -
 
 
 def test_the_secret_is_fresh_at_each_start(tmp_path: Path) -> None:
-    config = write(tmp_path, EMPTY)
+    config = write(tmp_path, PLAIN)
     with serving(config) as first, serving(config) as second:
         assert first.url.split("/")[3] != second.url.split("/")[3]
+
+
+def test_a_server_without_bindings_says_so(tmp_path: Path) -> None:
+    config = write(tmp_path, "[bindings]\n")
+    server = start(config)
+    server.process.terminate()
+    assert server.ended()[1] == f"warning: {config} declares no bindings: there is nothing to use here\n"
 
 
 def test_a_binding_that_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
@@ -99,7 +106,7 @@ def test_a_mistake_in_the_configuration_is_one_line(tmp_path: Path) -> None:
 def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        result = run("serve", write(tmp_path, EMPTY), "--port", str(port))
+        result = run("serve", write(tmp_path, PLAIN), "--port", str(port))
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == (
         f"error: cannot listen on 127.0.0.1 port {port}: Address already in use: "
@@ -108,7 +115,7 @@ def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_host_that_is_none_is_one_line(tmp_path: Path) -> None:
-    result = run("serve", write(tmp_path, EMPTY), "--host", "no host")
+    result = run("serve", write(tmp_path, PLAIN), "--host", "no host")
     assert result.returncode == 2
     assert result.stderr.startswith("error: cannot listen on no host port 8787: ")
     assert result.stderr.count("\n") == 1
@@ -116,13 +123,13 @@ def test_a_host_that_is_none_is_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("port", ["-1", "65536", "http"])
 def test_a_port_that_is_none_is_refused(tmp_path: Path, port: str) -> None:
-    result = run("serve", write(tmp_path, EMPTY), f"--port={port}")
+    result = run("serve", write(tmp_path, PLAIN), f"--port={port}")
     assert result.returncode == 2
     assert f"'{port}' is no port: 0 to 65535 are" in result.stderr
 
 
 def test_listening_for_other_machines_is_warned_about(tmp_path: Path) -> None:
-    with serving(write(tmp_path, EMPTY), "--host", "0.0.0.0") as server:
+    with serving(write(tmp_path, PLAIN), "--host", "0.0.0.0") as server:
         assert server.url.startswith("http://127.0.0.1:")
         assert "warning: 0.0.0.0 can be reached from other machines" in server.said()
 
