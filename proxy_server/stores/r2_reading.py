@@ -45,7 +45,7 @@ class Readers:
         self._doomed: set[str] = set()
         # What those read who have ended. It is filled from any thread, and from inside the garbage collector.
         self._ended: deque[Sequence[str]] = deque()
-        # Those who may have a blob open, in the order of their last reads.
+        # Those who may have a blob open, in the order in which they opened it.
         self._open: WeakValueDictionary[int, Reading] = WeakValueDictionary()
 
     def begin(self, blob_ids: Sequence[str]) -> None:
@@ -58,8 +58,9 @@ class Readers:
         self._ended.append(reading.blob_ids)
 
     def has_read(self, reading: Reading) -> None:
-        """Count a blob as open. Where that is too many, who has read longest ago closes his until he reads again."""
-        self._open.pop(id(reading), None)
+        """Count a reader's blob as open. Where that is too many, who was first closes his until he reads again."""
+        if id(reading) in self._open:
+            return
         self._open[id(reading)] = reading
         while len(self._open) > _MAX_OPEN:
             oldest = self._open.pop(next(self._open.keys()), None)
