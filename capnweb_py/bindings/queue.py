@@ -148,6 +148,7 @@ class Queue:
 
         Raises:
             ValueError: if an argument is out of its range.
+            TypeError: if the handler is a generator function, of which a call runs nothing.
             Exception: what the first `pull` raises, as it does.
         """
         consumer = Consumer(
