@@ -20,6 +20,7 @@ from proxying import Reply, fetch, http_scope, proxy
 from capnweb_py import RemoteError, memory_pair
 from capnweb_py.web import ReadableStream
 from proxy_server.bindings import BindingError, d1_http, d1_rpc, parse_binding
+from proxy_server.stores import d1_dump
 from proxy_server.stores.d1 import D1Failure, Statement
 from proxy_server.stores.d1_sql import split
 from proxy_server.stores.d1_sqlite import SqliteD1
@@ -83,6 +84,22 @@ async def test_a_slow_reader_of_a_dump_holds_up_nobody_but_a_third_one(store: Sq
     with pytest.raises(D1Failure, match=r"^D1 DB is overloaded.* At most 2 dumps are read at a time"):
         await store.dump()
     for dump in dumps:
+        await ReadableStream(dump).aclose()
+    await ReadableStream(await store.dump()).aclose()
+
+
+async def test_a_dump_that_nobody_reads_makes_room(store: SqliteD1, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up, kept = await store.dump(), await store.dump()
+    with monkeypatch.context() as patch:
+        patch.setattr(d1_dump, "PATIENCE", 0)
+        third = await store.dump()
+    with pytest.raises(D1Failure, match="The dump was not read for 60 s, and another one was asked for"):
+        await anext(given_up)
+    for dump in (kept, third):
+        assert (await anext(dump)).startswith(b"SQLite format 3")
+    with pytest.raises(D1Failure, match="At most 2 dumps are read at a time"):
+        await store.dump()
+    for dump in (given_up, kept, third):
         await ReadableStream(dump).aclose()
     await ReadableStream(await store.dump()).aclose()
 

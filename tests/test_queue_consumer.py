@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Iterator
@@ -138,6 +139,84 @@ async def test_a_batch_whose_handler_raises_comes_again(queue: Queue, caplog: py
     (record,) = caplog.records
     assert (record.name, record.levelno) == ("capnweb_py", logging.ERROR)
     assert "this batch is not liked" in caplog.text
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_cancellation_of_the_handlers_own_is_a_failure(
+    queue: Queue, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    await queue.send("x")
+    done = anyio.Event()
+    attempts: list[int] = []
+
+    async def handler(batch: MessageBatch) -> None:
+        attempts.extend(message.attempts for message in batch)
+        if len(attempts) == 2:
+            done.set()
+            return
+        task = asyncio.ensure_future(asyncio.sleep(3600))
+        task.cancel()
+        await task
+
+    async with consuming(queue, handler):
+        await done.wait()
+    assert attempts == [1, 2]
+    assert (await queue.metrics()).backlog_count == 0
+    assert "the handler raised a cancellation, and nobody has cancelled it" in caplog.text
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.parametrize("every_task", [True, False])
+async def test_a_consumer_is_cancelled_by_asyncio(
+    queue: Queue, anyio_backend: str, every_task: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await queue.send("x")
+    started = anyio.Event()
+
+    async def handler(_batch: MessageBatch) -> None:
+        started.set()
+        await anyio.sleep_forever()
+
+    others = asyncio.all_tasks()
+    consumer = asyncio.ensure_future(queue.consume(handler, batch_timeout=0))
+    await started.wait()
+    if every_task:
+        for task in asyncio.all_tasks() - others - {consumer}:
+            task.cancel()
+    consumer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await consumer
+    assert not caplog.records
+    assert [message.attempts for message in await queue.pull()] == [2]
+
+
+async def test_a_handler_may_empty_its_batch(queue: Queue) -> None:
+    await queue.send("x")
+    done = anyio.Event()
+
+    async def handler(batch: MessageBatch) -> None:
+        batch.messages.pop()
+        done.set()
+
+    async with consuming(queue, handler):
+        await done.wait()
+    assert (await queue.metrics()).backlog_count == 0
+
+
+async def test_a_handler_of_which_a_call_runs_nothing_is_refused(queue: Queue) -> None:
+    def generator(_batch: MessageBatch) -> Iterator[None]:
+        yield
+
+    async def asynchronous(_batch: MessageBatch) -> AsyncIterator[None]:
+        yield
+
+    class Called:
+        def __call__(self, _batch: MessageBatch) -> Iterator[None]:
+            yield
+
+    for handler in (generator, asynchronous, Called()):
+        with pytest.raises(TypeError, match="is a generator function: calling it runs nothing of it"):
+            await queue.consume(handler)
 
 
 async def test_what_a_handler_settles_itself_stays_so_when_it_raises(queue: Queue) -> None:

@@ -151,7 +151,7 @@ class Queue:
             poll_interval: the longest wait, in seconds, between two looks at an empty queue.
 
         Raises:
-            TypeError: if the handler is no function.
+            TypeError: if the handler is no function, or a generator function, of which a call runs nothing.
             ValueError: if an argument is out of its range, or `visibility_timeout` is no longer than `batch_timeout`.
             Exception: what the first `pull` raises, as it does.
         """

@@ -6,14 +6,16 @@ The messages are pulled, so a consumer may run anywhere, and many may share a qu
 
 from __future__ import annotations
 
+import copy
 import inspect
 import logging
 import math
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Final, NoReturn, Protocol, TypeAlias
+from typing import Any, Final, NoReturn, Protocol, TypeAlias
 
 import anyio
+import anyio.lowlevel
 import attrs
 from attrs.validators import ge, gt, instance_of, le, optional
 
@@ -42,6 +44,12 @@ _PATIENCE: Final = 15.0
 _AGAIN: Final = Backoff(patience=_PATIENCE)
 
 
+def _check_handler(_consumer: Consumer, _attribute: attrs.Attribute[BatchHandler], handler: Any) -> None:
+    for function in (handler, handler.__call__):
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"the handler {handler!r} is a generator function: calling it runs nothing of it")
+
+
 class Pull(Protocol):
     """`Queue.pull`."""
 
@@ -54,7 +62,7 @@ class Consumer:
 
     name: str
     pull: Pull
-    handler: BatchHandler
+    handler: BatchHandler = attrs.field(validator=_check_handler)
     batch_size: int = attrs.field(validator=[instance_of(int), ge(1), le(100)])
     batch_timeout: float = attrs.field(validator=[ge(0), le(60)])
     concurrency: int = attrs.field(validator=[instance_of(int), ge(1)])
@@ -134,9 +142,7 @@ class Consumer:
 
     async def _handle(self, batch: MessageBatch) -> None:
         try:
-            result = self.handler(batch)
-            if inspect.isawaitable(result):
-                await result
+            await self._call_handler(batch)
         except Exception:
             _log.exception("the handler of the queue %s failed: what it has not settled comes again", self.name)
             await self._end(partial(batch.retry_all, delay_seconds=self.retry_delay))
@@ -145,6 +151,20 @@ class Consumer:
             raise
         else:
             await self._end(batch.ack_all)
+
+    async def _call_handler(self, batch: MessageBatch) -> None:
+        given = copy.copy(batch)
+        given.messages = list(batch.messages)  # the handler's own, which it may empty
+        try:
+            result = self.handler(given)
+            if inspect.isawaitable(result):
+                await result
+        except anyio.get_cancelled_exc_class() as error:
+            # Who cancels the consumer along with all tasks, as asyncio does at its end, gets the time to do it.
+            await anyio.lowlevel.checkpoint()
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            # asyncio's own, of a task that the handler waited for, say: nobody has cancelled this one.
+            raise RuntimeError("the handler raised a cancellation, and nobody has cancelled it") from error
 
     async def _end(self, settle: Callable[[], Awaitable[None]]) -> None:
         """Tell the queue what becomes of a batch. If that fails, its messages come again when their time is over."""

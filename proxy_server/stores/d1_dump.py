@@ -13,12 +13,16 @@ from typing import BinaryIO, Final
 import apsw
 from anyio import to_thread
 
+from .d1 import D1Failure
 from .d1_connection import OWN_TABLE
 
-__all__ = ["MAX_COPYING_SECONDS", "Dump", "copy_into"]
+__all__ = ["MAX_COPYING_SECONDS", "PATIENCE", "Dump", "copy_into"]
 
 # How long, in seconds, copying may take.
 MAX_COPYING_SECONDS: Final = 600.0
+
+# For how long, in seconds, nobody may read of a dump whose place another one needs.
+PATIENCE: Final = 60.0
 
 _PREFIX: Final = "d1-dump-"
 _CHUNK_BYTES: Final = 65_536
@@ -74,19 +78,34 @@ class Dump(AsyncIterator[bytes]):
         gone: is called then.
     """
 
-    def __init__(self, file: BinaryIO, gone: Callable[[], object]) -> None:
+    def __init__(self, file: BinaryIO, gone: Callable[[Dump], object]) -> None:
         self._file = file
-        self._gone: Callable[[], object] | None = gone
+        self._gone: Callable[[Dump], object] | None = gone
+        # Since when nobody reads of it; None while somebody does.
+        self._resting_since: float | None = time.monotonic()
+        self._given_up = False
 
     async def __anext__(self) -> bytes:
-        if self._gone is not None and (chunk := await to_thread.run_sync(self._file.read, _CHUNK_BYTES)):
-            return chunk
+        if self._given_up:
+            raise D1Failure(f"The dump was not read for {PATIENCE:g} s, and another one was asked for.")
+        self._resting_since = None
+        try:
+            if self._gone is not None and (chunk := await to_thread.run_sync(self._file.read, _CHUNK_BYTES)):
+                return chunk
+        finally:
+            self._resting_since = time.monotonic()
         await self.aclose()
         raise StopAsyncIteration
+
+    async def make_room(self) -> None:
+        """Let go of the copy if nobody has read of it for PATIENCE: who goes on reading is told so."""
+        if self._resting_since is not None and time.monotonic() - self._resting_since >= PATIENCE:
+            self._given_up = True
+            await self.aclose()
 
     async def aclose(self) -> None:
         """Let go of the copy. Safe to do twice."""
         gone, self._gone = self._gone, None
         if gone is not None:
-            gone()
+            gone(self)
             self._file.close()

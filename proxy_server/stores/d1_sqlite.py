@@ -49,7 +49,9 @@ class SqliteD1:
         self._turn = anyio.Lock()
         self._open: tuple[ConnectionThread, Database] | None = None
         self._left: list[ConnectionThread] = []
+        # How many dumps are made or read, and those that are read.
         self._dumps = 0
+        self._read_dumps: list[Dump] = []
         self._is_closed = False
 
     @classmethod
@@ -85,14 +87,19 @@ class SqliteD1:
 
     async def dump(self) -> AsyncIterator[bytes]:
         """As D1Store says: a copy is made first, beside the file, without the store's own table."""
+        for unread in list(self._read_dumps):
+            if self._dumps == _MAX_DUMPS:
+                await unread.make_room()
         if self._dumps == _MAX_DUMPS:
             raise D1Failure(f"{OVERLOADED} At most {_MAX_DUMPS} dumps are read at a time: try again later.")
         self._dumps += 1
         try:
-            return Dump(await self._copy(), self._dump_has_gone)
+            dump = Dump(await self._copy(), self._dump_has_gone)
         except BaseException:
-            self._dump_has_gone()
+            self._dumps -= 1
             raise
+        self._read_dumps.append(dump)
+        return dump
 
     async def aclose(self) -> None:
         """Close the file, or have it closed when what cannot be stopped is through. Nothing may be done with it any
@@ -166,5 +173,6 @@ class SqliteD1:
         finally:
             thread.end_later()
 
-    def _dump_has_gone(self) -> None:
+    def _dump_has_gone(self, dump: Dump) -> None:
+        self._read_dumps.remove(dump)
         self._dumps -= 1
