@@ -45,6 +45,7 @@ _AGAIN: Final = Backoff(patience=_PATIENCE)
 
 
 def _check_handler(_consumer: Consumer, _attribute: attrs.Attribute[BatchHandler], handler: Any) -> None:
+    check("handler", handler, Callable, "a function of a MessageBatch")  # type: ignore[arg-type]
     for function in (handler, handler.__call__):
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"the handler {handler!r} is a generator function: calling it runs nothing of it")
@@ -75,7 +76,6 @@ class Consumer:
     _interrupted: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        check("handler", self.handler, Callable, "a function of a MessageBatch")  # type: ignore[arg-type]
         if self.visibility_timeout is not None and self.visibility_timeout <= self.batch_timeout:
             raise ValueError(
                 f"visibility_timeout has to be longer than batch_timeout, {self.batch_timeout} s: the first message of"

@@ -320,7 +320,7 @@ def _described(
 def _plain(name: str, value: Any, kind: type) -> Any:
     """Options of a kind as a mapping; Headers as they are."""
     check(name, value, kind | Headers | None, f"an {kind.__name__} or Headers")
-    return value if value is None or isinstance(value, Headers) else value.togiven()
+    return value if value is None or isinstance(value, Headers) else value.to_options()
 
 
 def _content(value: R2Value, length: int | None) -> Content:
