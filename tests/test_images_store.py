@@ -45,6 +45,14 @@ def files(path: Path) -> list[Path]:
     return sorted(path.iterdir())
 
 
+async def test_a_file_that_was_read_stays_at_its_end(store: FileImageStore) -> None:
+    await store.add(image("a"), b"x")
+    stream = await store.data("a")
+    assert stream is not None
+    pieces = aiter(stream)
+    assert [await anext(pieces, b"") for _ in range(3)] == [b"x", b"", b""]
+
+
 async def test_nothing_is_made_before_it_is_needed(path: Path) -> None:
     await FileImageStore(path).aclose()
     assert not path.parent.exists()

@@ -167,6 +167,8 @@ class _OpenFile:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._file.closed:
+            raise StopAsyncIteration
         piece: bytes = await to_thread.run_sync(self._file.read, _PIECE_BYTES)
         if not piece:
             self._file.close()
