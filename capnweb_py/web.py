@@ -287,7 +287,8 @@ class ReadableStream(Generic[ChunkT_co]):
             return
         self._closed = True
         # A source that is not its own iterator, and holds something that reading needs, is closed after it.
-        closing = [self._source] if self._iterator in {None, self._source} else [self._iterator, self._source]
+        own = self._iterator is None or self._iterator is self._source
+        closing = [self._source] if own else [self._iterator, self._source]
         for closes in closing:
             aclose = getattr(closes, "aclose", None)
             if aclose is not None:

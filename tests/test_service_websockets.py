@@ -190,7 +190,9 @@ async def test_a_proxy_that_is_told_to_stop_closes_its_websockets(tmp_path: Path
         server.process.terminate()
         assert [message async for message in chat] == []
         assert chat.close_code == 1012
-        with pytest.raises(WebSocketClosed, match="the WebSocket of the binding 'SVC' is closed: 1012"):
+        with pytest.raises(
+            WebSocketClosed, match=r"^the WebSocket of the binding 'SVC' of the proxy at .* is closed: 1012"
+        ):
             await chat.receive()
     _output, errors = server.ended()
     assert (server.process.returncode, errors) == (0, "")
