@@ -53,7 +53,7 @@ _LEFT_OVER: Final = 24 * 3600 * 1000
 _UPLOAD_AGE: Final = 7 * 24 * 3600 * 1000
 
 # How much is read at a time.
-_CHUNK_BYTES: Final = 64 * 1024
+_CHUNK_BYTES: Final = 256 * 1024
 
 
 async def open_files(folder: Path, *, overlay: bool = False) -> tuple[Bucket, SqliteFile]:
