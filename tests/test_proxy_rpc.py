@@ -158,3 +158,5 @@ async def test_few_calls_of_a_session_run_at_a_time_where_each_may_return_much(k
         due.set()
         answers = [json.loads((await wire.next())["text"])[2] for _ in range(100)]
         assert sorted(answers) == begun == list(range(100))
+        await wire.to_app.send({"type": "websocket.disconnect", "code": 1000})
+        await wire.ended.wait()

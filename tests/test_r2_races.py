@@ -13,18 +13,9 @@ import pytest
 from buckets import S3, Azure, azure_server, body, content, files, objects, overlay, put, s3_server
 
 from proxy_server.stores import r2_files
-from proxy_server.stores.r2 import (
-    Conditions,
-    Etag,
-    InvalidPart,
-    Metadata,
-    NoSuchUpload,
-    ObjectInfo,
-    PreconditionFailed,
-    R2Error,
-    Start,
-)
+from proxy_server.stores.r2 import Conditions, Etag, Metadata, ObjectInfo, Start
 from proxy_server.stores.r2_bucket import Bucket
+from proxy_server.stores.r2_errors import InvalidPart, NoSuchUpload, PreconditionFailed, R2Error
 from proxy_server.stores.r2_objects import ObjectRecords
 from proxy_server.stores.r2_parts import Part, Record, Upload
 

@@ -207,11 +207,11 @@ async def test_bad_ranges(bucket: R2Bucket) -> None:
 
 async def test_an_option_of_another_type_is_told_by_its_name(bucket: R2Bucket) -> None:
     untyped: Any = bucket
-    with pytest.raises(TypeError, match=r"^range= takes R2Range\(\.\.\.\) or Headers, not dict$"):
+    with pytest.raises(TypeError, match=r"^range has to be an R2Range or Headers, not dict$"):
         await untyped.get("a", range={"offset": 3})
-    with pytest.raises(TypeError, match=r"^only_if= takes R2Conditional\(\.\.\.\) or Headers, not str$"):
+    with pytest.raises(TypeError, match=r"^only_if has to be an R2Conditional or Headers, not str$"):
         await untyped.put("a", "text", only_if="etag")
-    with pytest.raises(TypeError, match=r"^http_metadata= takes R2HttpMetadata\(\.\.\.\) or Headers, not dict$"):
+    with pytest.raises(TypeError, match=r"^http_metadata has to be an R2HttpMetadata or Headers, not dict$"):
         await untyped.create_multipart_upload("a", http_metadata={"contentType": "text/plain"})
 
 
