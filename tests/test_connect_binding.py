@@ -200,17 +200,22 @@ async def test_a_connection_that_is_closed_here_is_closed_there(channel: Any) ->
             await over.wait()
 
 
+async def how_it_ends(stream: ByteStream) -> str:
+    """Whether all that was sent has come, "end", or not, "reset"."""
+    try:
+        await everything(stream)
+    except anyio.BrokenResourceError:
+        return "reset"
+    return "end"
+
+
 async def test_who_is_cancelled_is_done_at_once_and_resets_the_connection() -> None:
     """An end would say that all has been sent."""
     ended: list[str] = []
     over = anyio.Event()
 
     async def wait(stream: ByteStream) -> None:
-        try:
-            await everything(stream)
-            ended.append("end")
-        except anyio.BrokenResourceError:
-            ended.append("reset")
+        ended.append(await how_it_ends(stream))
         over.set()
 
     async with listening(wait) as address, through() as db:
@@ -233,11 +238,7 @@ async def test_who_is_cancelled_in_the_middle_of_sending_resets_the_connection()
 
     async def read_late(stream: ByteStream) -> None:
         await go_on.wait()
-        try:
-            await everything(stream)
-            ended.append("end")
-        except anyio.BrokenResourceError:
-            ended.append("reset")
+        ended.append(await how_it_ends(stream))
         over.set()
 
     async with listening(read_late) as address, through() as db:
